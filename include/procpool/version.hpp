@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// Level 0: vocabulary.
+/// @file
+/// The version of the library. CMake and pkg-config read it from here; it is written nowhere else.
+#pragma once
+
+#define PROCPOOL_VERSION_MAJOR 0
+#define PROCPOOL_VERSION_MINOR 1
+#define PROCPOOL_VERSION_PATCH 0
+
+#include <compare>
+
+namespace procpool {
+
+/// A semantic version, comparable at compile time.
+struct version_number {
+  int major_part;
+  int minor_part;
+  int patch_part;
+  friend constexpr auto operator<=>(const version_number&, const version_number&) = default;
+};
+
+/// The version of the headers that this translation unit was compiled with.
+inline constexpr version_number version{PROCPOOL_VERSION_MAJOR, PROCPOOL_VERSION_MINOR,
+                                        PROCPOOL_VERSION_PATCH};
+
+}  // namespace procpool
