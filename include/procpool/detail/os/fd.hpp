@@ -19,7 +19,10 @@ class fd {
   explicit fd(int number) noexcept : number_(number) {}
   fd(fd&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
   fd& operator=(fd&& other) noexcept {
-    std::swap(number_, other.number_);
+    if (this != &other) {
+      reset();
+      number_ = other.release();
+    }
     return *this;
   }
   ~fd() { reset(); }

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// AsyncResult: the result of work that may still be going on.
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <stdexcept>
+#include <type_traits>
+#include <utility>
+
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/os/pidfd.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool {
+
+/// The result of Pool::apply_async, map_async or starmap_async (Python's AsyncResult). A handle:
+/// copies refer to the same work. May be used from any thread of the process that made the pool,
+/// and outlives the pool; work that the pool's end leaves undone ends with CancelledError. Waiting
+/// threads do the pool's reading and sending themselves, so a wait costs no switch of threads.
+template <class T>
+class [[nodiscard]] AsyncResult {
+ public:
+  /// Waits for the result and returns it, as often as it is asked for; from an rvalue
+  /// (`pool.apply_async(f).get()`), and when it cannot be copied, it is moved out.
+  /// @throws the task's exception with a RemoteTraceback nested inside; WorkerDied, CancelledError,
+  /// BrokenPool
+  T get() & { return fetch(std::nullopt); }
+  T get() && {
+    require(std::nullopt);
+    return take();
+  }
+
+  /// The same, but waits at most for @p timeout. @throws TimeoutError; the task goes on then.
+  template <class Rep, class Period>
+  T get(std::chrono::duration<Rep, Period> timeout) & {
+    return fetch(detail::os::deadline_after(timeout));
+  }
+  template <class Rep, class Period>
+  T get(std::chrono::duration<Rep, Period> timeout) && {
+    require(detail::os::deadline_after(timeout));
+    return take();
+  }
+
+  /// Waits until the result or an exception is there; throws neither.
+  void wait() const { static_cast<void>(job_->wait_until(std::nullopt)); }
+  /// The same, for at most @p timeout; whether it is there.
+  template <class Rep, class Period>
+  bool wait(std::chrono::duration<Rep, Period> timeout) const {
+    return job_->wait_until(detail::os::deadline_after(timeout));
+  }
+
+  /// Whether the result or an exception is there. Does not wait and does not drive the pool.
+  [[nodiscard]] bool ready() const noexcept { return job_->ready(); }
+
+  /// Whether it ended without an exception. @throws std::logic_error unless ready() (Python:
+  /// ValueError).
+  [[nodiscard]] bool successful() const {
+    if (!ready()) throw std::logic_error("AsyncResult::successful(): the result is not ready");
+    return job_->failure() == nullptr;
+  }
+
+  /// Drops work that no worker has begun with. For a single task: true when it will not run, false
+  /// when it runs already or is done. For a map: chunks that run are left alone, their results
+  /// dropped, and the result is CancelledError. Python's Future.cancel().
+  bool cancel() { return job_->pool().cancel(*job_); }
+
+ private:
+  template <class Backend>
+  friend class Pool;
+
+  using job_type = detail::typed_job<T>;
+  static constexpr bool copies = std::is_void_v<T> || std::is_copy_constructible_v<T>;
+
+  explicit AsyncResult(boost::intrusive_ptr<job_type> job) : job_(std::move(job)) {}
+
+  T fetch(std::optional<detail::time_point> until) {
+    require(until);
+    if constexpr (std::is_void_v<T>) {
+      return;
+    } else if constexpr (copies) {
+      return job_->result();
+    } else {
+      return take();
+    }
+  }
+
+  T take() {
+    if constexpr (!std::is_void_v<T>) return std::move(job_->result());
+  }
+
+  void require(std::optional<detail::time_point> until) const {
+    if (!job_->wait_until(until)) throw TimeoutError("the result was not ready in time");
+    if (job_->failure() != nullptr) std::rethrow_exception(job_->failure());
+  }
+
+  boost::intrusive_ptr<job_type> job_;
+};
+
+}  // namespace procpool

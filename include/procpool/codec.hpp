@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// Level 1: codec.
+/// @file
+/// What can be sent to another process, and as which bytes. Numbers, enums, strings, vectors,
+/// arrays and plain structs of such need nothing but this header; the other standard types have
+/// their codecs in <procpool/codec/...>, and a class of your own gets one by specializing
+/// procpool::codec. See docs/codec.md.
+///
+/// The encoding is for processes of one program on one kind of machine: native byte order and
+/// sizes, no names, no versions.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include <procpool/codec/decoder.hpp>
+#include <procpool/codec/encoder.hpp>
+#include <procpool/codec/limits.hpp>
+#include <procpool/codec/sequence.hpp>
+#include <procpool/detail/encodable.hpp>
+#include <procpool/detail/explain.hpp>
+#include <procpool/detail/flat.hpp>
+#include <procpool/detail/reflect.hpp>
+
+namespace procpool {
+
+/// How values of type `T` are sent: the one point of customization. A specialization has
+///
+///     static void encode(encoder&, const T&);   // put what makes up the value
+///     static T decode(decoder&);                // get the same in the same order, and check it
+///     static constexpr std::size_t min_wire_size = 8;  // optional: the least number of bytes
+///
+/// decode calls decoder::fail for values that cannot be. With min_wire_size, a container of `T`
+/// is refused before memory is taken for elements that the message has no room for.
+template <class T>
+struct codec;
+
+/// Whether values of type `T`, with all they consist of, can be sent and received.
+template <class T>
+concept encodable =
+    !std::is_reference_v<T> && std::is_same_v<detail::offender_t<T>, detail::type_list<>>;
+
+/// Whether a received `T` is a view: it borrows from the message and is valid as long as that.
+template <class T>
+inline constexpr bool is_view_v = detail::is_view<std::remove_cv_t<T>>::value;
+
+/// Compiles if `T` is encodable; else the compiler says which part of it is not, why, and what to
+/// do about it.
+template <class T>
+consteval void assert_encodable() {
+  if constexpr (!encodable<T>) {
+    []<class Bad>(detail::type_list<Bad>) { detail::explain<Bad, T>(); }(detail::offender_t<T>{});
+  }
+}
+
+/// Base for the codec of a class whose bytes are its value, although it has constructors:
+///
+///     template <> struct procpool::codec<Point> : procpool::flat_codec<Point> {};
+///
+/// Only for trivially copyable classes in which every pattern of bytes is valid: no pointers, no
+/// bool, no padding. Vectors of them are sent in one copy.
+template <class T>
+struct flat_codec {
+  static constexpr bool flat = std::is_trivially_copyable_v<T>;
+};
+
+/// Base for the codec of an enum of which not every number is a value:
+///
+///     constexpr bool is_color(Color c) { return c <= Color::blue; }
+///     template <> struct procpool::codec<Color> : procpool::checked_enum<Color, is_color> {};
+///
+/// Receiving a number for which `Valid` is false is a DecodeError.
+template <class Enum, auto Valid = nullptr>
+struct checked_enum : detail::same_level {
+  using number = std::underlying_type_t<Enum>;
+  static constexpr std::size_t min_wire_size = sizeof(number);
+
+  static void encode(encoder& e, const Enum& value) { e.put(static_cast<number>(value)); }
+
+  static Enum decode(decoder& d) {
+    const auto value = static_cast<Enum>(d.get<number>());
+    if constexpr (!std::is_null_pointer_v<decltype(Valid)>) {
+      if (!Valid(value)) d.fail("a number that is no value of its enum");
+    }
+    return value;
+  }
+};
+
+/// Enums, through their underlying type: any of its numbers is accepted.
+template <detail::enumeration Enum>
+struct codec<Enum> : checked_enum<Enum> {};
+
+/// One byte, 0 or 1.
+template <>
+struct codec<bool> : detail::same_level {
+  static constexpr std::size_t min_wire_size = 1;
+  static void encode(encoder& e, const bool& value) { detail::put_flag(e, value); }
+  static bool decode(decoder& d) { return detail::get_flag(d); }
+};
+
+/// Where it has 80 bits in 16 bytes, the other 6 are sent as zeros.
+template <detail::padded_scalar T>
+struct codec<T> : detail::same_level {
+  using bytes = std::array<std::byte, sizeof(T)>;
+  static constexpr std::size_t min_wire_size = sizeof(T);
+
+  static void encode(encoder& e, const T& value) {
+    bytes raw{};
+    std::memcpy(raw.data(), &value, 10);
+    e.put(raw);
+  }
+  static T decode(decoder& d) { return std::bit_cast<T>(d.get<bytes>()); }
+};
+
+/// Plain structs, member by member.
+template <detail::plain_aggregate T>
+struct codec<T> : detail::same_level {
+  using parts = detail::field_types_t<T>;
+  static constexpr bool flat = detail::is_flat_aggregate<T>();
+  static constexpr std::size_t min_wire_size = detail::total_wire_size(parts{});
+
+  static void encode(encoder& e, const T& value) {
+    detail::for_each_field(value, [&](const auto& field) { e.put(field); });
+  }
+  static T decode(decoder& d) { return from_fields(d, parts{}); }
+
+ private:
+  // Braces: the fields are read in their order, and need not be movable.
+  template <class... Fields>
+  static T from_fields([[maybe_unused]] decoder& d, detail::type_list<Fields...>) {
+    return T{d.get<Fields>()...};
+  }
+};
+
+}  // namespace procpool

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT
+// Level 1: codec.
+/// @file
+/// decoder: turns bytes that may be anything into values, or into a DecodeError.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include <procpool/codec/limits.hpp>
+#include <procpool/detail/encodable.hpp>
+#include <procpool/detail/explain.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool {
+
+namespace detail {
+
+/// Makes the compiler forget where `value` was copied from. The message may lie in memory that
+/// another process is writing; without this, the compiler may load a value again after it was
+/// checked.
+template <class T>
+inline void settle(T& value) noexcept {
+  if constexpr (std::is_integral_v<T> && sizeof(T) <= sizeof(void*)) {
+    asm volatile("" : "+r"(value));
+  } else {
+    asm volatile("" : "+m"(value));
+  }
+}
+
+/// The flat value whose bytes are at `from`, aligned or not.
+template <class T>
+[[nodiscard]] T load(const std::byte* from) noexcept {
+  if constexpr (std::is_default_constructible_v<T>) {
+    T value;
+    std::memcpy(&reinterpret_cast<std::byte&>(value), from, sizeof(T));
+    settle(value);
+    return value;
+  } else {
+    alignas(T) std::array<std::byte, sizeof(T)> raw;
+    std::memcpy(raw.data(), from, sizeof(T));
+    settle(raw);
+    return std::bit_cast<T>(raw);
+  }
+}
+
+}  // namespace detail
+
+/// Reads values from one message, in the order in which an encoder put them. Decoding is total:
+/// whatever the bytes are, the result is a value or a DecodeError, in time and memory proportional
+/// to the length of the message. Each byte is read at most once, so that somebody who changes the
+/// message meanwhile can change values but break nothing; only views (std::span,
+/// std::string_view) go on looking at it. One thread at a time.
+class decoder {
+ public:
+  /// Reads `message`, which must outlive the decoder and every view that comes out of it.
+  explicit decoder(std::span<const std::byte> message, decode_limits limits = {}) noexcept
+      : begin_(message.data()),
+        next_(message.data()),
+        end_(message.data() + message.size()),
+        levels_left_(limits.max_depth),
+        empty_elements_left_(limits.max_elements) {}
+
+  decoder(const decoder&) = delete;
+  decoder& operator=(const decoder&) = delete;
+
+  /// The next value. Throws DecodeError, or what constructing a `T` throws.
+  template <class T>
+  [[nodiscard]] T get() {
+    using type = std::remove_cv_t<T>;
+    if constexpr (detail::is_flat_v<type>) {
+      return detail::load<type>(bytes(sizeof(type)).data());
+    } else if constexpr (!detail::has_codec<type>) {
+      detail::explain<type>();
+    } else if constexpr (detail::adds_level_v<type>) {
+      if (levels_left_ == 0) fail("nested too deeply");
+      const detail::level_guard level(levels_left_);
+      return codec<type>::decode(*this);
+    } else {
+      return codec<type>::decode(*this);
+    }
+  }
+
+  /// The next `n` bytes as they lie in the message.
+  [[nodiscard]] std::span<const std::byte> bytes(std::size_t n) {
+    if (n > remaining()) [[unlikely]] {
+      ends_early(n);
+    }
+    const std::byte* first = next_;
+    next_ += n;
+    return {first, n};
+  }
+
+  /// Skips to where offset() is a multiple of `alignment`, a power of two up to 16.
+  void align(std::size_t alignment) { static_cast<void>(bytes((0 - offset()) & (alignment - 1))); }
+
+  /// A number of elements that the rest of the message has room for, if each takes at least
+  /// `min_wire_size` bytes; checked before anything is allocated for them. Elements that may take
+  /// no bytes have to be reported to pass_empty_element.
+  [[nodiscard]] std::size_t count(std::size_t min_wire_size) {
+    const auto n = get<std::uint64_t>();
+    const std::size_t room =
+        min_wire_size == 0 ? remaining() + empty_elements_left_ : remaining() / min_wire_size;
+    if (n > room) [[unlikely]] {
+      too_many(n);
+    }
+    return n;
+  }
+
+  /// How many of `n` elements of type `T` to make room for at once: never for more memory than
+  /// the message has bytes left, whatever `n` says.
+  template <class T>
+  [[nodiscard]] std::size_t reserve_hint(std::size_t n) const noexcept {
+    const std::size_t affordable = remaining() / sizeof(T);
+    return n < affordable ? n : affordable;
+  }
+
+  /// Codecs of containers call this for each element that took no bytes in the message, with its
+  /// size in memory.
+  void pass_empty_element(std::size_t size) {
+    if (empty_elements_left_ < size) fail("too many empty elements");
+    empty_elements_left_ -= size;
+  }
+
+  /// Bytes read so far.
+  [[nodiscard]] std::size_t offset() const noexcept {
+    return static_cast<std::size_t>(next_ - begin_);
+  }
+  /// Bytes not yet read.
+  [[nodiscard]] std::size_t remaining() const noexcept {
+    return static_cast<std::size_t>(end_ - next_);
+  }
+
+  /// Throws DecodeError if anything is left.
+  void finish() {
+    if (next_ != end_) fail(std::to_string(remaining()) + " bytes too many");
+  }
+
+  /// Throws DecodeError with this reason and the present offset.
+  [[noreturn, gnu::cold, gnu::noinline]] void fail(std::string_view why) const {
+    throw DecodeError(std::string(why), offset());
+  }
+
+ private:
+  [[noreturn, gnu::cold, gnu::noinline]] void ends_early(std::size_t n) const {
+    fail("message ends early: " + std::to_string(n) + " bytes expected, " +
+         std::to_string(remaining()) + " left");
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] void too_many(std::uint64_t n) const {
+    fail("message ends early: " + std::to_string(n) + " elements expected, " +
+         std::to_string(remaining()) + " bytes left");
+  }
+
+  const std::byte* begin_;
+  const std::byte* next_;
+  const std::byte* end_;
+  std::size_t levels_left_;
+  std::size_t empty_elements_left_;
+};
+
+}  // namespace procpool

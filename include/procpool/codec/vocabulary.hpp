@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+// Level 1: codec.
+/// @file
+/// Codecs of std::pair, std::tuple, std::optional, std::variant, std::unique_ptr, std::bitset.
+#pragma once
+
+#include <procpool/codec.hpp>
+
+#include <bitset>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+namespace procpool {
+
+template <class A, class B>
+struct codec<std::pair<A, B>> : detail::same_level {
+  using parts = detail::type_list<std::remove_cv_t<A>, std::remove_cv_t<B>>;
+  static constexpr std::size_t min_wire_size = detail::total_wire_size(parts{});
+
+  static void encode(encoder& e, const std::pair<A, B>& value) {
+    e.put(value.first);
+    e.put(value.second);
+  }
+  static std::pair<A, B> decode(decoder& d) {
+    // Braces: the first value is read first.
+    return std::pair<A, B>{d.get<std::remove_cv_t<A>>(), d.get<std::remove_cv_t<B>>()};
+  }
+};
+
+template <class... Ts>
+struct codec<std::tuple<Ts...>> : detail::same_level {
+  using parts = detail::type_list<std::remove_cv_t<Ts>...>;
+  static constexpr std::size_t min_wire_size = detail::total_wire_size(parts{});
+
+  static void encode(encoder& e, const std::tuple<Ts...>& value) {
+    std::apply([&](const auto&... elements) { (e.put(elements), ...); }, value);
+  }
+  static std::tuple<Ts...> decode([[maybe_unused]] decoder& d) {
+    return std::tuple<Ts...>{d.get<std::remove_cv_t<Ts>>()...};
+  }
+};
+
+template <class T>
+struct codec<std::optional<T>> : detail::same_level {
+  using parts = detail::type_list<std::remove_cv_t<T>>;
+  static constexpr std::size_t min_wire_size = 1;
+
+  static void encode(encoder& e, const std::optional<T>& value) {
+    detail::put_flag(e, value.has_value());
+    if (value) e.put(*value);
+  }
+  static std::optional<T> decode(decoder& d) {
+    if (!detail::get_flag(d)) return std::nullopt;
+    return std::optional<T>(std::in_place, d.get<std::remove_cv_t<T>>());
+  }
+};
+
+template <>
+struct codec<std::monostate> : detail::same_level {
+  static void encode(encoder&, const std::monostate&) {}
+  static std::monostate decode(decoder&) { return {}; }
+};
+
+/// The index of the alternative, then its value.
+template <class... Ts>
+struct codec<std::variant<Ts...>> : detail::same_level {
+  using type = std::variant<Ts...>;
+  using parts = detail::type_list<Ts...>;
+  using index = std::conditional_t<(sizeof...(Ts) <= 256), std::uint8_t, std::uint32_t>;
+  static constexpr std::size_t min_wire_size = sizeof(index);
+
+  static void encode(encoder& e, const type& value) {
+    if (value.valueless_by_exception()) {
+      throw std::invalid_argument("a std::variant without value cannot be sent");
+    }
+    e.put(static_cast<index>(value.index()));
+    std::visit([&](const auto& alternative) { e.put(alternative); }, value);
+  }
+  static type decode(decoder& d) { return alternative<0>(d, d.get<index>()); }
+
+ private:
+  template <std::size_t I>
+  static type alternative(decoder& d, std::size_t wanted) {
+    if constexpr (I == sizeof...(Ts)) {
+      d.fail("a std::variant has no alternative " + std::to_string(wanted));
+    } else if (wanted == I) {
+      return type(std::in_place_index<I>, d.get<std::variant_alternative_t<I, type>>());
+    } else {
+      return alternative<I + 1>(d, wanted);
+    }
+  }
+};
+
+namespace detail {
+
+template <class T>
+concept single_object = complete<T> && !std::is_array_v<T> && !std::is_polymorphic_v<T>;
+
+}  // namespace detail
+
+/// The pointee by value. Not for classes with virtual functions, which would lose what a derived
+/// class adds, nor for arrays, whose length is unknown.
+template <detail::single_object T>
+struct codec<std::unique_ptr<T>> {
+  using parts = detail::type_list<std::remove_cv_t<T>>;
+  static constexpr std::size_t min_wire_size = 1;
+
+  static void encode(encoder& e, const std::unique_ptr<T>& value) {
+    detail::put_flag(e, value != nullptr);
+    if (value) e.put(*value);
+  }
+  static std::unique_ptr<T> decode(decoder& d) {
+    if (!detail::get_flag(d)) return nullptr;
+    return std::make_unique<T>(d.get<std::remove_cv_t<T>>());
+  }
+};
+
+/// Eight bits to a byte.
+template <std::size_t N>
+struct codec<std::bitset<N>> : detail::same_level {
+  static constexpr std::size_t min_wire_size = (N + 7) / 8;
+
+  static void encode(encoder& e, const std::bitset<N>& value) {
+    detail::put_bits(e, N, [&](std::size_t i) { return value[i]; });
+  }
+  static std::bitset<N> decode(decoder& d) {
+    std::bitset<N> value;
+    detail::get_bits(d, N, [&](std::size_t i) { value[i] = true; });
+    return value;
+  }
+};
+
+}  // namespace procpool

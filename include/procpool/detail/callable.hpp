@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT
+// Level 4: channels.
+/// @file
+/// What a task calls: the parameters of a callable, and how the callable itself travels.
+#pragma once
+
+#include <pthread.h>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <stdexcept>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include <procpool/codec.hpp>
+#include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/type_name.hpp>
+
+namespace procpool::detail {
+
+// ---- parameters ------------------------------------------------------------------------------
+
+struct no_signature {};
+
+/// The parameter types of a callable that has one signature; no_signature for a generic one.
+template <class F>
+struct signature {
+  using type = no_signature;
+};
+template <class R, class... P>
+struct signature<R (*)(P...)> {
+  using type = type_list<P...>;
+};
+template <class R, class... P>
+struct signature<R (*)(P...) noexcept> : signature<R (*)(P...)> {};
+template <class R, class C, class... P>
+struct signature<R (C::*)(P...)> : signature<R (*)(P...)> {};
+template <class R, class C, class... P>
+struct signature<R (C::*)(P...) const> : signature<R (*)(P...)> {};
+template <class R, class C, class... P>
+struct signature<R (C::*)(P...) noexcept> : signature<R (*)(P...)> {};
+template <class R, class C, class... P>
+struct signature<R (C::*)(P...) const noexcept> : signature<R (*)(P...)> {};
+template <class F>
+  requires std::is_class_v<F> && requires { &F::operator(); }
+struct signature<F> : signature<decltype(&F::operator())> {};
+
+template <class F>
+inline constexpr bool is_function_pointer_v =
+    std::is_pointer_v<F> && std::is_function_v<std::remove_pointer_t<F>>;
+
+/// The types in which the arguments of a call travel: the callee's parameter types without const
+/// and reference; for a generic callable the types of the arguments.
+template <class F, class Arguments, class Signature = typename signature<F>::type>
+struct shipped_types;
+template <class F, class... A>
+struct shipped_types<F, type_list<A...>, no_signature> {
+  using type = type_list<std::decay_t<A>...>;
+};
+template <class F, class... A, class... P>
+struct shipped_types<F, type_list<A...>, type_list<P...>> {
+  using type = type_list<std::remove_cvref_t<P>...>;
+};
+/// Arguments of a call as a type_list.
+template <class F, class... A>
+using shipped_types_t = typename shipped_types<F, type_list<A...>>::type;
+
+template <class F, class Shipped>
+struct call_result;
+template <class F, class... S>
+struct call_result<F, type_list<S...>> : std::invoke_result<F&, S&&...> {};
+
+/// The same for arguments given as a type_list.
+template <class F, class Arguments>
+struct listed_result;
+template <class F, class... A>
+struct listed_result<F, type_list<A...>> : call_result<F, shipped_types_t<F, A...>> {};
+
+/// What calling F with these shipped arguments gives; no member for what cannot be called.
+template <class F, class... A>
+using task_result_t = std::decay_t<typename call_result<F, shipped_types_t<F, A...>>::type>;
+
+// ---- the callable itself -----------------------------------------------------------------------
+
+/// The calling thread's stack, found once for each thread (pthread_getattr_np(3)).
+inline std::span<const std::byte> thread_stack() {
+  thread_local const std::span<const std::byte> stack = [] {
+    pthread_attr_t attributes;
+    void* lowest = nullptr;
+    std::size_t size = 0;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0) return std::span<const std::byte>();
+    pthread_attr_getstack(&attributes, &lowest, &size);
+    pthread_attr_destroy(&attributes);
+    return std::span(static_cast<const std::byte*>(lowest), size);
+  }();
+  return stack;
+}
+
+/// Throws std::invalid_argument when the bytes of a closure hold an address in this thread's stack:
+/// almost surely it captured a local variable by reference, which no other process can follow.
+inline void reject_captured_references(const void* closure, std::size_t size) {
+  const auto stack = thread_stack();
+  const auto low = reinterpret_cast<std::uintptr_t>(stack.data());
+  for (std::size_t at = 0; at + sizeof(std::uintptr_t) <= size; at += sizeof(std::uintptr_t)) {
+    std::uintptr_t word = 0;
+    std::memcpy(&word, static_cast<const std::byte*>(closure) + at, sizeof word);
+    if (word - low < stack.size()) {
+      throw std::invalid_argument(
+          "the lambda captures a local variable by reference or pointer, which a worker process "
+          "cannot follow; capture it by value");
+    }
+  }
+}
+
+/// Encodes and decodes callables of type F. A function pointer travels as code_ref, a closure or
+/// other trivially copyable object as its bytes, everything else by its codec.
+template <class F>
+struct callable_codec {
+  static constexpr bool by_codec = std::is_aggregate_v<F> && encodable<F>;
+  static constexpr bool by_bytes = !by_codec && std::is_trivially_copyable_v<F>;
+
+  static consteval bool check() {
+    constexpr bool callable = is_function_pointer_v<F> || std::is_class_v<F>;
+    constexpr bool sendable = is_function_pointer_v<F> || by_codec || by_bytes || encodable<F>;
+    static_assert(callable,
+                  "procpool: the target of the task cannot be called: pass a function, a lambda or "
+                  "a function object");
+    static_assert(!callable || sendable,
+                  "procpool: this lambda captures something that cannot be sent as bytes (a string, "
+                  "a vector ...): write a struct with those members and operator() instead, or "
+                  "specialize procpool::codec for it");
+    return callable && sendable;
+  }
+
+  static void encode(encoder& out, const F& callable) {
+    if constexpr (is_function_pointer_v<F>) {
+      const code_ref code = module_table::instance().find(reinterpret_cast<std::uintptr_t>(callable));
+      out.put(code.offset);
+      out.put(code.module);
+    } else if constexpr (std::is_empty_v<F> && by_bytes) {
+      // Nothing in it.
+    } else if constexpr (by_bytes) {
+      reject_captured_references(&callable, sizeof callable);
+      out.align(alignof(F) < 16 ? alignof(F) : 16);
+      out.bytes(&callable, sizeof callable);
+    } else {
+      out.put(callable);
+    }
+  }
+
+  static F decode(decoder& in) {
+    if constexpr (is_function_pointer_v<F>) {
+      code_ref code;
+      code.offset = in.template get<std::uint64_t>();
+      code.module = in.template get<std::uint32_t>();
+      return reinterpret_cast<F>(module_table::instance().address(code));
+    } else if constexpr (by_bytes) {
+      bytes_of raw{};
+      if constexpr (!std::is_empty_v<F>) {
+        in.align(alignof(F) < 16 ? alignof(F) : 16);
+        std::memcpy(raw.bytes, in.bytes(sizeof(F)).data(), sizeof(F));
+      }
+      return std::bit_cast<F>(raw);
+    } else {
+      return in.template get<F>();
+    }
+  }
+
+ private:
+  struct alignas(F) bytes_of {
+    std::byte bytes[sizeof(F)];
+  };
+};
+
+// ---- checks --------------------------------------------------------------------------------------
+
+// The checks below fail to compile with one sentence each, and return whether all is well, so that
+// no more is instantiated after a complaint.
+
+template <class P>
+consteval bool check_parameter() {
+  constexpr bool changes_argument =
+      std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>;
+  static_assert(!changes_argument,
+                "procpool: a task parameter is a non-const reference, but the worker would change "
+                "its own copy; take it by value or const reference and return the new value");
+  return !changes_argument;
+}
+
+template <class T>
+consteval bool check_encodable() {
+  assert_encodable<T>();
+  return encodable<T>;
+}
+
+template <class... S, class... A>
+consteval bool check_arguments(type_list<S...>, type_list<A...>) {
+  constexpr bool count = sizeof...(A) == sizeof...(S);
+  static_assert(count, "procpool: the task cannot be called with this number of arguments");
+  if constexpr (count) {
+    constexpr bool converts = (std::is_convertible_v<A, S> && ...);
+    static_assert(converts,
+                  "procpool: the task cannot be called with these arguments: one of them does not "
+                  "convert to the parameter's type");
+    if constexpr (converts) return (check_encodable<S>() && ...);
+  }
+  return false;
+}
+
+template <class F, class... A, class... P>
+consteval bool check_signature(type_list<A...> arguments, type_list<P...>) {
+  if constexpr ((check_parameter<P>() && ...)) {
+    return check_arguments(shipped_types_t<F, A...>{}, arguments);
+  }
+  return false;
+}
+
+template <class F, class... A>
+consteval bool check_signature(type_list<A...> arguments, no_signature) {
+  constexpr bool callable = std::is_invocable_v<F&, std::decay_t<A>&&...>;
+  static_assert(callable, "procpool: the target of the task cannot be called with these arguments");
+  if constexpr (callable) return check_arguments(shipped_types_t<F, A...>{}, arguments);
+  return false;
+}
+
+/// Explains at compile time what is wrong with calling F in a worker with arguments of types A.
+template <class F, class... A>
+consteval bool check_call() {
+  if constexpr (callable_codec<F>::check()) {
+    return check_signature<F>(type_list<A...>{}, typename signature<F>::type{});
+  }
+  return false;
+}
+
+/// Explains at compile time why R cannot be the result of a task.
+template <class R>
+consteval bool check_result() {
+  if constexpr (std::is_void_v<R>) {
+    return true;
+  } else {
+    static_assert(!is_view_v<R>,
+                  "procpool: the task returns a view, but what it refers to ends with the call; "
+                  "return std::string or std::vector instead");
+    if constexpr (!is_view_v<R>) return check_encodable<R>();
+    return false;
+  }
+}
+
+// ---- messages ------------------------------------------------------------------------------------
+
+/// Throws std::invalid_argument for a null function pointer.
+template <class F>
+void reject_null(const F& callable) {
+  if constexpr (is_function_pointer_v<F>) {
+    if (callable == nullptr) {
+      throw std::invalid_argument("the function to run is a null pointer");
+    }
+  }
+}
+
+/// A readable name of a callable for messages.
+template <class F>
+std::string callable_name(const F& callable) {
+  if constexpr (is_function_pointer_v<F>) {
+    std::string name = symbol_name(reinterpret_cast<std::uintptr_t>(callable));
+    return name.empty() ? type_name<std::remove_pointer_t<F>>() : name;
+  } else {
+    return type_name<F>();
+  }
+}
+
+}  // namespace procpool::detail

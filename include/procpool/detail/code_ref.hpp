@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+// Level 4: channels.
+/// @file
+/// Naming code so that another process finds it: an address as (module, offset). Modules are the
+/// program and its shared libraries, numbered in the order in which this process met them; a
+/// process made from this one by fork has the same table, one made by spawn matches build ids.
+#pragma once
+
+#include <dlfcn.h>
+#include <link.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/type_name.hpp>
+
+namespace procpool::detail {
+
+/// A place in the code of the program or of one of its libraries.
+struct code_ref {
+  std::uint64_t offset = 0;
+  std::uint32_t module = 0;
+};
+
+/// One program or library that is loaded.
+struct module_entry {
+  std::uintptr_t base = 0;
+  std::uintptr_t begin = 0;  ///< of its executable part
+  std::uintptr_t end = 0;
+  std::string name;
+};
+
+/// The modules of this process. Thread-safe without a lock, because a lock that another thread
+/// holds while this process forks would stay locked in the child. Entries are never renumbered.
+class module_table {
+ public:
+  using list = std::vector<module_entry>;
+
+  static module_table& instance() {
+    static module_table table;
+    return table;
+  }
+
+  /// Looks for modules loaded since the last time. @returns how many are known now.
+  std::uint32_t refresh() {
+    const generation* known = newest_.load(std::memory_order_acquire);  // made by another thread
+    while (true) {
+      auto wider = std::make_unique<generation>(generation{known->modules, known});
+      dl_iterate_phdr(&module_table::note, &wider->modules);
+      if (wider->modules.size() == known->modules.size()) break;
+      if (newest_.compare_exchange_strong(known, wider.get(), std::memory_order_acq_rel)) {
+        known = wider.release();  // stays for ever: readers have no lock
+      }
+    }
+    return static_cast<std::uint32_t>(known->modules.size());
+  }
+
+  /// Where @p address lies. @throws std::invalid_argument when it is no code of any module.
+  [[nodiscard]] code_ref find(std::uintptr_t address) {
+    if (const auto known = look_up(address)) return *known;
+    refresh();
+    if (const auto known = look_up(address)) return *known;
+    throw std::invalid_argument("the function to run is not code of the program or of a library");
+  }
+
+  /// The address of @p code in this process.
+  [[nodiscard]] std::uintptr_t address(code_ref code) const {
+    return modules().at(code.module).base + code.offset;
+  }
+
+  [[nodiscard]] std::string name(std::uint32_t module) const {
+    return modules().at(module).name;
+  }
+
+ private:
+  static int note(dl_phdr_info* info, std::size_t, void* modules) {
+    module_entry found{info->dlpi_addr, 0, 0, info->dlpi_name};
+    for (int i = 0; i < info->dlpi_phnum; ++i) {
+      const auto& part = info->dlpi_phdr[i];
+      if (part.p_type != PT_LOAD || (part.p_flags & PF_X) == 0) continue;
+      found.begin = info->dlpi_addr + part.p_vaddr;
+      found.end = found.begin + part.p_memsz;
+    }
+    if (found.end != 0) add(*static_cast<list*>(modules), std::move(found));
+    return 0;
+  }
+
+  static void add(list& modules, module_entry found) {
+    for (const module_entry& known : modules) {
+      if (known.begin == found.begin && known.name == found.name) return;
+    }
+    modules.push_back(std::move(found));
+  }
+
+  [[nodiscard]] std::optional<code_ref> look_up(std::uintptr_t address) const {
+    const list& known = modules();
+    for (std::uint32_t i = 0; i < known.size(); ++i) {
+      const module_entry& module = known[i];
+      if (address >= module.begin && address < module.end) return code_ref{address - module.base, i};
+    }
+    return std::nullopt;
+  }
+
+  struct generation {
+    list modules;
+    const generation* older;  ///< kept reachable, for leak checkers
+  };
+
+  [[nodiscard]] const list& modules() const noexcept {
+    return newest_.load(std::memory_order_acquire)->modules;  // the entries behind the pointer
+  }
+
+  generation empty_{{}, nullptr};
+  std::atomic<const generation*> newest_{&empty_};
+};
+
+/// The symbol at an address for messages: its demangled name, or the module and the offset.
+inline std::string symbol_name(std::uintptr_t address) {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<void*>(address), &info) != 0 && info.dli_sname != nullptr &&
+      reinterpret_cast<std::uintptr_t>(info.dli_saddr) == address) {
+    return demangle(info.dli_sname);
+  }
+  return "";
+}
+
+}  // namespace procpool::detail

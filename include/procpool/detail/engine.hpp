@@ -1,0 +1,597 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// The pool's engine: carries out what the scheduler decides and tells it what has happened; turns
+/// records from workers into outcomes of jobs, and deaths of workers into exceptions. No thread, no
+/// lock and no waiting: all of it runs under the lock of pool_core.
+///
+/// What is lost when a worker dies: the item that was running, nothing else. Items before it have
+/// their outcomes in the ring; items behind it and frames not begun go back to the queue.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/death_report.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/pool_task.hpp>
+#include <procpool/detail/regions.hpp>
+#include <procpool/detail/scheduler.hpp>
+#include <procpool/detail/worker_report.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// What every worker runs first.
+struct initializer_frame {
+  code_ref entry;
+  byte_buffer body;  ///< callable and arguments
+};
+
+template <class Backend>
+class engine {
+ public:
+  /// @param spinners how many workers, the first ones, may spin while they wait for work
+  engine(const region_sizes& sizes, const scheduling_rules& rules, std::shared_ptr<const initializer_frame> initializer,
+         std::uint32_t spinners)
+      : initializer_(std::move(initializer)),
+        spinners_(spinners),
+        backend_(sizes),
+        scheduler_(rules),
+        workers_(sizes.workers) {}
+
+  /// Starts all workers and waits until each has been forked.
+  /// @throws ProcessError when one cannot be; the others are ended by the destructor.
+  void start_all() {
+    constexpr std::uint32_t window = 16;  // requests on the way, so that no socket buffer fills up
+    std::vector<worker_report> early_deaths;
+    std::uint32_t asked = 0;
+    for (std::uint32_t started = 0; started < backend_.workers();) {
+      while (asked < backend_.workers() && asked - started < window) start(asked++);
+      const worker_report report = await_report();
+      if (report.kind == worker_report::kind_type::started) ++started;
+      if (report.kind == worker_report::kind_type::exited) early_deaths.push_back(report);
+    }
+    for (const worker_report& report : early_deaths) handle(report);
+  }
+
+  [[nodiscard]] Backend& backend() noexcept { return backend_; }
+  [[nodiscard]] std::size_t outstanding() const noexcept {
+    return scheduler_.pending() + scheduler_.assigned();
+  }
+  [[nodiscard]] std::size_t waiting() const noexcept { return scheduler_.pending(); }
+  [[nodiscard]] std::size_t workers_present() const noexcept { return scheduler_.present(); }
+  /// Why the pool cannot run tasks any more; empty while it can.
+  [[nodiscard]] const std::string& broken() const noexcept { return broken_; }
+
+  // ---- work in -------------------------------------------------------------------------------
+
+  /// Accepts a frame of work. An in-line body may be the caller's memory: it is not used after the
+  /// call.
+  void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
+              task_body body) {
+    pool_task& task = store_.take();
+    task.owner = std::move(owner);
+    task.head = head;
+    task.first_index = first_index;
+    task.body = std::move(body);
+    scheduler_.submit(task);
+    dispatch();
+    if (task.worker == no_worker) keep_or_drop(task);
+  }
+
+  /// Sends out what can be sent. To be called after anything has changed.
+  void dispatch() {
+    dispatch_pending();
+    if (relocate()) dispatch_pending();
+  }
+
+  /// Takes everything of @p what that has not begun out of the queues. Whether nothing of it is
+  /// with a worker any more.
+  bool withdraw(const job& what) {
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) take_back_all(worker, what);
+    auto* next = scheduler_.first_pending();
+    while (next != nullptr) {
+      auto& task = static_cast<pool_task&>(*std::exchange(next, next->next));
+      if (task.owner.get() != &what) continue;
+      scheduler_.withdraw(task);
+      discard(task);
+    }
+    const bool gone = !any_assigned(what);
+    dispatch();
+    return gone;
+  }
+
+  /// Ends every job that is outstanding with this exception.
+  void end_all(const std::exception_ptr& why) {
+    scheduler_.drop_pending([&](scheduled_task& task) { end(static_cast<pool_task&>(task), why); });
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
+      for (auto* task = first_task(worker); task != nullptr; task = task->next) {
+        abort(*static_cast<pool_task*>(task)->owner, why);
+      }
+    }
+  }
+  void abort(job& what, const std::exception_ptr& why) {
+    if (what.resolved()) return;
+    what.abort(why);
+    settle(what);
+  }
+
+  /// Lets go of all tasks and their jobs. To be called when the backend has been shut down.
+  void forget_all() {
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
+      if (scheduler_.vacant(worker)) continue;
+      scheduler_.died(worker,
+                      [this](scheduled_task& task) { discard(static_cast<pool_task&>(task)); });
+    }
+  }
+
+  /// Tells all workers to leave when they have done what they have; none is replaced.
+  void retire_all() {
+    replacing_ = false;
+    scheduler_.retire_all();
+    dispatch();
+  }
+
+  // ---- outcomes out --------------------------------------------------------------------------
+
+  /// Reads what workers have sent and keeps them busy; whether there was anything.
+  bool advance() {
+    bool news = false;
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
+      if (busy(worker)) news |= drain(worker);
+    }
+    if (news) dispatch();
+    return news;
+  }
+
+  /// Handles what the backend reports of lives and deaths.
+  void handle_reports() {
+    const bool alive = backend_.reports([this](const auto& report) { handle(report); });
+    if (!alive && broken_.empty()) break_down("the fork server of the pool has ended unexpectedly");
+    dispatch();
+  }
+
+  /// Calls @p each(channel) for the workers that something is expected from.
+  template <class Each>
+  void each_busy_channel(Each each) {
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
+      if (busy(worker)) each(backend_.channel(worker));
+    }
+  }
+
+  /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
+  [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
+    return with_callbacks_;
+  }
+  /// Whether any job has become ready or resolved since the last call.
+  [[nodiscard]] bool take_news() noexcept { return std::exchange(news_, false); }
+
+ private:
+  // What the pool knows of a worker besides the scheduler's part.
+  struct worker_state {
+    bool initializing = false;    ///< its initializer has not returned yet
+    bool retire_due = false;      ///< has to be told to retire, when there is room
+    std::exception_ptr init_error;
+    std::string violation;        ///< what it did that no worker does; it is being killed
+  };
+
+  // ---- workers -------------------------------------------------------------------------------
+
+  void start(std::uint32_t worker) {
+    backend_.start(worker);
+    backend_.set_spin(worker, worker < spinners_);
+    workers_[worker] = worker_state{};
+    scheduler_.add(worker);
+    if (initializer_ != nullptr) send_initializer(worker);
+  }
+
+  void send_initializer(std::uint32_t worker) {
+    parent_channel& channel = backend_.channel(worker);
+    frame_head head{};
+    head.kind = frame_kind::run;
+    head.entry_offset = initializer_->entry.offset;
+    head.entry_module = initializer_->entry.module;
+    head.item_count = 1;
+    head.initializer = 1;
+    head.body_size = initializer_->body.size();
+    const auto place = head.body_size <= channel.tasks().in_line_limit() ? body_place::in_line
+                                                                         : body_place::stream;
+    (void)channel.send(head, {place, initializer_->body.view()});  // the ring is empty: there is room
+    workers_[worker].initializing = true;
+  }
+
+  worker_report await_report() {
+    std::optional<worker_report> got;
+    while (!got) {
+      if (!backend_.wait_for_report([&](const worker_report& report) { got = report; })) {
+        throw ProcessError("the fork server of the pool ended while workers were started");
+      }
+    }
+    if (got->kind == worker_report::kind_type::not_started) {
+      os::throw_errno("cannot start a worker process of the pool", got->status);
+    }
+    return *got;
+  }
+
+  void handle(const worker_report& report) {
+    using kind = worker_report::kind_type;
+    if (report.kind == kind::exited) {
+      worker_exited(report.worker, {report.pid, report.status, std::nullopt});
+    } else if (report.kind == kind::not_started) {
+      abandon_tasks(report.worker);
+      start_failed(report.worker, "a worker process could not be started: " +
+                                      std::generic_category().message(report.status));
+    }
+  }
+
+  // The order matters: first what it still had to say, then who is to blame, then the rest.
+  void worker_exited(std::uint32_t worker, worker_death death) {
+    if (workers_[worker].violation.empty()) drain_last(worker);
+    const bool idle = !backend_.channel(worker).tasks().anything_claimed();
+    blame(worker, death);
+    const worker_state last = workers_[worker];
+    abandon_tasks(worker);
+    if (!replacing_ || !broken_.empty()) return;
+    if (last.initializing || (death.exitcode > 0 && idle)) {
+      start_failed(worker, why_not_started(last, death));
+    } else {
+      replace(worker);
+    }
+  }
+
+  // The item that was running when the worker died gets the exception.
+  void blame(std::uint32_t worker, worker_death death) {
+    auto* task = static_cast<pool_task*>(scheduler_.front(worker));
+    if (task == nullptr || workers_[worker].initializing) return;
+    parent_channel& channel = backend_.channel(worker);
+    if (!channel.tasks().claimed(task->ordinal)) return;
+    const std::uint64_t started = channel.started();
+    if (static_cast<std::uint32_t>(started >> 32) != static_cast<std::uint32_t>(task->ordinal)) return;
+    // Whatever a hostile worker wrote here: outcomes come in order, so the next one is missing.
+    const auto running = static_cast<std::uint32_t>(started);
+    if (workers_[worker].violation.empty() && running != task->done) return;
+    death.item = task->first_index + task->done;
+    fail_item(*task, std::make_exception_ptr(
+                         WorkerDied(describe_death(death, workers_[worker].violation), death)));
+    if (task->finished()) finish_front(worker);
+  }
+
+  // The place becomes vacant; its tasks are first in line again, in their order.
+  void abandon_tasks(std::uint32_t worker) {
+    std::vector<pool_task*> tasks;
+    for (auto* task = first_task(worker); task != nullptr; task = task->next) {
+      tasks.push_back(static_cast<pool_task*>(task));
+      recover_body(worker, *tasks.back());
+    }
+    scheduler_.died(worker, [](scheduled_task&) {});
+    backend_.vacate(worker);
+    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) scheduler_.resubmit(**task);
+  }
+
+  void replace(std::uint32_t worker) {
+    try {
+      start(worker);
+    } catch (const Error& error) {
+      start_failed(worker, error.what());
+    }
+  }
+
+  // After a few failures in a row more attempts would only burn the machine.
+  void start_failed(std::uint32_t worker, const std::string& why) {
+    constexpr int enough = 3;
+    if (++failed_starts_ >= enough) {
+      break_down(why + " (" + std::to_string(failed_starts_) + " workers failed to start in a row)");
+    } else {
+      replace(worker);
+    }
+  }
+
+  void break_down(const std::string& why) {
+    broken_ = "the pool is broken: " + why;
+    end_all(std::make_exception_ptr(BrokenPool(broken_)));
+  }
+
+  [[nodiscard]] std::string why_not_started(const worker_state& last, const worker_death& death) {
+    if (last.init_error != nullptr) return "the initializer failed: " + describe(last.init_error);
+    return (last.initializing ? "the initializer did not return: " : "a worker did not come up: ") +
+           describe_death(death, last.violation);
+  }
+
+  // ---- sending -------------------------------------------------------------------------------
+
+  void dispatch_pending() {
+    if (!broken_.empty()) return;
+    while (const auto what = scheduler_.next()) {
+      if (what->task == nullptr) {
+        workers_[what->worker].retire_due = true;
+        send_retire(what->worker);
+      } else if (!send(what->worker, static_cast<pool_task&>(*what->task))) {
+        scheduler_.refused(*what);
+      }
+    }
+  }
+
+  bool send(std::uint32_t worker, pool_task& task) {
+    parent_channel& channel = backend_.channel(worker);
+    task.head.first_item = task.done;
+    task.ordinal = channel.tasks().next_ordinal();
+    if (!channel.send(task.head, {task.body.place, task.body.bytes})) return false;
+    if (task.body.place == body_place::in_line) {  // the ring has it now
+      task.body.owned.clear();
+      task.body.bytes = {};
+    }
+    return true;
+  }
+
+  void send_retire(std::uint32_t worker) {
+    frame_head head{};
+    head.kind = frame_kind::retire;
+    if (backend_.channel(worker).send(head, {})) workers_[worker].retire_due = false;
+  }
+
+  // A new task has to wait; when there is no memory for its body it was never submitted.
+  void keep_or_drop(pool_task& task) {
+    try {
+      keep(task);
+    } catch (...) {
+      scheduler_.withdraw(task);
+      discard(task);
+      throw;
+    }
+  }
+
+  // The task waits: its body must be ours.
+  void keep(pool_task& task) {
+    if (task.body.place != body_place::in_line || !task.body.owned.empty()) return;
+    task.body.owned.append(task.body.bytes.data(), task.body.bytes.size());
+    task.body.bytes = task.body.owned.view();
+  }
+
+  // The frame will be sent again: its in-line body is in the ring of the worker that had it.
+  void recover_body(std::uint32_t worker, pool_task& task) {
+    if (task.body.place != body_place::in_line) return;
+    task.body.bytes = backend_.channel(worker).tasks().body(task.ordinal);
+    keep(task);
+  }
+
+  bool relocate() {
+    const auto what = scheduler_.rebalance();
+    if (!what) return false;
+    return take_back(what->from, static_cast<pool_task&>(*what->first).ordinal);
+  }
+
+  // Takes frames back from the youngest to this one, as far as the worker has not begun with them.
+  bool take_back(std::uint32_t worker, std::uint64_t from) {
+    const std::uint64_t first = backend_.channel(worker).take_back(from);
+    bool any = false;
+    while (auto* task = static_cast<pool_task*>(scheduler_.back(worker))) {
+      if (task->ordinal < first) break;
+      recover_body(worker, *task);
+      scheduler_.taken_back(*task);
+      any = true;
+    }
+    return any;
+  }
+
+  void take_back_all(std::uint32_t worker, const job& what) {
+    for (auto* task = first_task(worker); task != nullptr; task = task->next) {
+      if (static_cast<pool_task*>(task)->owner.get() != &what) continue;
+      take_back(worker, static_cast<pool_task*>(task)->ordinal);
+      return;
+    }
+  }
+
+  [[nodiscard]] bool any_assigned(const job& what) {
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
+      for (auto* task = first_task(worker); task != nullptr; task = task->next) {
+        if (static_cast<pool_task*>(task)->owner.get() == &what) return true;
+      }
+    }
+    return false;
+  }
+
+  [[nodiscard]] scheduled_task* first_task(std::uint32_t worker) const {
+    return scheduler_.vacant(worker) ? nullptr : scheduler_.front(worker);
+  }
+
+  // ---- receiving -----------------------------------------------------------------------------
+
+  [[nodiscard]] bool busy(std::uint32_t worker) const {
+    return backend_.present(worker) && workers_[worker].violation.empty() &&
+           (workers_[worker].initializing || first_task(worker) != nullptr);
+  }
+
+  bool drain(std::uint32_t worker) {
+    try {
+      const bool news = backend_.channel(worker).drain(record_sink{*this, worker});
+      if (!news) return false;
+      if (workers_[worker].retire_due) send_retire(worker);
+      if (first_task(worker) == nullptr && scheduler_.pending() > 0) scheduler_.ran_dry(worker);
+      return true;
+    } catch (const protocol_violation& what) {
+      condemn(worker, what.what());
+      return true;
+    }
+  }
+
+  void drain_last(std::uint32_t worker) {
+    try {
+      backend_.channel(worker).drain_last(record_sink{*this, worker});
+    } catch (const protocol_violation& what) {
+      workers_[worker].violation = what.what();
+    }
+  }
+
+  // It has written what no worker writes: nothing from it counts any more.
+  void condemn(std::uint32_t worker, const char* why) {
+    workers_[worker].violation = why;
+    backend_.kill(worker);
+  }
+
+  // Receives the records of one worker; see result_receiver.
+  struct record_sink {
+    engine& pool;
+    std::uint32_t worker;
+
+    void check(const record_head& head) { pool.check_record(worker, head); }
+    void record(const record_head& head, std::span<const std::byte> bytes) {
+      pool.take_record(worker, head, bytes);
+    }
+    void run(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) {
+      pool.take_run(worker, head, offset, bytes);
+    }
+  };
+
+  void check_record(std::uint32_t worker, const record_head& head) {
+    task_sender& frames = backend_.channel(worker).tasks();
+    if (workers_[worker].initializing) {
+      if (head.ordinal != 0 || head.item != 0) throw protocol_violation(out_of_turn);
+      return;
+    }
+    const auto* task = static_cast<pool_task*>(scheduler_.front(worker));
+    if (task == nullptr ||
+        head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
+        head.item != task->done || !kind_fits(*task, head)) {
+      throw protocol_violation(out_of_turn);
+    }
+  }
+
+  [[nodiscard]] static bool kind_fits(const pool_task& task, const record_head& head) {
+    const std::size_t size = task.owner->plain_size();
+    switch (head.kind) {
+      case record_kind::error: return true;
+      case record_kind::value: return size == 0;
+      case record_kind::run:
+        return size != 0 && (head.length == open_length || run_fits(task, head, size));
+    }
+    return false;
+  }
+  [[nodiscard]] static bool run_fits(const pool_task& task, const record_head& head,
+                                     std::size_t size) {
+    return head.length % size == 0 && head.length / size <= task.head.item_count - task.done;
+  }
+
+  void take_record(std::uint32_t worker, const record_head& head,
+                   std::span<const std::byte> bytes) {
+    if (workers_[worker].initializing) return initialized(worker, head, bytes);
+    auto& task = static_cast<pool_task&>(*scheduler_.front(worker));
+    if (head.kind == record_kind::error) {
+      fail_item(task, received_exception(bytes));
+    } else {
+      pass_item(task, bytes);
+    }
+    if (task.finished()) finish_front(worker);
+  }
+
+  void take_run(std::uint32_t worker, const record_head& head, std::uint64_t offset,
+                std::span<const std::byte> bytes) {
+    if (workers_[worker].initializing) return initialized(worker, head, bytes);
+    auto& task = static_cast<pool_task&>(*scheduler_.front(worker));
+    const std::size_t size = task.owner->plain_size();
+    if (!run_fits(task, head, size)) throw protocol_violation(out_of_turn);  // it was open before
+    if (!task.owner->resolved()) {
+      task.owner->plain(task.first_index + task.done, offset, bytes);
+    }
+    if (offset + bytes.size() < head.length) return;
+    count(task, static_cast<std::uint32_t>(head.length / size));
+    if (task.finished()) finish_front(worker);
+  }
+
+  void initialized(std::uint32_t worker, const record_head& head,
+                   std::span<const std::byte> bytes) {
+    if (head.kind == record_kind::error) {
+      workers_[worker].init_error = received_exception(bytes);  // it leaves now; its exit is reported
+      return;
+    }
+    workers_[worker].initializing = false;
+    backend_.channel(worker).tasks().pop_front();
+    failed_starts_ = 0;
+  }
+
+  static std::exception_ptr received_exception(std::span<const std::byte> bytes) {
+    try {
+      return decode_exception(bytes);
+    } catch (...) {
+      return std::current_exception();  // DecodeError: what came is no exception
+    }
+  }
+
+  // ---- outcomes ------------------------------------------------------------------------------
+
+  void pass_item(pool_task& task, std::span<const std::byte> bytes) {
+    if (!task.owner->resolved()) {
+      try {
+        task.owner->value(task.first_index + task.done, bytes);
+      } catch (...) {  // the result cannot be decoded here: that is its outcome
+        task.owner->error(task.first_index + task.done, std::current_exception());
+      }
+    }
+    count(task, 1);
+  }
+
+  void fail_item(pool_task& task, std::exception_ptr what) {
+    if (!task.owner->resolved()) task.owner->error(task.first_index + task.done, std::move(what));
+    count(task, 1);
+  }
+
+  void count(pool_task& task, std::uint32_t items) {
+    task.done += items;
+    if (task.owner->resolved()) return;  // cancelled meanwhile
+    task.owner->count(items);
+    if (task.owner->resolved()) settle(*task.owner);
+  }
+
+  void finish_front(std::uint32_t worker) {
+    auto& task = static_cast<pool_task&>(*scheduler_.front(worker));
+    backend_.channel(worker).tasks().pop_front();
+    scheduler_.finished(worker);
+    failed_starts_ = 0;
+    discard(task);
+  }
+
+  void end(pool_task& task, const std::exception_ptr& why) {
+    abort(*task.owner, why);
+    discard(task);
+  }
+
+  void discard(pool_task& task) {
+    if (!task.body.block.empty()) backend_.blocks().release(task.body.block);
+    store_.give_back(task);
+  }
+
+  // The job has all its outcomes.
+  void settle(job& what) {
+    what.seal();
+    news_ = true;
+    if (what.has_callback()) {
+      with_callbacks_.emplace_back(&what);
+    } else {
+      what.set_ready();
+      what.announce();
+    }
+  }
+
+  static constexpr const char* out_of_turn = "a worker sent a result that it was not asked for";
+
+  std::shared_ptr<const initializer_frame> initializer_;
+  std::uint32_t spinners_;
+  Backend backend_;
+  scheduler scheduler_;
+  task_store store_;
+  std::vector<worker_state> workers_;
+  std::vector<boost::intrusive_ptr<job>> with_callbacks_;
+  std::string broken_;
+  int failed_starts_ = 0;
+  bool replacing_ = true;
+  bool news_ = false;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+// Level 4: channels.
+/// @file
+/// How an exception crosses from a worker to its parent: by the name of its type, its members as
+/// far as they are known, and text for the rest.
+#pragma once
+
+#include <cxxabi.h>
+
+#include <any>
+#include <concepts>
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <shared_mutex>
+#include <stdexcept>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <typeindex>
+#include <typeinfo>
+#include <utility>
+#include <variant>
+
+#include <procpool/codec.hpp>
+#include <procpool/detail/type_name.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// Takes an exception of type E apart and puts it together again. Specialized for types that are
+/// more than their text.
+template <class E>
+struct exception_parts {
+  static void encode(encoder& out, const E& error) { out.put(std::string(error.what())); }
+  static E decode(decoder& in) { return E(in.get<std::string>()); }
+};
+
+/// Types without a text of their own.
+template <class E>
+  requires(std::is_default_constructible_v<E> && !std::is_constructible_v<E, std::string> &&
+           !encodable<E>)
+struct exception_parts<E> {
+  static void encode(encoder&, const E&) {}
+  static E decode(decoder&) { return E(); }
+};
+
+template <class E>
+  requires encodable<E>
+struct exception_parts<E> {
+  static void encode(encoder& out, const E& error) { out.put(error); }
+  static E decode(decoder& in) { return in.get<E>(); }
+};
+
+inline void put_code(encoder& out, const std::error_code& code) {
+  out.put(code.value());
+  out.put(code.category() == std::system_category());
+}
+/// Only the two categories of the operating system keep their identity; others become generic.
+inline std::error_code get_code(decoder& in) {
+  const int value = in.get<int>();
+  return {value, in.get<bool>() ? std::system_category() : std::generic_category()};
+}
+/// The text that a system_error was made with: its what() ends with ": " and the code's message.
+inline std::string own_text(std::string what, const std::error_code& code) {
+  const std::string tail = ": " + code.message();
+  if (what.ends_with(tail)) what.resize(what.size() - tail.size());
+  return what;
+}
+
+template <>
+struct exception_parts<std::system_error> {
+  static void encode(encoder& out, const std::system_error& error) {
+    put_code(out, error.code());
+    out.put(own_text(error.what(), error.code()));
+  }
+  static std::system_error decode(decoder& in) {
+    const std::error_code code = get_code(in);
+    return {code, in.get<std::string>()};
+  }
+};
+
+template <>
+struct exception_parts<std::filesystem::filesystem_error> {
+  static void encode(encoder& out, const std::filesystem::filesystem_error& error) {
+    put_code(out, error.code());
+    out.put(error.path1().native());
+    out.put(error.path2().native());
+    out.put(std::string(error.std::system_error::what()));
+  }
+  static std::filesystem::filesystem_error decode(decoder& in) {
+    const std::error_code code = get_code(in);
+    const std::filesystem::path first = in.get<std::string>();
+    const std::filesystem::path second = in.get<std::string>();
+    return {own_text(in.get<std::string>(), code), first, second, code};
+  }
+};
+
+template <>
+struct exception_parts<ProcessError> {
+  static void encode(encoder& out, const ProcessError& error) {
+    out.put(static_cast<bool>(error.code()));
+    put_code(out, error.code());
+    out.put(error.code() ? own_text(error.what(), error.code()) : std::string(error.what()));
+  }
+  static ProcessError decode(decoder& in) {
+    const bool has_code = in.get<bool>();
+    const std::error_code code = get_code(in);
+    const std::string text = in.get<std::string>();
+    return has_code ? ProcessError(text, code) : ProcessError(text);
+  }
+};
+
+template <>
+struct exception_parts<DecodeError> {
+  static void encode(encoder& out, const DecodeError& error) {
+    const std::string tail = " at byte " + std::to_string(error.offset());
+    std::string text = error.what();
+    if (text.ends_with(tail)) text.resize(text.size() - tail.size());
+    out.put(text);
+    out.put(error.offset());
+  }
+  static DecodeError decode(decoder& in) {
+    const std::string text = in.get<std::string>();
+    return {text, in.get<std::size_t>()};
+  }
+};
+
+template <>
+struct exception_parts<RemoteError> {
+  static void encode(encoder& out, const RemoteError& error) {
+    out.put(error.type_name());
+    out.put(std::string(error.what()).substr(error.type_name().size() + 2));
+  }
+  static RemoteError decode(decoder& in) {
+    std::string type = in.get<std::string>();
+    return {std::move(type), in.get<std::string>()};
+  }
+};
+
+template <>
+struct exception_parts<WorkerDied> {
+  static void encode(encoder& out, const WorkerDied& error) {
+    out.put(std::string(error.what()));
+    out.put(error.pid());
+    out.put(error.exitcode());
+    out.put(error.item());
+  }
+  static WorkerDied decode(decoder& in) {
+    const std::string text = in.get<std::string>();
+    worker_death death;
+    death.pid = in.get<pid_t>();
+    death.exitcode = in.get<int>();
+    death.item = in.get<std::optional<std::size_t>>();
+    return {text, death};
+  }
+};
+
+/// An exception with its trace nested inside, as std::throw_with_nested makes it.
+template <class E>
+std::exception_ptr with_trace(E error, const RemoteTraceback& trace) {
+  try {
+    try {
+      throw trace;
+    } catch (...) {
+      std::throw_with_nested(std::move(error));
+    }
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
+/// The exception types that keep their type on the way. Thread-safe.
+class exception_registry {
+ public:
+  struct entry {
+    void (*encode)(encoder&, const std::exception&);
+    std::exception_ptr (*rebuild)(decoder&, const RemoteTraceback&);
+  };
+
+  static exception_registry& instance() {
+    static exception_registry registry;
+    return registry;
+  }
+
+  template <class E>
+  void add() {
+    static_assert(std::derived_from<E, std::exception>,
+                  "procpool: only types derived from std::exception can be registered");
+    static_assert(!std::is_final_v<E>,
+                  "procpool: a final exception type cannot carry its RemoteTraceback inside");
+    const entry made{
+        [](encoder& out, const std::exception& error) {
+          exception_parts<E>::encode(out, dynamic_cast<const E&>(error));
+        },
+        [](decoder& in, const RemoteTraceback& trace) {
+          return with_trace(exception_parts<E>::decode(in), trace);
+        }};
+    std::unique_lock lock(mutex_);
+    entries_[typeid(E).name()] = made;
+  }
+
+  /// The entry for a type by its mangled name.
+  [[nodiscard]] std::optional<entry> find(const std::string& mangled) const {
+    std::shared_lock lock(mutex_);
+    const auto found = entries_.find(mangled);
+    return found == entries_.end() ? std::nullopt : std::optional(found->second);
+  }
+
+ private:
+  exception_registry() {
+    add_all<std::exception, std::logic_error, std::domain_error, std::invalid_argument,
+            std::length_error, std::out_of_range, std::runtime_error, std::range_error,
+            std::overflow_error, std::underflow_error, std::system_error,
+            std::filesystem::filesystem_error, std::bad_alloc, std::bad_array_new_length,
+            std::bad_cast, std::bad_typeid, std::bad_exception, std::bad_function_call,
+            std::bad_weak_ptr, std::bad_optional_access, std::bad_variant_access,
+            std::bad_any_cast>();
+    add_all<Error, TimeoutError, CancelledError, BrokenPool, PoolClosed, ProcessError, DecodeError,
+            RemoteError, RemoteTraceback, WorkerDied>();
+  }
+
+  template <class... E>
+  void add_all() {
+    (add<E>(), ...);
+  }
+
+  mutable std::shared_mutex mutex_;
+  std::map<std::string, entry> entries_;
+};
+
+/// The mangled name of an exception's own type: without the wrapper that std::throw_with_nested of
+/// libstdc++ puts round it.
+inline std::string exception_key(const std::exception& error) {
+  std::string name = typeid(error).name();
+  constexpr std::string_view wrapper = "St17_Nested_exceptionI";
+  if (!name.starts_with(wrapper) || !name.ends_with('E')) return name;
+  return name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
+}
+
+/// The text of an exception and of those nested in it, a line each.
+inline std::string describe_chain(const std::exception& error, const std::string& indent = "  ") {
+  std::string text = indent + demangle(exception_key(error).c_str()) + ": " + error.what() + "\n";
+  try {
+    std::rethrow_if_nested(error);
+  } catch (const std::exception& cause) {
+    text += describe_chain(cause, indent + "  ");
+  } catch (...) {
+    text += indent + "  (an exception that is no std::exception)\n";
+  }
+  return text;
+}
+
+/// Encodes the exception being handled. @p where says in which worker and in running what it was
+/// thrown. To be called inside a catch block.
+inline void encode_current_exception(encoder& out, const std::string& where) {
+  try {
+    throw;
+  } catch (const std::exception& error) {
+    out.put(where + describe_chain(error));
+    const std::string key = exception_key(error);
+    const auto known = exception_registry::instance().find(key);
+    out.put(known ? key : std::string());
+    if (known) return known->encode(out, error);
+    out.put(demangle(key.c_str()));
+    out.put(std::string(error.what()));
+  } catch (...) {
+    const std::type_info* type = abi::__cxa_current_exception_type();
+    const std::string name = type != nullptr ? demangle(type->name()) : "unknown exception";
+    out.put(where + "  " + name + "\n");
+    out.put(std::string());
+    out.put(name);
+    out.put(std::string("an exception that is no std::exception"));
+  }
+}
+
+/// What encode_current_exception wrote, as an exception with its RemoteTraceback nested inside.
+/// @throws DecodeError when the bytes are nothing of the kind.
+inline std::exception_ptr decode_exception(std::span<const std::byte> message) {
+  decoder in(message);
+  const RemoteTraceback trace(in.get<std::string>());
+  const std::string key = in.get<std::string>();
+  if (!key.empty()) {
+    const auto known = exception_registry::instance().find(key);
+    if (!known) in.fail("an exception of a type that is not registered here");
+    return known->rebuild(in, trace);
+  }
+  std::string type = in.get<std::string>();
+  return with_trace(RemoteError(std::move(type), in.get<std::string>()), trace);
+}
+
+}  // namespace procpool::detail

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// Forking in order: who takes part when this process forks, and in what sequence.
+///
+/// Two kinds of fork happen. Ours, fork_process(): the library's threads are stopped before and
+/// started again after, so that none of them is caught half-way by the fork. And the user's own
+/// fork(), which nobody announces: for that, pthread_atfork(3) handlers hold the participants'
+/// locks across the fork, so that the child finds what they guard in one piece. In either child
+/// every participant then abandons what it has: it belongs to the parent.
+///
+/// Why this cannot deadlock. Forks of ours take turns, and the one whose turn it is calls
+/// stop_threads() and restart_threads() without holding a lock of this file. Two threads can still
+/// wait for each other: A has the turn and waits for a library thread S to stop, while S runs a
+/// callback of the user that starts a Process, makes a Pool or destroys one, and so waits for A's
+/// turn to end. Therefore a library thread that waits here counts as out of the way: it sits still
+/// in this file with no lock of the library, as good as stopped. fork_thread tells which threads
+/// those are, fork_registration::wait_for_threads() is the wait that knows it. A callback may also
+/// wait for a lock that the forking thread holds, which nobody here can see: so the wait has an
+/// end, after which the fork takes place beside the callback, as beside any thread of the user's.
+#pragma once
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/os/syscall.hpp>
+
+namespace procpool::detail {
+
+/// Something of the library that must take part when its process forks.
+struct fork_participant {
+  /// Parent, before a fork of ours: asks its threads to end and waits for them with
+  /// fork_registration::wait_for_threads(). May be called on one of those threads, which is then
+  /// not waited for: it is the one that forks. Must not throw.
+  virtual void stop_threads() {}
+  /// Parent, after it, also when the fork failed: undoes stop_threads(). Must not throw.
+  virtual void restart_threads() {}
+  /// Before every fork, also the user's: takes the locks that abandon() relies on. While holding
+  /// one of them nothing in this file may be called, since here the order is the other way round.
+  virtual void hold_locks() {}
+  /// After it, in the parent and in the child, on the same thread: gives them back.
+  virtual void release_locks() noexcept {}
+  /// Child, after every fork, also the user's: closes descriptors, unmaps, forgets. The only thread
+  /// is the calling one. Not called again in children of this child.
+  virtual void abandon() noexcept {}
+
+ protected:
+  ~fork_participant() = default;
+};
+
+/// How often the line of processes that leads to this one has forked.
+inline std::atomic<std::uint32_t> fork_depth{0};
+
+/// Differs between a process and each process that was forked from it or from which it was forked.
+/// An object that remembers it knows later whether it is still in the process that made it.
+inline std::uint32_t process_generation() noexcept {
+  return fork_depth.load(std::memory_order_relaxed);  // written only while there is one thread
+}
+
+/// Makes a participant known for as long as it lives. Construct it before the participant's
+/// threads, destroy it after them: both wait for a fork that is under way in another thread, so
+/// that no thread of the library can come into being between stop_threads() and the fork.
+class fork_registration {
+ public:
+  /// How a participant follows forks: it stays in the process that made it, or is a static part of
+  /// every process and starts afresh in each child.
+  enum class scope { one_process, every_process };
+
+  explicit fork_registration(fork_participant& participant, scope where = scope::one_process);
+  fork_registration(const fork_registration&) = delete;
+  fork_registration& operator=(const fork_registration&) = delete;
+  ~fork_registration();
+
+  /// For stop_threads(): waits until each thread of this participant has ended or is out of the
+  /// way, at most for @p patience. True when all have ended, so that they can be joined; if not,
+  /// those that are left go on after the fork.
+  [[nodiscard]] bool wait_for_threads(std::chrono::milliseconds patience);
+
+ private:
+  friend class fork_registry;
+  friend class fork_thread;
+
+  fork_participant& participant_;
+  const scope scope_;
+  // The rest is guarded by the registry's mutex.
+  fork_registration* previous_ = nullptr;
+  fork_registration* next_ = nullptr;
+  bool linked_ = false;
+  int threads_ = 0;  // that have a fork_thread
+  int aside_ = 0;    // of these: out of the way
+};
+
+/// The list of participants and the turns of those who fork. Never destroyed: forks may happen as
+/// late as in the destructors of static objects.
+class fork_registry {
+ public:
+  static fork_registry& instance() {
+    static fork_registry& registry = *new fork_registry;
+    return registry;
+  }
+
+  void add(fork_registration& node) {
+    std::unique_lock lock(mutex_);
+    await_turn(lock);
+    link(node);
+  }
+
+  void remove(fork_registration& node) {
+    std::unique_lock lock(mutex_);
+    if (!node.linked_) return;  // made by the process that this one was forked from
+    await_turn(lock);
+    unlink(node);
+  }
+
+  void thread_began(fork_registration& node) {
+    const std::lock_guard lock(mutex_);
+    ++node.threads_;
+    own_registration() = &node;
+  }
+
+  void thread_ended(fork_registration& node) {
+    const std::lock_guard lock(mutex_);
+    --node.threads_;
+    own_registration() = nullptr;
+    changed_.notify_all();
+  }
+
+  bool wait_for_threads(const fork_registration& node, std::chrono::milliseconds patience) {
+    const int self = own_registration() == &node ? 1 : 0;
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, patience, [&] { return node.threads_ - node.aside_ <= self; });
+    return node.threads_ == 0;
+  }
+
+  /// True on a thread that belongs to a participant.
+  static bool on_library_thread() noexcept { return own_registration() != nullptr; }
+
+  /// Waits for the turn to fork and stops every thread of the library but the calling one.
+  void begin_fork() noexcept {
+    {
+      std::unique_lock lock(mutex_);
+      await_turn(lock);
+      forking_ = true;
+      forker_ = std::this_thread::get_id();
+    }
+    // No lock is needed: until end_fork() only this thread can change the list.
+    for (auto* node = first_; node != nullptr; node = node->next_) {
+      node->participant_.stop_threads();
+    }
+  }
+
+  /// Undoes begin_fork().
+  void end_fork() noexcept {
+    for (auto* node = first_; node != nullptr; node = node->next_) {
+      node->participant_.restart_threads();
+    }
+    const std::lock_guard lock(mutex_);
+    forking_ = false;
+    changed_.notify_all();
+  }
+
+  // The three handlers of pthread_atfork.
+  void before_fork() noexcept {
+    mutex_.lock();
+    for (auto* node = first_; node != nullptr; node = node->next_) node->participant_.hold_locks();
+  }
+
+  void after_fork_in_parent() noexcept {
+    release_locks_of_all();
+    mutex_.unlock();
+  }
+
+  void after_fork_in_child() noexcept {
+    fork_depth.fetch_add(1, std::memory_order_relaxed);
+    own_registration() = nullptr;  // the library thread that forked is the child's main thread now
+    release_locks_of_all();
+    // Those who waited here do not exist in this process, but the old object would wait for them
+    // to wake up. It is replaced, not destroyed, because destroying waits for them, too.
+    std::construct_at(&changed_);
+    forking_ = false;
+    auto* node = std::exchange(first_, nullptr);
+    mutex_.unlock();
+    while (node != nullptr) {
+      auto& inherited = *std::exchange(node, node->next_);
+      if (inherited.scope_ == fork_registration::scope::every_process) {
+        link(inherited);
+      } else {
+        inherited.linked_ = false;
+      }
+      inherited.threads_ = inherited.aside_ = 0;
+      inherited.participant_.abandon();
+    }
+  }
+
+ private:
+  fork_registry() = default;
+
+  static fork_registration*& own_registration() noexcept {
+    static thread_local fork_registration* own = nullptr;
+    return own;
+  }
+
+  /// Waits until no other thread forks; a thread of the library is out of the way meanwhile.
+  void await_turn(std::unique_lock<std::mutex>& lock) {
+    auto* own = own_registration();
+    if (own != nullptr) ++own->aside_;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return !forking_ || forker_ == std::this_thread::get_id(); });
+    if (own != nullptr) --own->aside_;
+  }
+
+  void link(fork_registration& node) noexcept {
+    node.previous_ = nullptr;
+    node.next_ = std::exchange(first_, &node);
+    if (node.next_ != nullptr) node.next_->previous_ = &node;
+    node.linked_ = true;
+  }
+
+  void unlink(fork_registration& node) noexcept {
+    (node.previous_ != nullptr ? node.previous_->next_ : first_) = node.next_;
+    if (node.next_ != nullptr) node.next_->previous_ = node.previous_;
+    node.linked_ = false;
+  }
+
+  void release_locks_of_all() noexcept {
+    for (auto* node = first_; node != nullptr; node = node->next_) {
+      node->participant_.release_locks();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  fork_registration* first_ = nullptr;
+  bool forking_ = false;
+  std::thread::id forker_;
+};
+
+inline fork_registration::fork_registration(fork_participant& participant, scope where)
+    : participant_(participant), scope_(where) {
+  fork_registry::instance().add(*this);
+}
+
+inline fork_registration::~fork_registration() {
+  fork_registry::instance().remove(*this);
+}
+
+inline bool fork_registration::wait_for_threads(std::chrono::milliseconds patience) {
+  return fork_registry::instance().wait_for_threads(*this, patience);
+}
+
+/// The first object in the function of a thread that belongs to a participant, and its last.
+class fork_thread {
+ public:
+  explicit fork_thread(fork_registration& owner)
+      : owner_(owner), generation_(process_generation()) {
+    fork_registry::instance().thread_began(owner_);
+  }
+  fork_thread(const fork_thread&) = delete;
+  fork_thread& operator=(const fork_thread&) = delete;
+  ~fork_thread() {
+    if (process_generation() == generation_) fork_registry::instance().thread_ended(owner_);
+  }
+
+ private:
+  fork_registration& owner_;
+  std::uint32_t generation_;
+};
+
+inline int install_fork_handlers() noexcept {
+  return pthread_atfork([] { fork_registry::instance().before_fork(); },
+                        [] { fork_registry::instance().after_fork_in_parent(); },
+                        [] { fork_registry::instance().after_fork_in_child(); });
+}
+
+/// Installed once per program, before main: children inherit the handlers.
+inline const int fork_handlers_installed = install_fork_handlers();
+
+/// Forks without any thread of the library in the process, with the standard streams flushed.
+/// Returns the child's process id in the parent and 0 in the child, whose participants have
+/// abandoned what they had. Throws ProcessError (EAGAIN, ENOMEM ...) with nothing changed.
+///
+/// May be called on any thread, also on the library's own. The child has the calling thread's
+/// signal mask; no handler runs in it before it has become a process of its own.
+inline pid_t fork_process() {
+  auto& registry = fork_registry::instance();
+  registry.begin_fork();
+  os::flush_before_fork();
+  pid_t pid = -1;
+  int error = 0;
+  {
+    const os::signals_blocked guard;
+    pid = PROCPOOL_SYSTEM(fork());
+    error = errno;
+  }
+  if (pid == 0) return 0;
+  registry.end_fork();
+  if (pid < 0) os::throw_errno("cannot start a process (fork)", error);
+  return pid;
+}
+
+}  // namespace procpool::detail

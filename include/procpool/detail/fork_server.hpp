@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+// Level 5: processes.
+/// @file
+/// The fork server: a process with one thread, forked from the program when a pool is made, before
+/// the pool has any memory or descriptor. It forks the workers and their replacements, so that all
+/// begin with the same snapshot of the program, reaps them and reports.
+///
+/// It ends when its control socket closes, however that comes about (the pool ends, the program is
+/// killed), and takes its workers with it; and should it be killed itself, the kernel kills them
+/// (PR_SET_PDEATHSIG is right here: the thread that forks them is the only one there is).
+#pragma once
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/os/socket.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/process_child.hpp>
+#include <procpool/detail/process_context.hpp>
+#include <procpool/detail/process_report.hpp>
+#include <procpool/detail/regions.hpp>
+#include <procpool/detail/task.hpp>
+#include <procpool/detail/worker_report.hpp>
+
+namespace procpool::detail {
+
+/// What the pool asks of its fork server.
+struct server_request {
+  enum class kind_type : std::uint32_t { hello, start, kill } kind;
+  std::uint32_t worker;       ///< place of the worker in the pool
+  std::uint64_t incarnation;  ///< counts the workers ever started
+  region_sizes sizes;         ///< with hello
+};
+
+/// Exit status as Python gives it: minus the signal's number for one that was killed.
+inline int python_exitcode(int wait_status) noexcept {
+  return WIFSIGNALED(wait_status) ? -WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
+
+class fork_server {
+ public:
+  /// @param parent the program, as its workers are to know it
+  fork_server(os::message_socket control, process_identity parent)
+      : control_(std::move(control)), identity_(std::move(parent)) {}
+
+  /// Runs until the control socket closes. Never returns to the program it was forked from.
+  [[noreturn]] void run() {
+    PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-server"));
+    reset_signals();
+    while (serve()) {
+    }
+    end();
+  }
+
+ private:
+  struct child {
+    pid_t pid;
+    std::uint32_t worker;
+    std::uint64_t incarnation;
+  };
+
+  void reset_signals() {
+    os::reset_for_worker();
+    sigset_t deaths;
+    sigemptyset(&deaths);
+    sigaddset(&deaths, SIGCHLD);
+    PROCPOOL_SYSTEM(sigprocmask(SIG_BLOCK, &deaths, nullptr));
+    deaths_ = os::fd(PROCPOOL_SYSTEM(signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK)));
+  }
+
+  // One round; false when the pool is gone.
+  bool serve() {
+    std::array<pollfd, 2> events{{{control_.get(), POLLIN, 0}, {deaths_.get(), POLLIN, 0}}};
+    if (PROCPOOL_SYSTEM(poll(events.data(), events.size(), -1)) == -1) return errno == EINTR;
+    if (events[1].revents != 0) reap();
+    return events[0].revents == 0 || answer();
+  }
+
+  bool answer() {
+    server_request request{};
+    std::array<os::fd, os::max_passed_fds> descriptors;
+    const os::received got = control_.receive(request, &descriptors, true);
+    if (got == os::received::nothing_yet) return true;
+    if (got == os::received::hang_up) return false;
+    switch (request.kind) {
+      case server_request::kind_type::hello:
+        sizes_ = request.sizes;
+        outbound_ = std::move(descriptors[0]);
+        return true;
+      case server_request::kind_type::start: return start(request, descriptors);
+      case server_request::kind_type::kill: kill(request); return true;
+    }
+    return false;
+  }
+
+  bool start(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors) {
+    const pid_t server = PROCPOOL_SYSTEM(getpid());
+    const pid_t pid = PROCPOOL_SYSTEM(fork());
+    if (pid == 0) become_worker(request, descriptors, server);
+    if (pid == -1) {
+      return report({worker_report::kind_type::not_started, request.worker, request.incarnation, 0,
+                     errno});
+    }
+    children_.push_back({pid, request.worker, request.incarnation});
+    return report(
+        {worker_report::kind_type::started, request.worker, request.incarnation, pid, 0});
+  }
+
+  void kill(const server_request& request) {
+    for (const child& each : children_) {
+      // Not reaped yet, so the number is still this worker's.
+      if (each.incarnation == request.incarnation) PROCPOOL_SYSTEM(kill(each.pid, SIGKILL));
+    }
+  }
+
+  void reap() {
+    signalfd_siginfo ignored{};
+    while (PROCPOOL_SYSTEM(read(deaths_.get(), &ignored, sizeof ignored)) > 0) {
+    }
+    int status = 0;
+    while (true) {  // one signal may stand for several deaths
+      const pid_t pid = PROCPOOL_SYSTEM(waitpid(-1, &status, WNOHANG));
+      if (pid <= 0) return;
+      forget(pid, python_exitcode(status));
+    }
+  }
+
+  void forget(pid_t pid, int exitcode) {
+    for (auto each = children_.begin(); each != children_.end(); ++each) {
+      if (each->pid != pid) continue;
+      report({worker_report::kind_type::exited, each->worker, each->incarnation, pid, exitcode});
+      children_.erase(each);
+      return;
+    }
+  }
+
+  bool report(const worker_report& what) { return control_.send(what); }
+
+  [[noreturn]] void end() {
+    for (const child& each : children_) PROCPOOL_SYSTEM(kill(each.pid, SIGKILL));
+    while (os::retry([] { return PROCPOOL_SYSTEM(waitpid(-1, nullptr, 0)); }) > 0) {
+    }
+    PROCPOOL_SYSTEM(_exit(0));
+    __builtin_unreachable();
+  }
+
+  // In the new worker, which has a copy of everything the server has.
+  [[noreturn]] void become_worker(const server_request& request,
+                                  std::array<os::fd, os::max_passed_fds>& descriptors,
+                                  pid_t server) {
+    PROCPOOL_SYSTEM(prctl(PR_SET_PDEATHSIG, SIGKILL));
+    if (PROCPOOL_SYSTEM(getppid()) != server) PROCPOOL_SYSTEM(_exit(1));  // it died before that
+    PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-worker"));
+    control_.reset();
+    deaths_.reset();
+    os::reset_for_worker();
+    const std::string name = "PoolWorker-" + std::to_string(request.incarnation);
+    process_identity identity = identity_;
+    identity.name = name;
+    identity.position.push_back(static_cast<int>(request.incarnation));
+    enter_child(std::move(identity));
+    try {
+      work(request.worker, descriptors, name);
+    } catch (...) {
+      uncaught(name);
+    }
+    leave_child(1);
+  }
+
+  void work(std::uint32_t worker, std::array<os::fd, os::max_passed_fds>& descriptors,
+            const std::string& name) {
+    const os::mapping outbound(outbound_, sizes_.outbound_bytes(), PROT_READ);
+    const os::mapping inbound(descriptors[0], sizes_.inbound_bytes(), PROT_READ | PROT_WRITE);
+    outbound_.reset();
+    descriptors[0].reset();
+    const worker_memory memory{
+        reinterpret_cast<const outbound_header*>(outbound.data()),
+        reinterpret_cast<const task_control*>(outbound.data() + sizes_.control_at(worker)),
+        {outbound.data() + sizes_.ring_at(worker), sizes_.ring_bytes},
+        {outbound.data() + sizes_.arena_at(), sizes_.arena_bytes},
+        new (inbound.data()) result_control{},
+        {inbound.data() + sizeof(result_control), sizes_.ring_bytes}};
+    worker_channel channel(memory, os::event(std::move(descriptors[1])), &os::flush_standard_streams);
+    const bell_closer in_children(channel);
+    leave_child(run_worker(channel, name));
+  }
+
+  // Processes that a task forks must not keep the worker's bell.
+  class bell_closer final : public fork_participant {
+   public:
+    explicit bell_closer(worker_channel& channel) : channel_(&channel), registration_(*this) {}
+    void abandon() noexcept override { channel_->abandon(); }
+
+   private:
+    worker_channel* channel_;
+    fork_registration registration_;
+  };
+
+  os::message_socket control_;
+  process_identity identity_;  ///< of the workers, but for the name
+  os::fd deaths_;
+  os::fd outbound_;
+  region_sizes sizes_{};
+  std::vector<child> children_;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// The parent's memory of submitted work: where outcomes go, and how threads wait for them.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+#include <boost/smart_ptr/intrusive_ref_counter.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <procpool/codec.hpp>
+#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/task.hpp>
+
+namespace procpool::detail {
+
+using os::time_point;
+
+class job;
+
+/// What a thread can wait for.
+class waitable {
+ public:
+  /// Any thread. Once true it stays true, except where a type says otherwise.
+  [[nodiscard]] virtual bool ready() const noexcept = 0;
+  /// Whether all outcomes have arrived, though a callback may still have to run. Pool's lock held.
+  [[nodiscard]] virtual bool resolved() const noexcept = 0;
+
+ protected:
+  ~waitable() = default;
+};
+
+/// What makes progress: the pool's core, behind results that outlive their pool.
+class driver : public boost::intrusive_ref_counter<driver> {
+ public:
+  virtual ~driver() = default;
+  /// Waits until @p what is ready or @p until has come; whether it is ready. Any thread.
+  virtual bool wait(const waitable& what, std::optional<time_point> until) = 0;
+  /// Cancels what has not begun; true when @p what ends with CancelledError.
+  virtual bool cancel(job& what) = 0;
+};
+
+/// One submission: an apply, or a whole map of many frames. Its outcomes come in under the lock of
+/// its pool; when `ready` is set they do not change any more and any thread may read them.
+class job : public waitable, public boost::intrusive_ref_counter<job> {
+ public:
+  job(boost::intrusive_ptr<driver> pool, std::size_t items)
+      : pool_(std::move(pool)), missing_(items) {}
+  virtual ~job() = default;
+  job(const job&) = delete;
+  job& operator=(const job&) = delete;
+
+  // ---- for the pool, under its lock ----------------------------------------------------------
+
+  /// Bytes of each result when they come packed in runs; 0 when each is encoded by itself.
+  [[nodiscard]] virtual std::size_t plain_size() const noexcept = 0;
+  /// The encoded result of one item. @throws DecodeError, or what a user's codec throws.
+  virtual void value(std::size_t index, std::span<const std::byte> encoded) = 0;
+  /// The next bytes of the plain results from item @p index on, from byte @p offset on.
+  virtual void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) = 0;
+
+  /// One item ended with an exception: the first by index is kept.
+  virtual void error(std::size_t index, std::exception_ptr what) {
+    if (error_ != nullptr && error_index_ <= index) return;
+    error_ = std::move(what);
+    error_index_ = index;
+  }
+  /// So many items have got their outcome.
+  void count(std::size_t items) noexcept { missing_ -= items; }
+  /// The whole submission ends with this exception; outcomes that still come are ignored.
+  void abort(std::exception_ptr what) {
+    error_ = std::move(what);
+    missing_ = 0;
+  }
+
+  [[nodiscard]] bool resolved() const noexcept override { return missing_ == 0; }
+  /// Whether cancelling ends it at once though parts of it run; their outcomes are dropped then.
+  [[nodiscard]] virtual bool cancellable_while_running() const noexcept { return false; }
+  /// Everything has come: brings the result into its final form.
+  virtual void seal() {}
+  /// It has become ready.
+  virtual void announce() {}
+  /// Whether there is something to do before it is ready, which must not run under the lock.
+  [[nodiscard]] virtual bool has_callback() const noexcept { return false; }
+  /// Runs the callback. Without the lock.
+  virtual void run_callback() {}
+  void set_ready() noexcept {
+    ready_.store(true, std::memory_order_release);  // the outcomes before it
+  }
+
+  // ---- for everybody -------------------------------------------------------------------------
+
+  [[nodiscard]] bool ready() const noexcept override {
+    return ready_.load(std::memory_order_acquire);  // the outcomes behind it
+  }
+  [[nodiscard]] driver& pool() const noexcept { return *pool_; }
+  /// The exception it ended with, or null. Precondition: ready.
+  [[nodiscard]] const std::exception_ptr& failure() const noexcept { return error_; }
+  bool wait_until(std::optional<time_point> until) const {
+    return ready() || pool_->wait(*this, until);
+  }
+
+ private:
+  boost::intrusive_ptr<driver> pool_;
+  std::exception_ptr error_;
+  std::size_t error_index_ = 0;
+  std::size_t missing_;
+  std::atomic<bool> ready_{false};
+};
+
+/// A result of type void travels as one byte and is stored as this.
+template <class R>
+using stored_t = std::conditional_t<std::is_void_v<R>, std::byte, R>;
+
+/// Calls made when a submission ends, on the pool's service thread (Python's callback and
+/// error_callback).
+template <class T>
+struct job_callbacks {
+  std::conditional_t<std::is_void_v<T>, std::function<void()>,
+                     std::function<void(stored_t<T>&)>>
+      success;
+  std::function<void(std::exception_ptr)> failure;
+};
+
+/// A job whose result, as the user gets it, is a T.
+template <class T>
+class typed_job : public job {
+ public:
+  using callbacks = job_callbacks<T>;
+
+  typed_job(boost::intrusive_ptr<driver> pool, std::size_t items, callbacks calls)
+      : job(std::move(pool), items), calls_(std::move(calls)) {}
+
+  /// The result itself. Precondition: ready, no failure.
+  [[nodiscard]] virtual stored_t<T>& result() = 0;
+
+  [[nodiscard]] bool has_callback() const noexcept override {
+    return calls_.success || calls_.failure;
+  }
+  void run_callback() override {
+    const callbacks calls = std::exchange(calls_, {});
+    if (failure() != nullptr) {
+      if (calls.failure) calls.failure(failure());
+    } else if (calls.success) {
+      if constexpr (std::is_void_v<T>) {
+        calls.success();
+      } else {
+        calls.success(result());
+      }
+    }
+  }
+
+ private:
+  callbacks calls_;
+};
+
+/// One call.
+template <class R>
+class call_job final : public typed_job<R> {
+ public:
+  using stored = stored_t<R>;
+
+  explicit call_job(boost::intrusive_ptr<driver> pool, typename typed_job<R>::callbacks calls = {})
+      : typed_job<R>(std::move(pool), 1, std::move(calls)) {}
+
+  [[nodiscard]] std::size_t plain_size() const noexcept override {
+    return is_plain_result_v<stored> ? sizeof(stored) : 0;
+  }
+  void value(std::size_t, std::span<const std::byte> encoded) override {
+    decoder in(encoded);
+    result_.emplace(in.template get<stored>());
+    in.finish();
+  }
+  void plain(std::size_t, std::size_t offset, std::span<const std::byte> bytes) override {
+    if constexpr (is_plain_result_v<stored>) {
+      std::memcpy(raw_ + offset, bytes.data(), bytes.size());
+      if (offset + bytes.size() == sizeof(stored)) {
+        decoder in(std::span<const std::byte>(raw_, sizeof(stored)));
+        result_.emplace(in.template get<stored>());
+      }
+    }
+  }
+  [[nodiscard]] stored& result() override { return *result_; }
+
+ private:
+  static constexpr std::size_t raw_bytes = is_plain_result_v<stored> ? sizeof(stored) : 1;
+
+  std::optional<stored> result_;
+  alignas(16) std::byte raw_[raw_bytes];
+};
+
+/// Collects jobs as they become ready, for imap_unordered and as_completed.
+class completion_queue final : public waitable {
+ public:
+  void push(boost::intrusive_ptr<job> finished) {
+    std::lock_guard lock(mutex_);
+    finished_.push_back(std::move(finished));
+  }
+  [[nodiscard]] boost::intrusive_ptr<job> pop() {
+    std::lock_guard lock(mutex_);
+    if (finished_.empty()) return nullptr;
+    auto first = std::move(finished_.front());
+    finished_.pop_front();
+    return first;
+  }
+  /// Until the next pop().
+  [[nodiscard]] bool ready() const noexcept override {
+    std::lock_guard lock(mutex_);
+    return !finished_.empty();
+  }
+  [[nodiscard]] bool resolved() const noexcept override { return ready(); }
+
+ private:
+  mutable std::mutex mutex_;
+  std::deque<boost::intrusive_ptr<job>> finished_;
+};
+
+/// A chunk of an imap: one outcome, value or exception, for each item.
+template <class R>
+class outcomes_job final : public job {
+ public:
+  using stored = stored_t<R>;
+
+  outcomes_job(boost::intrusive_ptr<driver> pool, std::size_t items,
+               std::shared_ptr<completion_queue> finished = nullptr)
+      : job(std::move(pool), items), outcomes_(items), finished_(std::move(finished)) {}
+
+  [[nodiscard]] std::size_t plain_size() const noexcept override {
+    return is_plain_result_v<stored> ? sizeof(stored) : 0;
+  }
+  void value(std::size_t index, std::span<const std::byte> encoded) override {
+    decoder in(encoded);
+    outcomes_[index].value.emplace(in.template get<stored>());
+    in.finish();
+  }
+  void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
+    raw_.append(bytes.data(), bytes.size());  // values may come in parts
+    for (index += offset / sizeof(stored); raw_.size() >= sizeof(stored); ++index) {
+      take_plain(index);
+    }
+  }
+  void error(std::size_t index, std::exception_ptr what) override {
+    outcomes_[index].error = std::move(what);
+  }
+  void announce() override {
+    if (finished_ != nullptr) finished_->push(this);
+  }
+
+  [[nodiscard]] std::size_t size() const noexcept { return outcomes_.size(); }
+  /// Takes an item's result or throws its exception. Precondition: ready; once for each item.
+  [[nodiscard]] stored take(std::size_t index) {
+    auto& outcome = outcomes_[index];
+    if (outcome.value) return std::move(*outcome.value);
+    std::rethrow_exception(outcome.error != nullptr ? outcome.error : failure());
+  }
+
+ private:
+  struct outcome {
+    std::optional<stored> value;
+    std::exception_ptr error;
+  };
+
+  void take_plain(std::size_t index) {
+    if constexpr (is_plain_result_v<stored>) {
+      decoder in(std::span<const std::byte>(raw_.data(), sizeof(stored)));
+      outcomes_[index].value.emplace(in.template get<stored>());
+      std::memmove(raw_.data(), raw_.data() + sizeof(stored), raw_.size() - sizeof(stored));
+      raw_.resize_uninitialized(raw_.size() - sizeof(stored));
+    }
+  }
+
+  std::vector<outcome> outcomes_;
+  byte_buffer raw_;
+  std::shared_ptr<completion_queue> finished_;
+};
+
+/// A map: results in the order of the input.
+template <class R>
+class map_job final : public typed_job<std::conditional_t<std::is_void_v<R>, void, std::vector<stored_t<R>>>> {
+ public:
+  using stored = stored_t<R>;
+  using whole = std::conditional_t<std::is_void_v<R>, void, std::vector<stored>>;
+  using base = typed_job<whole>;
+
+  map_job(boost::intrusive_ptr<driver> pool, std::size_t items, typename base::callbacks calls)
+      : base(std::move(pool), items, std::move(calls)) {
+    if constexpr (packed) {
+      results_.resize(items);
+    } else if constexpr (!std::is_void_v<R>) {
+      pieces_.resize(items);
+    }
+  }
+
+  [[nodiscard]] std::size_t plain_size() const noexcept override {
+    return is_plain_result_v<stored> ? sizeof(stored) : 0;
+  }
+  void value(std::size_t index, std::span<const std::byte> encoded) override {
+    if constexpr (!is_plain_result_v<stored>) {
+      decoder in(encoded);
+      pieces_[index].emplace(in.template get<stored>());
+      in.finish();
+    }
+  }
+  void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
+    if constexpr (packed) {
+      std::memcpy(reinterpret_cast<std::byte*>(results_.data() + index) + offset, bytes.data(),
+                  bytes.size());
+    }
+  }
+
+  [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
+  void seal() override {
+    if constexpr (!packed && !std::is_void_v<R>) {
+      if (this->failure() != nullptr) return;
+      results_.reserve(pieces_.size());
+      for (auto& piece : pieces_) results_.push_back(std::move(*piece));
+      pieces_.clear();
+    }
+  }
+  [[nodiscard]] stored_t<whole>& result() override {
+    if constexpr (std::is_void_v<R>) {
+      return nothing_;
+    } else {
+      return results_;
+    }
+  }
+
+ private:
+  static constexpr bool packed = is_plain_result_v<stored> && !std::is_void_v<R>;
+  struct empty {};
+
+  std::conditional_t<std::is_void_v<R>, empty, std::vector<stored>> results_;
+  std::conditional_t<packed || std::is_void_v<R>, empty, std::vector<std::optional<stored>>> pieces_;
+  std::byte nothing_{};
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// Wake-ups through descriptors: eventfd(2) as a doorbell, epoll(7) to wait for many of them.
+#pragma once
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/syscall.hpp>
+
+namespace procpool::detail::os {
+
+using time_point = std::chrono::steady_clock::time_point;
+
+/// A doorbell: rung by any holder of the descriptor, silenced by the one who waits.
+class event {
+ public:
+  event() noexcept = default;
+  [[nodiscard]] static event make() {
+    event made;
+    made.fd_ = fd(check(PROCPOOL_SYSTEM(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+                        "cannot create an event descriptor for the pool"));
+    return made;
+  }
+  explicit event(fd adopted) noexcept : fd_(std::move(adopted)) {}
+
+  /// Rings. Cannot fail in a way that matters: a full counter is a bell that rings already.
+  void ring() const noexcept {
+    const std::uint64_t one = 1;
+    retry([&] { return PROCPOOL_SYSTEM(write(fd_.get(), &one, sizeof one)); });
+  }
+  void silence() const noexcept {
+    std::uint64_t count = 0;
+    retry([&] { return PROCPOOL_SYSTEM(read(fd_.get(), &count, sizeof count)); });
+  }
+
+  [[nodiscard]] int get() const noexcept { return fd_.get(); }
+  void reset() noexcept { fd_.reset(); }
+
+ private:
+  fd fd_;
+};
+
+/// Waits for several descriptors at once; each is known by a number of the caller's choice.
+class poller {
+ public:
+  [[nodiscard]] static poller make() {
+    poller made;
+    made.fd_ = fd(
+        check(PROCPOOL_SYSTEM(epoll_create1(EPOLL_CLOEXEC)), "cannot create a poller for the pool"));
+    return made;
+  }
+
+  void add(int descriptor, std::uint64_t tag) {
+    epoll_event interest{.events = EPOLLIN, .data = {.u64 = tag}};
+    check(PROCPOOL_SYSTEM(epoll_ctl(fd_.get(), EPOLL_CTL_ADD, descriptor, &interest)),
+          "cannot watch a descriptor of the pool");
+  }
+  void remove(int descriptor) noexcept {
+    PROCPOOL_SYSTEM(epoll_ctl(fd_.get(), EPOLL_CTL_DEL, descriptor, nullptr));
+  }
+
+  /// Sleeps until a descriptor is readable or @p until has come (never: nullopt); calls
+  /// @p each(tag) for those that are. A signal ends the sleep early.
+  template <class Each>
+  void wait(std::optional<time_point> until, Each each) {
+    std::array<epoll_event, 64> ready;
+    const int count = PROCPOOL_SYSTEM(
+        epoll_wait(fd_.get(), ready.data(), static_cast<int>(ready.size()), milliseconds(until)));
+    for (int i = 0; i < count; ++i) each(ready[static_cast<std::size_t>(i)].data.u64);
+  }
+
+  [[nodiscard]] int get() const noexcept { return fd_.get(); }
+  void reset() noexcept { fd_.reset(); }
+
+ private:
+  // Rounded up, so that a wait does not end a moment before its time and spin.
+  static int milliseconds(std::optional<time_point> until) {
+    if (!until) return -1;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+        *until - std::chrono::steady_clock::now());
+    if (left.count() <= 0) return 0;
+    return static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000));
+  }
+
+  fd fd_;
+};
+
+}  // namespace procpool::detail::os

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// Sleeping on a word of shared memory (futex(2)), without the process-private short cut.
+#pragma once
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include <procpool/config.hpp>
+
+namespace procpool::detail::os {
+
+/// Sleeps while @p word holds @p expected. Returns at a wake-up, a signal or at once when the value
+/// is another one; the caller looks again. The mapping may be read-only.
+inline void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected) noexcept {
+  PROCPOOL_SYSTEM(syscall(SYS_futex, &word, FUTEX_WAIT, expected, nullptr, nullptr, 0));
+}
+
+/// Wakes the sleeper on @p word, in whichever process it is.
+inline void futex_wake(std::atomic<std::uint32_t>& word) noexcept {
+  PROCPOOL_SYSTEM(syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0));
+}
+
+}  // namespace procpool::detail::os

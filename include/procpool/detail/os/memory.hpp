@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// Anonymous shared memory: memfds with seals, and mappings of them. Nothing here has a name.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <utility>
+
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/syscall.hpp>
+
+namespace procpool::detail::os {
+
+/// Memory mapped from a descriptor; unmapped at the end of its life. Not inherited by forked
+/// children: what a child needs it maps itself, and what it does not map it cannot damage.
+class mapping {
+ public:
+  mapping() noexcept = default;
+
+  /// Maps all @p size bytes of @p file. @throws ProcessError when the address space is not there.
+  mapping(const fd& file, std::size_t size, int protection) : size_(size) {
+    void* at = PROCPOOL_SYSTEM(mmap(nullptr, size, protection, MAP_SHARED, file.get(), 0));
+    if (at == MAP_FAILED) throw_errno("cannot map shared memory for the pool");
+    data_ = static_cast<std::byte*>(at);
+    // A failure would only leave one mapping more in children of the user's own making.
+    PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTFORK));
+  }
+
+  mapping(mapping&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  mapping& operator=(mapping&& other) noexcept {
+    if (this != &other) {
+      reset();
+      data_ = std::exchange(other.data_, nullptr);
+      size_ = std::exchange(other.size_, 0);
+    }
+    return *this;
+  }
+  ~mapping() { reset(); }
+
+  [[nodiscard]] std::byte* data() const noexcept { return data_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+  void reset() noexcept {
+    if (data_ != nullptr) PROCPOOL_SYSTEM(munmap(std::exchange(data_, nullptr), size_));
+  }
+  /// Forgets the mapping without unmapping it: for a forked child, which never inherited it.
+  void abandon() noexcept { data_ = nullptr; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// A new anonymous file in memory of @p size bytes, whose size nobody can change from now on.
+/// @throws ProcessError when descriptors or memory are exhausted.
+inline fd sealed_memory(const char* name, std::size_t size) {
+  fd file(check(PROCPOOL_SYSTEM(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
+                "cannot create shared memory for the pool"));
+  check(retry([&] { return PROCPOOL_SYSTEM(ftruncate(file.get(), static_cast<off_t>(size))); }),
+        "cannot size shared memory for the pool");
+  // A peer that could truncate the file could make us die of SIGBUS (fcntl(2), file sealing).
+  check(PROCPOOL_SYSTEM(fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)),
+        "cannot seal shared memory for the pool");
+  return file;
+}
+
+/// From now on @p file can be mapped for reading only; mappings that exist keep what they have.
+inline void seal_against_writing(const fd& file) {
+  check(PROCPOOL_SYSTEM(fcntl(file.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)),
+        "cannot seal shared memory for the pool");
+}
+
+}  // namespace procpool::detail::os

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// Processes held by descriptor (pidfd_open(2)): a number may be given to another process once its
+/// owner is reaped, a descriptor stands for the same process for ever and can be polled.
+#pragma once
+
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/os/syscall.hpp>
+
+namespace procpool::detail::os {
+
+/// When a wait ends at the latest; nullopt: never.
+using deadline = std::optional<std::chrono::steady_clock::time_point>;
+
+/// The moment @p timeout from now. Zero, negative and NaN are now; more than 30 years are never,
+/// which keeps duration::max() from overflowing the clock.
+template <class Rep, class Period>
+[[nodiscard]] deadline deadline_after(std::chrono::duration<Rep, Period> timeout) {
+  using seconds = std::chrono::duration<double>;
+  const auto now = std::chrono::steady_clock::now();
+  const seconds wanted = std::chrono::duration_cast<seconds>(timeout);
+  if (!(wanted > seconds::zero())) return now;
+  if (wanted > seconds(1e9)) return std::nullopt;
+  return now + std::chrono::ceil<std::chrono::steady_clock::duration>(timeout);
+}
+
+/// The time left until @p until in the form of ppoll(2); nothing for a deadline in the past.
+inline timespec time_left(std::chrono::steady_clock::time_point until) noexcept {
+  using namespace std::chrono;
+  const auto left = until - steady_clock::now();
+  if (left <= left.zero()) return {};
+  const auto whole = duration_cast<seconds>(left);
+  return {static_cast<time_t>(whole.count()),
+          static_cast<long>(duration_cast<nanoseconds>(left - whole).count())};
+}
+
+/// Waits until @p descriptor is readable; false when @p until came first. Signals do not end it.
+inline bool wait_readable(int descriptor, const deadline& until) {
+  pollfd interest{descriptor, POLLIN, 0};
+  const int ready = retry([&] {
+    const timespec left = until ? time_left(*until) : timespec{};
+    return PROCPOOL_SYSTEM(ppoll(&interest, 1, until ? &left : nullptr, nullptr));
+  });
+  return check(ready, "cannot wait for a process") > 0;
+}
+
+/// Opens a descriptor for process @p pid, closed on exec and never one of 0, 1, 2. ESRCH if it has
+/// ended and been reaped.
+inline fd open_process(pid_t pid) {
+  return off_stdio(fd(static_cast<int>(check(PROCPOOL_SYSTEM(syscall(SYS_pidfd_open, pid, 0U)),
+                                             "cannot open a descriptor for a process"))));
+}
+
+/// Sends a signal; a process that has ended already is nobody's mistake.
+inline void send_signal(int process, int number) {
+  const long sent = PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, process, number, nullptr, 0U));
+  if (sent == -1 && errno != ESRCH) throw_errno("cannot send a signal to a process");
+}
+
+/// The exit code of a process whose end somebody else has collected, where it is not known; the
+/// number that Python reports when a process's status is lost.
+inline constexpr int unknown_exitcode = 255;
+
+/// Python's exit code: the status, or minus the number of the signal that killed the process.
+inline int exitcode_of_status(int status) noexcept {
+  return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/// The kernel's struct pidfd_info in its first version (linux/pidfd.h), which the headers of older
+/// systems lack.
+struct process_info {
+  std::uint64_t mask;
+  std::uint64_t cgroup;
+  std::array<std::uint32_t, 11> ids;
+  std::int32_t status;
+};
+static_assert(sizeof(process_info) == 64);
+
+/// Asks the kernel for the status of a process that is reaped already: Linux 6.15 and later know.
+/// Nothing with errno 0: not yet.
+inline std::optional<int> status_after_reaping(int process) noexcept {
+  constexpr std::uint64_t want_status = 1U << 3U;                    // PIDFD_INFO_EXIT
+  constexpr unsigned long get_info = _IOWR(0xFF, 11, process_info);  // PIDFD_GET_INFO
+  process_info info{};
+  info.mask = want_status;
+  errno = 0;
+  if (PROCPOOL_SYSTEM(ioctl(process, get_info, &info)) != 0) return std::nullopt;
+  if ((info.mask & want_status) == 0) return std::nullopt;
+  return info.status;
+}
+
+/// The exit code of a child that somebody else has reaped: a waitpid(-1) of the host program, or
+/// the kernel itself because SIGCHLD is ignored. unknown_exitcode before Linux 6.15.
+inline int lost_exitcode(int process) noexcept {
+  // The kernel wakes those who poll a moment before it stores the status.
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    if (const auto status = status_after_reaping(process)) return exitcode_of_status(*status);
+    if (errno != 0) break;  // an older kernel
+    PROCPOOL_SYSTEM(poll(nullptr, 0, 1));
+  }
+  return unknown_exitcode;
+}
+
+/// Collects a child of this process if it has ended: its exit code, or nothing while it runs.
+inline std::optional<int> reap(int process) {
+  siginfo_t info{};
+  const auto by_descriptor = static_cast<idtype_t>(3);  // P_PIDFD, missing before glibc 2.36
+  const int result = retry([&] {
+    return PROCPOOL_SYSTEM(
+        waitid(by_descriptor, static_cast<id_t>(process), &info, WEXITED | WNOHANG));
+  });
+  if (result != 0) {  // somebody else waits for it, so that its being gone is all there is to see
+    const bool ended = wait_readable(process, std::chrono::steady_clock::now());
+    return ended ? std::optional(lost_exitcode(process)) : std::nullopt;
+  }
+  if (info.si_pid == 0) return std::nullopt;
+  return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+}
+
+}  // namespace procpool::detail::os

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// Signals across fork: masks and dispositions.
+#pragma once
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <procpool/config.hpp>
+
+namespace procpool::detail::os {
+
+/// Blocks every signal in the calling thread and restores the mask at the end of the scope. A
+/// thread made meanwhile is born with all signals blocked: right for threads of the library, so
+/// that the user's handlers run in the user's threads.
+class signals_blocked {
+ public:
+  signals_blocked() noexcept {
+    sigset_t all;
+    sigfillset(&all);
+    PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &all, &before_));
+  }
+  signals_blocked(const signals_blocked&) = delete;
+  signals_blocked& operator=(const signals_blocked&) = delete;
+  ~signals_blocked() { PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &before_, nullptr)); }
+
+ private:
+  sigset_t before_{};
+};
+
+/// Lets every signal through to the calling thread.
+inline void unblock_signals() noexcept {
+  sigset_t none;
+  sigemptyset(&none);
+  PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &none, nullptr));
+}
+
+inline bool is_caught(int number) noexcept {
+  struct sigaction action {};
+  if (PROCPOOL_SYSTEM(sigaction(number, nullptr, &action)) != 0) return false;  // libc's own
+  return (action.sa_flags & SA_SIGINFO) != 0 ||
+         (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN);
+}
+
+inline void set_disposition(int number, void (*handler)(int)) noexcept {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  PROCPOOL_SYSTEM(sigaction(number, &action, nullptr));
+}
+
+/// Gives a worker the signals of a fresh program, as execve(2) would: the parent's handlers would
+/// run here on copies of the parent's data. What the parent ignores stays ignored, but for SIGCHLD,
+/// without which a worker could not wait for children of its own. SIGINT is ignored: Ctrl-C goes to
+/// the whole terminal, and what it means is the parent's decision. Leaves the mask empty.
+inline void reset_for_worker() noexcept {
+  for (int number = 1; number <= SIGRTMAX; ++number) {
+    if (is_caught(number)) set_disposition(number, SIG_DFL);
+  }
+  set_disposition(SIGCHLD, SIG_DFL);
+  set_disposition(SIGINT, SIG_IGN);
+  unblock_signals();
+}
+
+}  // namespace procpool::detail::os

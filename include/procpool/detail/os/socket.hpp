@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// A pair of connected sockets that keep message boundaries and carry descriptors
+/// (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
+#pragma once
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/syscall.hpp>
+
+namespace procpool::detail::os {
+
+inline constexpr std::size_t max_passed_fds = 4;
+
+/// What receiving gave.
+enum class received { message, nothing_yet, hang_up };
+
+/// One end of the pair. Messages are trivially copyable structs of one type.
+class message_socket {
+ public:
+  message_socket() noexcept = default;
+  explicit message_socket(fd end) noexcept : fd_(std::move(end)) {}
+
+  [[nodiscard]] static std::pair<message_socket, message_socket> make_pair() {
+    std::array<int, 2> ends{};
+    check(PROCPOOL_SYSTEM(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data())),
+          "cannot create the control socket of the pool");
+    return {message_socket(fd(ends[0])), message_socket(fd(ends[1]))};
+  }
+
+  /// Sends one message with copies of @p descriptors; false when the peer has gone.
+  template <class Message>
+  bool send(const Message& message, std::span<const int> descriptors = {}) const {
+    static_assert(std::is_trivially_copyable_v<Message>);
+    iovec part{.iov_base = const_cast<Message*>(&message), .iov_len = sizeof message};
+    control_space control{};
+    msghdr head{};
+    head.msg_iov = &part;
+    head.msg_iovlen = 1;
+    if (!descriptors.empty()) attach(head, control, descriptors);
+    const auto sent =
+        retry([&] { return PROCPOOL_SYSTEM(sendmsg(fd_.get(), &head, MSG_NOSIGNAL)); });
+    return sent == static_cast<ssize_t>(sizeof message);
+  }
+
+  /// Receives one message and the descriptors that came with it. Waits for one unless
+  /// @p dont_wait.
+  template <class Message>
+  received receive(Message& message, std::array<fd, max_passed_fds>* descriptors = nullptr,
+                   bool dont_wait = false) const {
+    static_assert(std::is_trivially_copyable_v<Message>);
+    iovec part{.iov_base = &message, .iov_len = sizeof message};
+    control_space control{};
+    msghdr head{};
+    head.msg_iov = &part;
+    head.msg_iovlen = 1;
+    if (descriptors != nullptr) {  // without room for them the kernel drops descriptors
+      head.msg_control = control.bytes;
+      head.msg_controllen = sizeof control.bytes;
+    }
+    const int flags = MSG_CMSG_CLOEXEC | (dont_wait ? MSG_DONTWAIT : 0);
+    const auto got = retry([&] { return PROCPOOL_SYSTEM(recvmsg(fd_.get(), &head, flags)); });
+    if (descriptors != nullptr) detach(head, *descriptors);
+    if (got == static_cast<ssize_t>(sizeof message)) return received::message;
+    if (got == -1 && (errno == EAGAIN || errno == EWOULDBLOCK)) return received::nothing_yet;
+    return received::hang_up;
+  }
+
+  [[nodiscard]] int get() const noexcept { return fd_.get(); }
+  void reset() noexcept { fd_.reset(); }
+
+ private:
+  struct alignas(cmsghdr) control_space {
+    char bytes[CMSG_SPACE(max_passed_fds * sizeof(int))];
+  };
+
+  static void attach(msghdr& head, control_space& control, std::span<const int> descriptors) {
+    head.msg_control = control.bytes;
+    head.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
+    cmsghdr* rights = CMSG_FIRSTHDR(&head);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(descriptors.size_bytes());
+    std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size_bytes());
+  }
+
+  static void detach(msghdr& head, std::array<fd, max_passed_fds>& descriptors) {
+    cmsghdr* rights = CMSG_FIRSTHDR(&head);
+    if (rights == nullptr || rights->cmsg_type != SCM_RIGHTS) return;
+    const std::size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count && i < max_passed_fds; ++i) {
+      int number = -1;
+      std::memcpy(&number, CMSG_DATA(rights) + i * sizeof(int), sizeof number);
+      descriptors[i] = fd(number);
+    }
+  }
+
+  fd fd_;
+};
+
+}  // namespace procpool::detail::os

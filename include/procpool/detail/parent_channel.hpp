@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// Level 4: channels.
+/// @file
+/// The parent's end of a channel: both rings of one worker, and the bell that wakes it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/parking.hpp>
+#include <procpool/detail/result_receiver.hpp>
+#include <procpool/detail/task_sender.hpp>
+
+namespace procpool::detail {
+
+/// Where the bytes of a frame's body are in the parent, and how they are to travel.
+struct frame_body {
+  body_place place = body_place::in_line;
+  std::span<const std::byte> bytes;  ///< for in_line and stream; the arena's are there already
+};
+
+/// Not thread-safe: used under the lock of its pool.
+class parent_channel {
+ public:
+  parent_channel(task_control& control, std::span<std::byte> task_ring,
+                 const result_control& worker, std::span<const std::byte> result_ring)
+      : bell_(control, worker),
+        sender_(control, task_ring, worker),
+        receiver_(worker, result_ring, control),
+        worker_(&worker) {}
+
+  /// Sends a frame and wakes the worker; false when there is no room now.
+  bool send(frame_head head, const frame_body& body) {
+    head.place = body.place;
+    const bool sent = body.place == body_place::stream ? sender_.try_send_stream(head, body.bytes)
+                                                       : sender_.try_send(head, body.bytes);
+    if (sent) bell_.ring_if_parked();
+    return sent;
+  }
+
+  /// Moves streamed bodies and results on; true when a sink was told anything new.
+  template <class Sink>
+  bool drain(Sink&& sink) {
+    const bool news = receiver_.drain(sink);
+    if (sender_.pump() || news) bell_.ring_if_parked();  // it may wait for bytes or for room
+    return news;
+  }
+  template <class Sink>
+  void drain_last(Sink&& sink) {
+    receiver_.drain_last(sink);
+  }
+
+  /// Whether drain() would find something new. Any thread.
+  [[nodiscard]] bool anything() const noexcept { return receiver_.anything(); }
+
+  /// Takes back what the worker has not begun with; see task_sender::take_back.
+  std::uint64_t take_back(std::uint64_t from) {
+    const std::uint64_t taken = sender_.take_back(from);
+    bell_.ring_if_parked();  // it may have met the limit meanwhile
+    return taken;
+  }
+
+  [[nodiscard]] task_sender& tasks() noexcept { return sender_; }
+  [[nodiscard]] const task_sender& tasks() const noexcept { return sender_; }
+  [[nodiscard]] std::uint64_t started() const noexcept {
+    return worker_->started.load(std::memory_order_acquire);  // of a dead worker: final
+  }
+
+ private:
+  worker_bell bell_;
+  task_sender sender_;
+  result_receiver receiver_;
+  const result_control* worker_;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// The pool's core: the engine under a lock, and who makes it move.
+///
+/// Whoever waits for a result drives: takes the lead, reads results and sends tasks until its own
+/// is there. At most one thread has the lead; others that wait follow, and one of them takes over.
+/// While nobody waits, the service thread does it: it is started by the first asynchronous
+/// submission and sleeps when nothing is outstanding. It stays out of the way of threads that are
+/// active: it takes the lead only after a whole tick in which nobody drove, and gives it up when
+/// somebody wants to. Callbacks run on it, one after the other, without the lock.
+///
+/// Only the leader looks at shared memory without the lock, only the leader handles reports (and so
+/// replaces workers), and only the leader sleeps in the backend.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/engine.hpp>
+#include <procpool/detail/fork_registry.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// What a pool is made with.
+struct core_settings {
+  region_sizes sizes;
+  scheduling_rules rules;
+  std::shared_ptr<const initializer_frame> initializer;  ///< null: none
+  std::uint32_t cpus;  ///< that this process may use
+};
+
+template <class Backend>
+class pool_core final : public driver, private fork_participant {
+ public:
+  /// Starts the workers. @throws ProcessError when that cannot be done; nothing is left then.
+  explicit pool_core(core_settings settings)
+      : modules_(module_table::instance().refresh()),  // before the workers are forked
+        generation_(process_generation()),
+        cpus_(settings.cpus),
+        engine_(settings.sizes, settings.rules, std::move(settings.initializer),
+                settings.cpus > 1 ? settings.cpus - 1 : 0),
+        in_line_limit_(task_sender::in_line_limit(settings.sizes.ring_bytes)),
+        registration_(*this) {
+    engine_.start_all();
+  }
+  ~pool_core() override { terminate(); }
+
+  // ---- submitting ----------------------------------------------------------------------------
+
+  /// Throws PoolClosed, BrokenPool or std::logic_error when no work can be submitted now.
+  void check_open() {
+    check_process();
+    std::lock_guard lock(mutex_);
+    check_open_locked();
+  }
+
+  /// Throws std::invalid_argument for code that the workers do not have.
+  void check_code(code_ref code) const {
+    if (code.module < modules_) return;
+    throw std::invalid_argument("the function to run is in " +
+                                module_table::instance().name(code.module) +
+                                ", which was loaded after the pool was made");
+  }
+
+  /// The largest body that travels inside a frame; larger ones are best encoded in a block.
+  [[nodiscard]] std::size_t in_line_limit() const noexcept { return in_line_limit_; }
+
+  /// A block of the arena, or an empty span when there is none of that size.
+  [[nodiscard]] std::span<std::byte> allocate(std::size_t size) {
+    std::lock_guard lock(mutex_);
+    check_open_locked();
+    for (const auto& unused : unused_blocks_.take()) engine_.backend().blocks().release(unused);
+    return engine_.backend().blocks().allocate(size).value_or(std::span<std::byte>());
+  }
+  /// Gives a block back; with or without the lock.
+  void release(std::span<std::byte> block) { unused_blocks_.put(block); }
+  [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) {
+    return engine_.backend().blocks().offset(block);
+  }
+
+  /// Hands a frame of work over; see engine::submit.
+  void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
+              task_body body) {
+    std::lock_guard lock(mutex_);
+    check_open_locked();
+    engine_.submit(std::move(owner), head, first_index, std::move(body));
+    if (engine_.waiting() > 0 && ++crowded_ % advance_every == 0) {
+      ++activity_;
+      engine_.advance();
+      spread_news();
+    }
+  }
+
+  /// To be called before an asynchronous submission: from now on somebody cares for it.
+  void care_for_results() {
+    std::lock_guard lock(mutex_);
+    check_open_locked();
+    if (service_ == nullptr) start_service();
+    if (std::exchange(service_asleep_, false)) service_wakes_.notify_one();
+  }
+
+  /// Ends a job that cannot be submitted in full: what has not begun is dropped.
+  void abandon(job& what, const std::exception_ptr& why) {
+    std::lock_guard lock(mutex_);
+    if (state_ != state::terminated) engine_.withdraw(what);
+    engine_.abort(what, why);
+    spread_news();
+  }
+
+  bool cancel(job& what) override {
+    if (what.ready() || generation_ != process_generation()) return false;
+    std::lock_guard lock(mutex_);
+    if (what.resolved() || state_ == state::terminated) return false;
+    const bool nothing_runs = engine_.withdraw(what);
+    if (!nothing_runs && !what.cancellable_while_running()) return false;
+    engine_.abort(what, std::make_exception_ptr(CancelledError("the task was cancelled")));
+    spread_news();
+    return true;
+  }
+
+  // ---- waiting -------------------------------------------------------------------------------
+
+  bool wait(const waitable& what, std::optional<time_point> until) override {
+    check_process();
+    std::unique_lock lock(mutex_);
+    while (!what.ready()) {
+      if (until && std::chrono::steady_clock::now() >= *until) return false;
+      ++activity_;
+      if (leader_ == role::nobody && !what.resolved()) {
+        lead(lock, role::waiter, what, until);
+      } else {
+        follow(lock, until);
+      }
+    }
+    return true;
+  }
+
+  // ---- the end -------------------------------------------------------------------------------
+
+  /// No more work can be submitted.
+  void close() {
+    std::lock_guard lock(mutex_);
+    if (state_ == state::open) state_ = state::closed;
+  }
+
+  /// Waits for all work and then for all processes. @throws std::logic_error unless closed.
+  void join() {
+    check_process();
+    {
+      std::unique_lock lock(mutex_);
+      if (state_ == state::open) {
+        throw std::logic_error("Pool::join() was called before close() or terminate()");
+      }
+      if (state_ == state::terminated) return;
+    }
+    wait(work_done(*this), std::nullopt);
+    {
+      std::lock_guard lock(mutex_);
+      if (state_ == state::terminated) return;
+      engine_.retire_all();
+    }
+    wait(workers_gone(*this), std::nullopt);
+    terminate();
+  }
+
+  /// Ends everything now: what is outstanding gets CancelledError. Idempotent; any thread.
+  void terminate() {
+    if (generation_ != process_generation()) return;
+    std::unique_lock lock(mutex_);
+    if (state_ == state::terminated) return;
+    state_ = state::terminated;
+    engine_.end_all(std::make_exception_ptr(CancelledError("the pool was terminated")));
+    spread_news();
+    while (leader_ != role::nobody) {
+      call_leader_back();
+      changed_.wait(lock);
+    }
+    engine_.backend().shut_down();
+    engine_.forget_all();
+    changed_.notify_all();
+    lock.unlock();
+    stop_service();
+  }
+
+  /// Whether this is the process that made the pool.
+  [[nodiscard]] bool ours() const noexcept { return generation_ == process_generation(); }
+  [[nodiscard]] std::uint32_t workers() noexcept { return engine_.backend().workers(); }
+
+ private:
+  enum class state { open, closed, terminated };
+  enum class role { nobody, waiter, service };
+
+  struct work_done final : waitable {
+    explicit work_done(pool_core& pool) : pool_(&pool) {}
+    bool ready() const noexcept override {  // only called by wait(), with the lock
+      return pool_->state_ == state::terminated ||
+             (resolved() && pool_->engine_.with_callbacks().empty() && !pool_->in_callback_);
+    }
+    bool resolved() const noexcept override { return pool_->engine_.outstanding() == 0; }
+    pool_core* pool_;
+  };
+  struct workers_gone final : waitable {
+    explicit workers_gone(pool_core& pool) : pool_(&pool) {}
+    bool ready() const noexcept override { return resolved(); }
+    bool resolved() const noexcept override {
+      return pool_->state_ == state::terminated || pool_->engine_.workers_present() == 0;
+    }
+    pool_core* pool_;
+  };
+
+  void check_process() const {
+    if (generation_ == process_generation()) return;
+    throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
+  }
+
+  void check_open_locked() const {
+    if (state_ != state::open) throw PoolClosed("the pool is closed: it takes no more work");
+    if (!engine_.broken().empty()) throw BrokenPool(engine_.broken());
+  }
+
+  // Blocks that were given back and are not free yet: whoever drops the last reference to a shared
+  // one may hold the pool's lock or not.
+  class block_bin {
+   public:
+    void put(std::span<std::byte> block) {
+      std::lock_guard lock(mutex_);
+      blocks_.push_back(block);
+    }
+    [[nodiscard]] std::vector<std::span<std::byte>> take() {
+      std::lock_guard lock(mutex_);
+      return std::exchange(blocks_, {});
+    }
+
+   private:
+    std::mutex mutex_;
+    std::vector<std::span<std::byte>> blocks_;
+  };
+
+  // Tells threads that wait what has changed.
+  void spread_news() {
+    if (!engine_.take_news()) return;
+    if (!engine_.with_callbacks().empty()) service_wakes_.notify_one();
+    if (followers_ > 0) changed_.notify_all();
+    if (leader_ == role::waiter || state_ != state::open) call_leader_back();
+  }
+
+  // The leader may be asleep though what it waits for has happened.
+  void call_leader_back() {
+    if (!leader_away_) return;
+    called_back_.store(true, std::memory_order_relaxed);  // ends its spinning
+    engine_.backend().interrupt();
+  }
+
+  // ---- driving -------------------------------------------------------------------------------
+
+  void lead(std::unique_lock<std::mutex>& lock, role who, const waitable& what,
+            std::optional<time_point> until) {
+    leader_ = who;
+    try {
+      while (!what.resolved() && state_ != state::terminated && !(who == role::service && yield_)) {
+        if (until && std::chrono::steady_clock::now() >= *until) break;
+        step(lock, until);
+      }
+    } catch (...) {
+      resign();
+      throw;
+    }
+    resign();
+  }
+
+  void resign() noexcept {
+    leader_ = role::nobody;
+    yield_ = false;
+    changed_.notify_all();
+  }
+
+  void follow(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
+    if (leader_ == role::service) {
+      yield_ = true;
+      call_leader_back();
+    }
+    ++followers_;
+    if (until) {
+      changed_.wait_until(lock, *until);
+    } else {
+      changed_.wait(lock);
+    }
+    --followers_;
+  }
+
+  // One round: what has come is handled, or the thread waits until something comes.
+  void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
+    if (engine_.advance()) return spread_news();
+    glance_.clear();
+    engine_.each_busy_channel([this](parent_channel& channel) { glance_.push_back(&channel); });
+    const bool may_spin = !glance_.empty() && glance_.size() < cpus_;
+    leader_away_ = true;
+    called_back_.store(false, std::memory_order_relaxed);  // for this round
+    lock.unlock();
+    const bool slept = wait_for_news(may_spin, until);
+    lock.lock();
+    leader_away_ = false;
+    if (slept && state_ != state::terminated) engine_.handle_reports();
+    spread_news();
+  }
+
+  // Without the lock. Whether it slept: only then the fork server may have reported.
+  bool wait_for_news(bool may_spin, std::optional<time_point> until) {
+    const auto news = [this] {
+      for (const parent_channel* channel : glance_) {
+        if (channel->anything()) return true;
+      }
+      return called_back_.load(std::memory_order_relaxed);  // a hint; the descriptor is certain
+    };
+    if (may_spin && spin_until(news)) return false;
+    engine_.backend().arm();
+    if (!news()) engine_.backend().wait(until);
+    engine_.backend().disarm();
+    return true;
+  }
+
+  // ---- the service thread --------------------------------------------------------------------
+
+  void start_service() {
+    stopping_ = false;
+    try {
+      // The thread keeps the core alive: a callback may destroy the pool.
+      service_ = std::make_unique<std::thread>(
+          [self = boost::intrusive_ptr<pool_core>(this)] { self->serve(); });
+    } catch (const std::system_error& error) {
+      throw ProcessError("cannot start the service thread of the pool", error.code());
+    }
+  }
+
+  void serve() {
+    const fork_thread mark(registration_);
+    std::unique_lock lock(mutex_);
+    while (!stopping_ || !engine_.with_callbacks().empty()) {
+      if (!engine_.with_callbacks().empty()) {
+        run_callbacks(lock);
+      } else if (engine_.outstanding() == 0 || state_ == state::terminated) {
+        rest(lock);
+      } else if (leader_ != role::nobody || std::exchange(seen_activity_, activity_) != activity_) {
+        quiet_ticks_ = 0;
+        service_wakes_.wait_for(lock, tick);
+      } else {
+        lead(lock, role::service, service_idle(*this), std::nullopt);
+      }
+    }
+  }
+
+  // What the service waits for when it leads: something else to do.
+  struct service_idle final : waitable {
+    explicit service_idle(pool_core& pool) : pool_(&pool) {}
+    bool ready() const noexcept override { return resolved(); }
+    bool resolved() const noexcept override {
+      return pool_->stopping_ || pool_->engine_.outstanding() == 0 ||
+             !pool_->engine_.with_callbacks().empty();
+    }
+    pool_core* pool_;
+  };
+
+  // Ticks on for a while, so that the next submission need not wake it; then sleeps.
+  void rest(std::unique_lock<std::mutex>& lock) {
+    if (stopping_) return;
+    if (++quiet_ticks_ < ticks_before_sleep) {
+      service_wakes_.wait_for(lock, tick);
+      return;
+    }
+    service_asleep_ = true;
+    service_wakes_.wait(lock);
+    service_asleep_ = false;
+    quiet_ticks_ = 0;
+  }
+
+  void run_callbacks(std::unique_lock<std::mutex>& lock) {
+    auto batch = std::exchange(engine_.with_callbacks(), {});
+    in_callback_ = true;
+    for (auto& each : batch) {
+      lock.unlock();
+      run_callback(*each);
+      lock.lock();
+      each->set_ready();
+      each->announce();
+      changed_.notify_all();
+      if (leader_ == role::waiter) call_leader_back();  // it may wait for just this one
+    }
+    in_callback_ = false;
+    changed_.notify_all();
+    lock.unlock();
+    batch.clear();  // may destroy results of the user's: not under the lock
+    lock.lock();
+  }
+
+  static void run_callback(job& finished) noexcept {
+    try {
+      finished.run_callback();
+    } catch (...) {
+      report_callback_error(describe(std::current_exception()));
+    }
+  }
+
+  static void report_callback_error(const std::string& what) noexcept {
+    std::fprintf(stderr, "procpool: a callback failed: %s\n", what.c_str());
+  }
+
+  void stop_service() {
+    std::unique_ptr<std::thread> ending;
+    {
+      std::lock_guard lock(mutex_);
+      stopping_ = true;
+      service_wakes_.notify_one();
+      ending = std::move(service_);
+    }
+    if (ending == nullptr) return;
+    if (ending->get_id() == std::this_thread::get_id()) {
+      ending->detach();  // a callback ends the pool: the thread ends when the callback returns
+    } else {
+      ending->join();
+    }
+  }
+
+  // ---- forks of this process -----------------------------------------------------------------
+
+  void stop_threads() override {
+    {
+      std::lock_guard lock(mutex_);
+      if (service_ == nullptr || service_->get_id() == std::this_thread::get_id()) return;
+      stopping_ = true;
+      service_wakes_.notify_one();
+      if (leader_ == role::service) {
+        yield_ = true;
+        call_leader_back();
+      }
+    }
+    if (!registration_.wait_for_threads(patience)) return;  // a callback is still running
+    service_->join();
+    service_ = nullptr;
+    restart_service_ = true;
+  }
+
+  void restart_threads() override {
+    std::lock_guard lock(mutex_);
+    stopping_ = state_ == state::terminated;
+    if (!std::exchange(restart_service_, false) || stopping_) return;
+    try {
+      start_service();
+    } catch (const Error&) {  // the next asynchronous submission tries again and tells
+    }
+  }
+
+  void abandon() noexcept override {
+    engine_.backend().abandon();
+    (void)service_.release();  // there is no such thread in this process
+  }
+
+  static constexpr std::chrono::milliseconds tick{1};
+  static constexpr int ticks_before_sleep = 20;
+  static constexpr std::chrono::seconds patience{10};
+  static constexpr std::uint64_t advance_every = 16;
+
+  const std::uint32_t modules_;
+  const std::uint32_t generation_;
+  const std::uint32_t cpus_;
+
+  block_bin unused_blocks_;
+  std::mutex mutex_;
+  std::condition_variable changed_;        ///< followers: something is ready, or there is no leader
+  std::condition_variable service_wakes_;  ///< the service thread: there is something to do
+  engine<Backend> engine_;
+  const std::size_t in_line_limit_;
+  state state_ = state::open;
+  role leader_ = role::nobody;
+  bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock
+  bool yield_ = false;        ///< somebody wants the lead that the service has
+  int followers_ = 0;
+  std::uint64_t activity_ = 0;  ///< counts waits and the like, for the service to stay away
+  std::uint64_t crowded_ = 0;   ///< counts submissions that found all workers busy
+  std::vector<parent_channel*> glance_;    ///< what the leader looks at while it is away
+  std::atomic<bool> called_back_{false};
+
+  std::unique_ptr<std::thread> service_;
+  std::uint64_t seen_activity_ = 0;
+  int quiet_ticks_ = 0;
+  bool service_asleep_ = false;
+  bool stopping_ = false;
+  bool in_callback_ = false;
+  bool restart_service_ = false;
+
+  fork_registration registration_;  // last: known to others only when all else is there
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// From the options of a pool, which anybody may have filled in, to settings that hold.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include <procpool/detail/os/cpu.hpp>
+#include <procpool/detail/pool_core.hpp>
+#include <procpool/options.hpp>
+
+namespace procpool::detail {
+
+inline std::uint32_t checked_count(const char* name, int given) {
+  if (given >= 1) return static_cast<std::uint32_t>(given);
+  throw std::invalid_argument(std::string(name) + " must be at least 1, but is " +
+                              std::to_string(given));
+}
+
+inline region_sizes checked_sizes(const pool_options& options, std::uint32_t workers) {
+  constexpr std::size_t least_ring = std::size_t{4} << 10;
+  constexpr std::size_t most_ring = std::size_t{1} << 30;
+  constexpr std::size_t least_arena = std::size_t{64} << 10;
+  if (!std::has_single_bit(options.ring_bytes) || options.ring_bytes < least_ring ||
+      options.ring_bytes > most_ring) {
+    throw std::invalid_argument("ring_bytes must be a power of two from 4 KiB to 1 GiB");
+  }
+  if (options.arena_bytes % region_sizes::page != 0 || options.arena_bytes < least_arena) {
+    throw std::invalid_argument("arena_bytes must be a multiple of 4096 and at least 64 KiB");
+  }
+  return {workers, options.ring_bytes, options.arena_bytes};
+}
+
+/// @throws std::invalid_argument for what cannot be.
+inline core_settings settings_of(const pool_options& options,
+                                 std::shared_ptr<const initializer_frame> initializer) {
+  const auto cpus = static_cast<std::uint32_t>(os::usable_cpus());
+  const std::uint32_t workers =
+      options.processes ? checked_count("processes", *options.processes) : cpus;
+  scheduling_rules rules;
+  if (options.maxtasksperchild) {
+    rules.maxtasksperchild = checked_count("maxtasksperchild", *options.maxtasksperchild);
+  }
+  return {checked_sizes(options, workers), rules, std::move(initializer), cpus};
+}
+
+}  // namespace procpool::detail

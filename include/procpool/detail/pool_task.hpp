@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// The pool's record of one frame's worth of work, and where such records come from.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/parent_channel.hpp>
+#include <procpool/detail/scheduler.hpp>
+
+namespace procpool::detail {
+
+/// The encoded body of a frame, wherever it is.
+struct task_body {
+  body_place place = body_place::in_line;
+  std::span<const std::byte> bytes;  ///< in `owned`, in `block`, or the submitter's (in_line only)
+  byte_buffer owned;
+  std::span<std::byte> block;        ///< of the arena; to be given back
+  std::shared_ptr<const void> callable;  ///< keeps the block of a shared callable
+};
+
+/// A task of the pool. Its items get their outcomes strictly in order.
+struct pool_task : scheduled_task {
+  boost::intrusive_ptr<job> owner;
+  frame_head head{};
+  task_body body;
+  std::size_t first_index = 0;  ///< index in the job's input of the first item
+  std::uint32_t done = 0;       ///< items that have their outcome
+  std::uint64_t ordinal = 0;    ///< of the frame, when it was sent
+
+  [[nodiscard]] bool finished() const noexcept { return done == head.item_count; }
+};
+
+/// Recycles task records: submitting allocates nothing in the long run.
+class task_store {
+ public:
+  [[nodiscard]] pool_task& take() {
+    if (free_.empty()) grow();
+    pool_task& task = *free_.back();
+    free_.pop_back();
+    return task;
+  }
+  /// Precondition: its arena block, if it had one, has been given back.
+  void give_back(pool_task& task) {
+    task.owner.reset();
+    task.body = task_body{};
+    task.done = 0;
+    free_.push_back(&task);
+  }
+
+ private:
+  void grow() {
+    constexpr std::size_t batch = 64;
+    batches_.push_back(std::make_unique<pool_task[]>(batch));
+    free_.reserve(batches_.size() * batch);  // so that give_back() cannot fail
+    for (std::size_t i = 0; i < batch; ++i) free_.push_back(&batches_.back()[i]);
+  }
+
+  std::vector<std::unique_ptr<pool_task[]>> batches_;
+  std::vector<pool_task*> free_;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+// Level 5: processes.
+/// @file
+/// What a process knows about itself: its name, its place in the tree, its parent.
+#pragma once
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/pidfd.hpp>
+
+namespace procpool::detail {
+
+/// A process as its children know it. The descriptor is the parent's own, opened by the parent and
+/// inherited: no child can mistake another process with the same number for its parent.
+struct parent_link {
+  pid_t pid = 0;
+  std::string name;
+  std::shared_ptr<const os::fd> process;
+};
+
+/// Who a process is. A child gets it from its parent in enter_child().
+struct process_identity {
+  std::string name = "MainProcess";
+  bool daemon = false;        ///< may have no children; is terminated when its parent ends
+  std::vector<int> position;  ///< in the tree: {1, 2} is the second child of the first child
+  std::optional<parent_link> parent = std::nullopt;
+};
+
+/// The identity of the current process. Written in a new child while it has one thread, and only
+/// read afterwards. Never destroyed, because handlers at exit ask for it.
+class process_context {
+ public:
+  static process_context& instance() {
+    static process_context& context = *new process_context;
+    return context;
+  }
+
+  [[nodiscard]] const process_identity& identity() const noexcept { return identity_; }
+
+  void become(process_identity identity) {
+    identity_ = std::move(identity);
+    children_ = 0;
+  }
+
+  /// The place of the next child.
+  [[nodiscard]] std::vector<int> next_position() {
+    auto position = identity_.position;
+    position.push_back(++children_);
+    return position;
+  }
+
+ private:
+  process_context() = default;
+
+  process_identity identity_;
+  std::atomic<int> children_{0};
+};
+
+/// Python's default name: "Process-1" for the first child, "Process-1:2" for the second child of
+/// that.
+inline std::string default_process_name(const std::vector<int>& position) {
+  std::string name = "Process";
+  char separator = '-';
+  for (const int number : position) {
+    name += std::exchange(separator, ':') + std::to_string(number);
+  }
+  return name;
+}
+
+/// What a child of this process needs to know about it. Costs a descriptor for as long as it is
+/// kept. Throws ProcessError.
+inline parent_link link_to_this_process() {
+  const pid_t pid = PROCPOOL_SYSTEM(getpid());
+  return {pid, process_context::instance().identity().name,
+          std::make_shared<const os::fd>(os::open_process(pid))};
+}
+
+}  // namespace procpool::detail

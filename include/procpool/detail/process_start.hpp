@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+// Level 5: processes.
+/// @file
+/// How a Process starts: the parent's half and the child's.
+#pragma once
+
+#include <cxxabi.h>
+#include <sys/eventfd.h>
+#include <sys/types.h>
+
+#include <cerrno>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include <procpool/detail/fork_registry.hpp>
+#include <procpool/detail/os/child.hpp>
+#include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/process_child.hpp>
+#include <procpool/detail/process_context.hpp>
+#include <procpool/detail/process_record.hpp>
+#include <procpool/detail/process_report.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// Runs what a process is for. Returns its exit code.
+inline int run_to_the_end(std::unique_ptr<process_target> target) {
+  try {
+    target->run();
+    target.reset();  // the arguments are this process's own: their destructors may have work to do
+    return 0;
+  } catch (const abi::__forced_unwind&) {  // pthread_exit: the frames above us are the parent's
+    leave_child(0);
+  } catch (...) {
+    uncaught(process_context::instance().identity().name);
+    return 1;
+  }
+}
+
+/// The child, from the fork to its end.
+inline void process_record::live(bool library_thread) noexcept {
+  // Forked by a callback on a thread of the library: its mask is ours, not one the user has set.
+  if (library_thread) os::unblock_signals();
+  if (!gate_.pass()) os::leave_now(1);
+  enter_child({name_, daemon_, position_, std::move(parent_)});
+  leave_child(run_to_the_end(std::move(target_)));
+}
+
+/// Everything that can fail before there is a child. Not under the lock: code of other levels.
+inline void process_record::prepare() {
+  auto& table = process_table::instance();
+  process_table::list node{shared_from_this()};
+  const auto held = acquire();
+  require_open();
+  if (stage_ != stage::made) wrong("start() was called before; a process runs once, make another");
+  if (process_context::instance().identity().daemon) {
+    wrong("the current process is daemonic, and a daemonic process cannot have children");
+  }
+  try {
+    gate_ = os::start_gate::make();
+    parent_ = link_to_this_process();
+  } catch (...) {
+    forget_descriptors();
+    throw;
+  }
+  table.holders.splice(table.holders.end(), place_, self_);
+  table.children.splice(table.children.end(), node);
+  stage_ = stage::starting;
+}
+
+inline void process_record::undo_prepare() noexcept {
+  process_table::list node;  // destroyed after the lock is given back
+  const auto held = acquire();
+  forget_descriptors();
+  auto& children = process_table::instance().children;
+  for (auto child = children.begin(); child != children.end(); ++child) {
+    if (child->get() != this) continue;
+    node.splice(node.end(), children, child);
+    break;
+  }
+  stage_ = stage::made;
+}
+
+inline pid_t process_record::fork_child() {
+  const bool library_thread = fork_registry::on_library_thread();
+  process_being_started = this;
+  pid_t pid = -1;
+  try {
+    pid = fork_process();
+  } catch (...) {
+    process_being_started = nullptr;
+    throw;
+  }
+  process_being_started = nullptr;
+  if (pid == 0) live(library_thread);
+  return pid;
+}
+
+/// A descriptor that is readable from the start, for a child that has ended already.
+inline os::fd readable_descriptor() {
+  return os::off_stdio(os::fd(os::check(PROCPOOL_SYSTEM(eventfd(1, EFD_CLOEXEC)),
+                                        "cannot create an event descriptor for a process")));
+}
+
+/// Takes hold of the child and lets it go on. If it cannot be held, it is as if it never was.
+inline void process_record::adopt(pid_t pid) {
+  const auto held = acquire();
+  os::fd process;
+  try {
+    process = os::open_process(pid);
+  } catch (const ProcessError& error) {
+    if (error.code().value() != ESRCH) throw;
+    // Killed at birth, and reaped by somebody who waits for any child.
+    process = readable_descriptor();
+  }
+  sentinel_ = std::make_shared<os::fd>(std::move(process));
+  pid_ = pid;
+  stage_ = stage::started;
+  gate_.open();
+  parent_.process.reset();
+}
+
+inline void process_record::start() {
+  const auto self = shared_from_this();
+  static_cast<void>(process_table::instance().running());  // collects those that nobody joins
+  end_children_at_exit();
+  prepare();
+  pid_t pid = 0;
+  try {
+    pid = fork_child();
+    adopt(pid);
+  } catch (...) {
+    if (pid > 0) os::kill_and_reap(pid);
+    undo_prepare();
+    throw;
+  }
+  target_.reset();  // the child has its copy; may run destructors of the user's
+}
+
+}  // namespace procpool::detail

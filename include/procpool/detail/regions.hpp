@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+// Level 3: memory and rings.
+/// @file
+/// The outbound region (layout.hpp): made and written by the parent, mapped read-only by workers.
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <span>
+#include <utility>
+
+#include <procpool/detail/arena.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/os/memory.hpp>
+
+namespace procpool::detail {
+
+/// Sizes from which both sides compute where everything lies. Sent to spawned workers as it is.
+struct region_sizes {
+  std::uint64_t workers;
+  std::uint64_t ring_bytes;   ///< of each ring, in both directions; a power of two
+  std::uint64_t arena_bytes;  ///< a multiple of the page size
+
+  static constexpr std::uint64_t page = 4096;
+
+  [[nodiscard]] constexpr std::uint64_t control_at(std::uint64_t worker) const {
+    return sizeof(outbound_header) + worker * sizeof(task_control);
+  }
+  [[nodiscard]] constexpr std::uint64_t ring_at(std::uint64_t worker) const {
+    return round_up(control_at(workers), page) + worker * ring_bytes;
+  }
+  [[nodiscard]] constexpr std::uint64_t arena_at() const { return ring_at(workers); }
+  [[nodiscard]] constexpr std::uint64_t outbound_bytes() const { return arena_at() + arena_bytes; }
+  [[nodiscard]] constexpr std::uint64_t inbound_bytes() const {
+    return round_up(sizeof(result_control) + ring_bytes, page);
+  }
+};
+
+/// The parent's view of the region. Memory is committed page by page as it is used.
+class outbound_region {
+ public:
+  /// @throws ProcessError when memory, address space or descriptors are not to be had.
+  explicit outbound_region(const region_sizes& sizes)
+      : sizes_(sizes),
+        file_(os::sealed_memory("procpool tasks", sizes.outbound_bytes())),
+        mapping_(file_, sizes.outbound_bytes(), PROT_READ | PROT_WRITE),
+        arena_(std::span(mapping_.data() + sizes.arena_at(), sizes.arena_bytes)) {
+    os::seal_against_writing(file_);  // after our own mapping, before anybody else has the file
+    new (mapping_.data()) outbound_header{};
+  }
+
+  [[nodiscard]] const region_sizes& sizes() const noexcept { return sizes_; }
+  [[nodiscard]] int file() const noexcept { return file_.get(); }
+  [[nodiscard]] arena& blocks() noexcept { return arena_; }
+
+  [[nodiscard]] outbound_header& header() const noexcept {
+    return *std::launder(reinterpret_cast<outbound_header*>(mapping_.data()));
+  }
+  /// Fresh control words for a new worker in this place.
+  [[nodiscard]] task_control& new_control(std::size_t worker) const noexcept {
+    return *new (mapping_.data() + sizes_.control_at(worker)) task_control{};
+  }
+  [[nodiscard]] std::span<std::byte> ring(std::size_t worker) const noexcept {
+    return {mapping_.data() + sizes_.ring_at(worker), sizes_.ring_bytes};
+  }
+
+  void close_file() noexcept { file_.reset(); }
+  void abandon() noexcept {
+    file_.reset();
+    mapping_.abandon();
+  }
+
+ private:
+  region_sizes sizes_;
+  os::fd file_;
+  os::mapping mapping_;
+  arena arena_;
+};
+
+/// One worker's inbound region, as the parent sees it: for reading only.
+class inbound_region {
+ public:
+  /// @throws ProcessError when memory, address space or descriptors are not to be had.
+  explicit inbound_region(const region_sizes& sizes)
+      : ring_bytes_(sizes.ring_bytes),
+        file_(os::sealed_memory("procpool results", sizes.inbound_bytes())),
+        mapping_(file_, sizes.inbound_bytes(), PROT_READ) {}
+
+  [[nodiscard]] int file() const noexcept { return file_.get(); }
+  [[nodiscard]] const result_control& control() const noexcept {
+    return *reinterpret_cast<const result_control*>(mapping_.data());  // zero-filled is its start
+  }
+  [[nodiscard]] std::span<const std::byte> ring() const noexcept {
+    return {mapping_.data() + sizeof(result_control), ring_bytes_};
+  }
+
+  /// The worker has its copy of the descriptor now.
+  void close_file() noexcept { file_.reset(); }
+  void abandon() noexcept {
+    file_.reset();
+    mapping_.abandon();
+  }
+
+ private:
+  std::size_t ring_bytes_;
+  os::fd file_;
+  os::mapping mapping_;
+};
+
+}  // namespace procpool::detail

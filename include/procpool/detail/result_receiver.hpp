@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+// Level 3: memory and rings.
+/// @file
+/// The parent's end of a result ring. It believes nothing: every number from the ring is copied out
+/// once, checked against private records, then used. What cannot be is a protocol_violation, and
+/// the worker that wrote it must be killed.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+
+#include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/ring_memory.hpp>
+
+namespace procpool::detail {
+
+/// A worker wrote something that no worker writes.
+class protocol_violation : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Reassembles records. Not thread-safe: used under the lock of its pool, except anything().
+class result_receiver {
+ public:
+  result_receiver(const result_control& worker, std::span<const std::byte> ring, task_control& own)
+      : worker_(&worker), ring_(ring), own_(&own) {
+    own.consumed.store(0, std::memory_order_relaxed);  // before the worker exists
+  }
+
+  /// Whether drain() would find something new. Any thread.
+  [[nodiscard]] bool anything() const noexcept {
+    return worker_->committed.load(std::memory_order_relaxed) != seen_.load(
+        std::memory_order_relaxed);  // a glance; drain() looks properly
+  }
+
+  /// Hands all complete records to @p sink:
+  ///   sink.check(head)         throws protocol_violation for a record that cannot be right
+  ///   sink.record(head, bytes) one whole record but a run; the bytes are private
+  ///   sink.run(head, offset, bytes)  the next bytes of consecutive plain values, from this offset
+  ///                            on; in shared memory, to be copied once; may split a value
+  /// @returns whether anything was consumed.
+  template <class Sink>
+  bool drain(Sink&& sink) {
+    const std::uint64_t end = bounded(worker_->committed.load(std::memory_order_acquire));  // bytes
+    if (end == cursor_) return false;
+    read_until(end, sink, false);
+    own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
+    seen_.store(cursor_, std::memory_order_relaxed);           // for anything()
+    return true;
+  }
+
+  /// The worker is dead: also takes what it had written and not committed. A record that is cut
+  /// off is dropped.
+  template <class Sink>
+  void drain_last(Sink&& sink) {
+    const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // final
+    const std::uint64_t written = worker_->written.load(std::memory_order_acquire);      // final
+    read_until(bounded(std::max(committed, written)), sink, true);
+  }
+
+ private:
+  [[nodiscard]] std::uint64_t bounded(std::uint64_t end) const {
+    if (end - cursor_ > ring_.capacity()) {  // also when it lies behind the cursor
+      throw protocol_violation("a worker's result cursor is out of range");
+    }
+    return end;
+  }
+
+  template <class Sink>
+  void read_until(std::uint64_t end, Sink& sink, bool last) {
+    while (true) {
+      if (!open_ && !read_head(end, sink)) return;
+      const bool whole =
+          head_.kind == record_kind::run ? read_run(end, sink, last) : read_payload(end, sink);
+      if (!whole) return;
+    }
+  }
+
+  template <class Sink>
+  bool read_head(std::uint64_t end, Sink& sink) {
+    const std::uint64_t at = round_up<std::uint64_t>(cursor_, record_alignment);
+    if (at > end || end - at < sizeof head_) return false;
+    ring_.copy_out(at, &head_, sizeof head_);  // the one time it is read
+    cursor_ = at + sizeof head_;
+    sink.check(head_);
+    left_ = head_.length;
+    buffer_.clear();
+    open_ = true;
+    return true;
+  }
+
+  // Grows with what has arrived, never by what is promised.
+  template <class Sink>
+  bool read_payload(std::uint64_t end, Sink& sink) {
+    const std::size_t piece = std::min<std::uint64_t>(left_, end - cursor_);
+    const std::size_t before = buffer_.size();
+    buffer_.make_room(piece);
+    buffer_.resize_uninitialized(before + piece);
+    ring_.copy_out(cursor_, buffer_.data() + before, piece);
+    cursor_ += piece;
+    left_ -= piece;
+    if (left_ > 0) return false;
+    open_ = false;
+    sink.record(head_, std::span<const std::byte>(buffer_.data(), buffer_.size()));
+    if (buffer_.capacity() > keep_bytes) buffer_ = byte_buffer();
+    return true;
+  }
+
+  template <class Sink>
+  bool read_run(std::uint64_t end, Sink& sink, bool last) {
+    if (head_.length == open_length) {
+      if (!last) throw protocol_violation("a worker committed an unfinished run of results");
+      left_ = head_.length = end - cursor_;  // up to the last value that it wrote
+    }
+    while (left_ > 0) {
+      const std::size_t piece = std::min({left_, end - cursor_, ring_.until_end(cursor_)});
+      if (piece == 0) return false;
+      sink.run(head_, head_.length - left_, std::span<const std::byte>(ring_.at(cursor_), piece));
+      cursor_ += piece;
+      left_ -= piece;
+    }
+    open_ = false;
+    return true;
+  }
+
+  static constexpr std::size_t keep_bytes = std::size_t{1} << 20;
+
+  const result_control* worker_;
+  ring_memory<const std::byte> ring_;
+  task_control* own_;
+  byte_buffer buffer_;
+  record_head head_{};
+  std::uint64_t left_ = 0;
+  std::uint64_t cursor_ = 0;
+  std::atomic<std::uint64_t> seen_{0};
+  bool open_ = false;
+};
+
+}  // namespace procpool::detail

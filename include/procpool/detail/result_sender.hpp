@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// Level 3: memory and rings.
+/// @file
+/// The worker's end of a result ring: a stream of records (layout.hpp), the outcomes of its items.
+///
+/// Two cursors. `committed` is what the parent may read; it moves when a frame is done or the ring
+/// is full, so that a busy parent and a busy worker do not fight for its cache line at every item.
+/// `written` moves with every complete outcome and is read only after the worker's death: whatever
+/// lies before it counts, so an item that was finished is never charged for the death.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/ring_memory.hpp>
+
+namespace procpool::detail {
+
+/// Single-threaded: the worker's main thread. Make_room is called as make_room(ready) when the ring
+/// is full and committed; it wakes the parent and returns when ready() is true.
+template <class MakeRoom>
+class result_sender {
+ public:
+  result_sender(result_control& own, std::span<std::byte> ring, const task_control& parent,
+                MakeRoom make_room)
+      : own_(&own), ring_(ring), parent_(&parent), make_room_(std::move(make_room)) {}
+
+  /// From now on records answer the frame with this ordinal, and its items begin at @p item.
+  void begin_frame(std::uint64_t ordinal, std::uint32_t item) noexcept {
+    ordinal_ = static_cast<std::uint32_t>(ordinal);
+    begin_item(item);
+  }
+
+  /// Says which item runs from now on: the one to blame if the worker dies.
+  void begin_item(std::uint32_t item) noexcept {
+    const std::uint64_t started = (std::uint64_t{ordinal_} << 32) | item;
+    own_->started.store(started, std::memory_order_release);  // after the outcome of the last one
+  }
+
+  /// Writes one complete record.
+  void put(record_kind kind, std::uint32_t item, std::span<const std::byte> payload) {
+    close_run();
+    const record_head head{ordinal_, item, kind, 0, payload.size()};
+    write(&head, sizeof head);
+    write(payload.data(), payload.size());
+    pad();
+    note_written();
+  }
+
+  /// Appends the plain result of @p item to a run of such results, beginning one if need be.
+  /// Precondition: all values of a frame have this size, a small part of the ring's.
+  void put_plain(std::uint32_t item, const void* value, std::size_t size) {
+    if (!run_open_ || room() < size + record_alignment) open_run(item, size);
+    write(value, size);
+    note_written();
+  }
+
+  /// Lets the parent read all that was written; the caller then wakes it.
+  void commit() {
+    close_run();
+    own_->committed.store(cursor_, std::memory_order_release);  // the bytes before it
+  }
+
+ private:
+  [[nodiscard]] std::uint64_t room() noexcept {
+    if (ring_.capacity() - (cursor_ - consumed_) < ring_.capacity() / 2) {
+      consumed_ = parent_->consumed.load(std::memory_order_acquire);  // the parent has copied these
+    }
+    return ring_.capacity() - (cursor_ - consumed_);
+  }
+
+  void write(const void* data, std::size_t size) {
+    auto* from = static_cast<const std::byte*>(data);
+    while (size > 0) {
+      const std::size_t piece = std::min<std::size_t>(size, room());
+      if (piece == 0) {
+        wait_for_room(1);
+        continue;
+      }
+      ring_.copy_in(cursor_, from, piece);
+      cursor_ += piece;
+      from += piece;
+      size -= piece;
+    }
+  }
+
+  void wait_for_room(std::uint64_t bytes) {
+    own_->committed.store(cursor_, std::memory_order_release);  // a part of a record, perhaps
+    make_room_([&] { return room() >= bytes; });
+  }
+
+  void pad() {
+    static constexpr std::byte zeros[record_alignment]{};
+    write(zeros, round_up<std::uint64_t>(cursor_, record_alignment) - cursor_);
+  }
+
+  // The head of a run must stay uncommitted until its length is known, so it and at least one value
+  // have to fit together.
+  void open_run(std::uint32_t item, std::size_t size) {
+    close_run();
+    const std::uint64_t least = sizeof(record_head) + size + record_alignment;  // value, padding
+    if (room() < least) wait_for_room(least);
+    const record_head head{ordinal_, item, record_kind::run, 0, open_length};
+    run_at_ = cursor_;
+    run_open_ = true;
+    write(&head, sizeof head);
+  }
+
+  void close_run() {
+    if (!run_open_) return;
+    run_open_ = false;
+    const std::uint64_t length = cursor_ - run_at_ - sizeof(record_head);
+    auto* at = ring_.at(run_at_ + offsetof(record_head, length));  // 8-aligned, so in one piece
+    __atomic_store_n(reinterpret_cast<std::uint64_t*>(at), length, __ATOMIC_RELEASE);  // or not at all
+    cursor_ = round_up<std::uint64_t>(cursor_, record_alignment);  // put_plain left room for this
+    note_written();
+  }
+
+  void note_written() noexcept {
+    own_->written.store(cursor_, std::memory_order_release);  // the outcome before it
+  }
+
+  result_control* own_;
+  ring_memory<std::byte> ring_;
+  const task_control* parent_;
+  MakeRoom make_room_;
+  std::uint64_t run_at_ = 0;
+  std::uint64_t cursor_ = 0;
+  std::uint64_t consumed_ = 0;
+  std::uint32_t ordinal_ = 0;
+  bool run_open_ = false;
+};
+
+}  // namespace procpool::detail

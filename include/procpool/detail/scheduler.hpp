@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: MIT
+// Level 4: channels.
+/// @file
+/// Decides which worker gets which task, and what becomes of tasks whose worker died. A pure state
+/// machine over private memory: no system call, no shared memory, no clock, no lock.
+///
+/// A task is one frame: an apply, or a chunk of a map. Its life:
+///
+///     pending --next()--> assigned --finished()--> (gone)
+///        ^                   |
+///        +-- refused() ------+      no room in the ring: stays first in line
+///        +-- died() ---------+      its worker died before it began with it: first in line again
+///        +-- taken_back() ---+      moved to an idle worker
+///
+/// and that of a worker's place:
+///
+///     vacant --add()--> up --next() says so--> retiring --died()--> vacant
+///                        +--------------------- died() -----------> vacant
+///
+/// Workers get tasks from the moment they are added, even before they are up: the frames wait in
+/// the ring. The worker that was idle last is served first: it is the one still awake.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <limits>
+#include <optional>
+#include <vector>
+
+namespace procpool::detail {
+
+inline constexpr std::uint32_t no_worker = std::numeric_limits<std::uint32_t>::max();
+
+/// The scheduler's part of a task; the pool derives its own from it. In one queue at a time.
+struct scheduled_task {
+  scheduled_task* previous = nullptr;
+  scheduled_task* next = nullptr;
+  std::uint32_t worker = no_worker;  ///< who has it; no_worker while pending
+};
+
+/// An intrusive queue of tasks.
+class task_queue {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] scheduled_task* front() const noexcept { return first_; }
+  [[nodiscard]] scheduled_task* back() const noexcept { return last_; }
+
+  void push_back(scheduled_task& task) noexcept {
+    task.previous = last_;
+    task.next = nullptr;
+    (last_ != nullptr ? last_->next : first_) = &task;
+    last_ = &task;
+    ++size_;
+  }
+  void push_front(scheduled_task& task) noexcept {
+    task.next = first_;
+    task.previous = nullptr;
+    (first_ != nullptr ? first_->previous : last_) = &task;
+    first_ = &task;
+    ++size_;
+  }
+  void remove(scheduled_task& task) noexcept {
+    (task.previous != nullptr ? task.previous->next : first_) = task.next;
+    (task.next != nullptr ? task.next->previous : last_) = task.previous;
+    task.previous = task.next = nullptr;
+    --size_;
+  }
+
+ private:
+  scheduled_task* first_ = nullptr;
+  scheduled_task* last_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Numbers that shape the decisions.
+struct scheduling_rules {
+  std::uint32_t least_depth = 2;    ///< frames in flight for each worker at first: no gap between two
+  std::uint32_t most_depth = 256;   ///< and at most, for tasks shorter than a hand-over
+  std::uint32_t maxtasksperchild = 0;  ///< frames after which a worker is replaced; 0: never
+};
+
+/// What next() wants done.
+struct assignment {
+  std::uint32_t worker;
+  scheduled_task* task;  ///< nullptr: tell the worker to retire
+};
+
+/// What rebalance() wants tried.
+struct relocation {
+  std::uint32_t from;     ///< worker that has more than it can begin with
+  scheduled_task* first;  ///< its task from which on they are to be taken back
+};
+
+class scheduler {
+ public:
+  explicit scheduler(const scheduling_rules& rules) : rules_(rules) {}
+
+  // ---- workers -------------------------------------------------------------------------------
+
+  /// A worker has been started in this place, which is new or vacant.
+  void add(std::uint32_t worker) {
+    if (worker >= workers_.size()) workers_.resize(worker + 1);
+    place& at = workers_[worker];
+    at = place{};
+    at.state = worker_state::up;
+    at.depth = rules_.least_depth;
+    ++present_;
+    offer(worker);
+  }
+
+  /// The worker has died or left. Its tasks are handed to @p each(task), oldest first, and are
+  /// in no queue then: the pool ends them or gives them back by resubmit(), youngest first.
+  template <class Each>
+  void died(std::uint32_t worker, Each each) {
+    place& at = workers_[worker];
+    at.state = worker_state::vacant;
+    --present_;
+    withdraw_offer(worker);
+    while (!at.tasks.empty()) {
+      scheduled_task& task = *at.tasks.front();
+      unassign(task);
+      each(task);
+    }
+  }
+
+  [[nodiscard]] bool vacant(std::uint32_t worker) const noexcept {
+    return worker >= workers_.size() || workers_[worker].state == worker_state::vacant;
+  }
+  [[nodiscard]] bool retiring(std::uint32_t worker) const noexcept {
+    return workers_[worker].state == worker_state::retiring;
+  }
+  /// Workers that are up or retiring.
+  [[nodiscard]] std::size_t present() const noexcept { return present_; }
+
+  // ---- tasks ---------------------------------------------------------------------------------
+
+  void submit(scheduled_task& task) noexcept { pending_.push_back(task); }
+  /// Puts a task back that was sent before: it is first in line.
+  void resubmit(scheduled_task& task) noexcept { pending_.push_front(task); }
+
+  /// The task that this worker works on, or will begin with; nullptr if it has none.
+  [[nodiscard]] scheduled_task* front(std::uint32_t worker) const noexcept {
+    return workers_[worker].tasks.front();
+  }
+
+  /// The task that this worker was sent last; nullptr if it has none.
+  [[nodiscard]] scheduled_task* back(std::uint32_t worker) const noexcept {
+    return workers_[worker].tasks.back();
+  }
+
+  /// The worker's front task has its outcome.
+  void finished(std::uint32_t worker) {
+    place& at = workers_[worker];
+    unassign(*at.tasks.front());
+    at.refused = false;
+    offer(worker);
+  }
+
+  /// The worker was found to have run out of tasks while more were waiting: keep it fuller.
+  void ran_dry(std::uint32_t worker) noexcept {
+    place& at = workers_[worker];
+    at.depth = std::min(at.depth * 2, rules_.most_depth);
+    offer(worker);
+  }
+
+  /// Takes a pending task out, as when it is cancelled. Precondition: task.worker == no_worker.
+  void withdraw(scheduled_task& task) noexcept { pending_.remove(task); }
+
+  /// All pending tasks, oldest first, out of the queue.
+  template <class Each>
+  void drop_pending(Each each) {
+    while (!pending_.empty()) {
+      scheduled_task& task = *pending_.front();
+      pending_.remove(task);
+      each(task);
+    }
+  }
+
+  /// The pending task that is first in line; its successors follow by `next`.
+  [[nodiscard]] scheduled_task* first_pending() const noexcept { return pending_.front(); }
+  [[nodiscard]] std::size_t pending() const noexcept { return pending_.size(); }
+  [[nodiscard]] std::size_t assigned() const noexcept { return assigned_; }
+
+  // ---- decisions -----------------------------------------------------------------------------
+
+  /// The next thing to do, if any; call until there is none.
+  [[nodiscard]] std::optional<assignment> next() {
+    if (!leaving_.empty()) return retire_next();
+    if (pending_.empty() || (idle_.empty() && busy_.empty())) return std::nullopt;
+    const std::uint32_t worker = idle_.empty() ? busy_.first : idle_.last;
+    scheduled_task& task = *pending_.front();
+    pending_.remove(task);
+    assign(worker, task);
+    return assignment{worker, &task};
+  }
+
+  /// The last assignment could not be carried out for want of room: the task is first in line
+  /// again, and the worker gets nothing more before it has finished something.
+  void refused(const assignment& what) {
+    place& at = workers_[what.worker];
+    unassign(*what.task);
+    --at.received;
+    at.refused = true;
+    if (at.state == worker_state::retiring) undo_retirement(what.worker);
+    withdraw_offer(what.worker);
+    pending_.push_front(*what.task);
+  }
+
+  /// When nothing is pending and a worker has nothing to do: whom to take tasks from.
+  [[nodiscard]] std::optional<relocation> rebalance() const {
+    if (!pending_.empty() || idle_.empty() || laden_ == 0) return std::nullopt;
+    const place* fullest = nullptr;
+    for (const place& at : workers_) {
+      if (at.state != worker_state::up || at.tasks.size() < 2) continue;
+      if (fullest == nullptr || at.tasks.size() > fullest->tasks.size()) fullest = &at;
+    }
+    if (fullest == nullptr) return std::nullopt;
+    scheduled_task* from = fullest->tasks.front();
+    for (std::size_t keep = (fullest->tasks.size() + 1) / 2; keep > 0; --keep) from = from->next;
+    return relocation{static_cast<std::uint32_t>(fullest - workers_.data()), from};
+  }
+
+  /// The worker gave this task back, its youngest: it is first in line again.
+  void taken_back(scheduled_task& task) {
+    place& at = workers_[task.worker];
+    at.depth = std::max(at.depth / 2, rules_.least_depth);  // it had more than it could begin with
+    --at.received;
+    unassign(task);
+    pending_.push_front(task);
+  }
+
+  /// Orders all workers to leave after what they have.
+  void retire_all() {
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
+      if (workers_[worker].state == worker_state::up) begin_retirement(worker);
+    }
+  }
+
+ private:
+  enum class worker_state : std::uint8_t { vacant, up, retiring };
+
+  struct place {
+    worker_state state = worker_state::vacant;
+    bool offered = false;        ///< is in idle_ or busy_
+    bool idle = false;           ///< and in which
+    bool refused = false;        ///< its ring is full
+    std::uint32_t depth = 0;     ///< frames it may have in flight
+    std::uint32_t received = 0;  ///< frames it was sent in its life
+    std::uint32_t previous = no_worker;  ///< neighbours in idle_ or busy_
+    std::uint32_t next = no_worker;
+    task_queue tasks;
+  };
+
+  // A list of workers, linked through their places.
+  struct worker_list {
+    std::uint32_t first = no_worker;
+    std::uint32_t last = no_worker;
+
+    [[nodiscard]] bool empty() const noexcept { return first == no_worker; }
+    void push_back(std::vector<place>& places, std::uint32_t worker) noexcept {
+      places[worker].previous = last;
+      places[worker].next = no_worker;
+      (last != no_worker ? places[last].next : first) = worker;
+      last = worker;
+    }
+    void remove(std::vector<place>& places, std::uint32_t worker) noexcept {
+      const place& at = places[worker];
+      (at.previous != no_worker ? places[at.previous].next : first) = at.next;
+      (at.next != no_worker ? places[at.next].previous : last) = at.previous;
+    }
+  };
+
+  [[nodiscard]] bool wants_more(const place& at) const noexcept {
+    return at.state == worker_state::up && !at.refused && at.tasks.size() < at.depth;
+  }
+
+  // A worker that may get a task is in one of two lists: idle_, a stack, or busy_, a queue.
+  void offer(std::uint32_t worker) noexcept {
+    withdraw_offer(worker);
+    place& at = workers_[worker];
+    if (!wants_more(at)) return;
+    at.offered = true;
+    at.idle = at.tasks.empty();
+    (at.idle ? idle_ : busy_).push_back(workers_, worker);
+  }
+
+  void withdraw_offer(std::uint32_t worker) noexcept {
+    place& at = workers_[worker];
+    if (at.offered) (at.idle ? idle_ : busy_).remove(workers_, worker);
+    at.offered = false;
+  }
+
+  void assign(std::uint32_t worker, scheduled_task& task) {
+    place& at = workers_[worker];
+    task.worker = worker;
+    at.tasks.push_back(task);
+    ++at.received;
+    ++assigned_;
+    if (at.tasks.size() == 2) ++laden_;
+    if (at.received == rules_.maxtasksperchild) begin_retirement(worker);
+    offer(worker);
+  }
+
+  void begin_retirement(std::uint32_t worker) {
+    workers_[worker].state = worker_state::retiring;
+    withdraw_offer(worker);
+    leaving_.push_back(worker);
+  }
+
+  void undo_retirement(std::uint32_t worker) {
+    workers_[worker].state = worker_state::up;
+    std::erase(leaving_, worker);
+  }
+
+  assignment retire_next() {
+    const std::uint32_t worker = leaving_.front();
+    leaving_.pop_front();
+    return {worker, nullptr};
+  }
+
+  void unassign(scheduled_task& task) noexcept {
+    place& at = workers_[task.worker];
+    if (at.tasks.size() == 2) --laden_;
+    at.tasks.remove(task);
+    --assigned_;
+    task.worker = no_worker;
+  }
+
+  scheduling_rules rules_;
+  std::vector<place> workers_;
+  worker_list idle_;  ///< have nothing to do; served first, the one that became idle last at once
+  worker_list busy_;  ///< have room for more; served in turn
+  std::deque<std::uint32_t> leaving_;  ///< who is to be told to retire
+  task_queue pending_;
+  std::size_t assigned_ = 0;
+  std::size_t present_ = 0;
+  std::size_t laden_ = 0;  ///< workers with more than one task
+};
+
+}  // namespace procpool::detail

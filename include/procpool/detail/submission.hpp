@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// From a call in the program to frames in the rings: encodes callables and items, cuts maps into
+/// chunks, and finds the place for large bodies. User code (encoders, input ranges) runs here, on
+/// the submitting thread and without any lock.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <procpool/codec.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/pool_core.hpp>
+#include <procpool/detail/task.hpp>
+
+namespace procpool::detail {
+
+/// A buffer to encode into, kept by the thread between submissions. Nested submissions, from an
+/// encoder or an input range that uses a pool itself, get one of their own.
+class scratch_buffer {
+ public:
+  scratch_buffer() : buffer_(std::move(kept())) { buffer_.clear(); }
+  scratch_buffer(const scratch_buffer&) = delete;
+  scratch_buffer& operator=(const scratch_buffer&) = delete;
+  ~scratch_buffer() {
+    if (buffer_.capacity() <= keep_bytes) kept() = std::move(buffer_);
+  }
+
+  [[nodiscard]] byte_buffer& get() noexcept { return buffer_; }
+
+ private:
+  static byte_buffer& kept() {
+    thread_local byte_buffer buffer;
+    return buffer;
+  }
+  static constexpr std::size_t keep_bytes = std::size_t{1} << 20;
+
+  byte_buffer buffer_;
+};
+
+/// A body that is too large for a frame, encoded in @p bytes: into the arena or, when that is full,
+/// kept as it is for streaming.
+template <class Core>
+task_body place_large(Core& pool, byte_buffer& bytes) {
+  task_body body;
+  body.block = pool.allocate(bytes.size());
+  if (body.block.empty()) {
+    body.place = body_place::stream;
+    body.owned = std::move(bytes);
+    body.bytes = body.owned.view();
+  } else {
+    body.place = body_place::arena;
+    std::memcpy(body.block.data(), bytes.data(), bytes.size());
+  }
+  return body;
+}
+
+/// The same for a body whose size is known and that is encoded by @p fill(encoder): in place.
+template <class Core, class Fill>
+task_body fill_large(Core& pool, std::size_t size, Fill fill) {
+  const auto block = pool.allocate(size);
+  if (block.empty()) {
+    byte_buffer bytes;
+    bytes.reserve(size);
+    encoder out(bytes);
+    fill(out);
+    task_body body;
+    body.place = body_place::stream;
+    body.owned = std::move(bytes);
+    body.bytes = body.owned.view();
+    return body;
+  }
+  try {
+    encoder out(block);
+    fill(out);
+  } catch (...) {
+    pool.release(block);
+    throw;
+  }
+  task_body body;
+  body.place = body_place::arena;
+  body.block = block;
+  return body;
+}
+
+/// Fills in where the body is and hands the frame over.
+template <class Core>
+void submit_body(Core& pool, boost::intrusive_ptr<job> owner, frame_head head,
+                 std::size_t first_index, task_body body, std::size_t size) {
+  const auto block = body.block;
+  head.kind = frame_kind::run;
+  head.body_size = size;
+  if (!block.empty()) head.body_at = pool.offset(block);
+  try {
+    pool.submit(std::move(owner), head, first_index, std::move(body));
+  } catch (...) {
+    if (!block.empty()) pool.release(block);
+    throw;
+  }
+}
+
+template <class Core>
+code_ref checked_entry(Core& pool, code_ref entry) {
+  pool.check_code(entry);
+  return entry;
+}
+
+inline frame_head frame_for(code_ref entry, std::size_t items) {
+  frame_head head{};
+  head.entry_offset = entry.offset;
+  head.entry_module = entry.module;
+  head.item_count = static_cast<std::uint32_t>(items);
+  return head;
+}
+
+/// Submits one call: @p owner gets its outcome as item 0.
+template <class Core, class F, class... A>
+void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
+                 const A&... arguments) {
+  using types = shipped_types_t<F, A...>;
+  reject_null(function);
+  const auto fill = [&](encoder& out) {
+    callable_codec<F>::encode(out, function);
+    out.align(frame_alignment);
+    put_arguments(out, types{}, arguments...);
+  };
+  const frame_head head = frame_for(checked_entry(pool, entry_point<F, types>()), 1);
+  encoder counting = encoder::counting();
+  fill(counting);
+  const std::size_t size = counting.size();
+  if (size > pool.in_line_limit()) {
+    return submit_body(pool, std::move(owner), head, 0, fill_large(pool, size, fill), size);
+  }
+  scratch_buffer scratch;
+  encoder out(scratch.get());
+  fill(out);
+  submit_body(pool, std::move(owner), head, 0, {body_place::in_line, scratch.get().view(), {}, {}, {}},
+              scratch.get().size());
+}
+
+/// A callable as it goes into every frame of a map: small ones into each body, large ones once into
+/// the arena, where they stay as long as a frame needs them.
+template <class Core, class F>
+class shipped_callable {
+ public:
+  shipped_callable(boost::intrusive_ptr<Core> pool, const F& function)
+      : pool_(std::move(pool)) {
+    reject_null(function);
+    encoder out(bytes_);
+    callable_codec<F>::encode(out, function);
+    out.align(frame_alignment);
+    if (bytes_.size() > share_from) share();
+  }
+
+  /// Begins a body with the callable, unless it is shared.
+  void begin(encoder& out) const {
+    if (block_ == nullptr) out.bytes(bytes_.data(), bytes_.size());
+  }
+  /// Names the shared callable in a frame.
+  void refer(frame_head& head, task_body& body) const {
+    if (block_ == nullptr) return;
+    head.callable_at = block_->offset;
+    head.callable_size = bytes_size_;
+    body.callable = block_;
+  }
+
+ private:
+  struct shared_block {
+    boost::intrusive_ptr<Core> pool;
+    std::span<std::byte> memory;
+    std::uint64_t offset;
+
+    shared_block(boost::intrusive_ptr<Core> core, std::span<std::byte> block)
+        : pool(std::move(core)), memory(block), offset(pool->offset(block)) {}
+    shared_block(const shared_block&) = delete;
+    shared_block& operator=(const shared_block&) = delete;
+    ~shared_block() { pool->release(memory); }
+  };
+
+  void share() {
+    const auto memory = pool_->allocate(bytes_.size());
+    if (memory.empty()) return;  // no room: it travels with every frame
+    block_ = std::make_shared<const shared_block>(pool_, memory);
+    std::memcpy(memory.data(), bytes_.data(), bytes_.size());
+    bytes_size_ = bytes_.size();
+    bytes_ = byte_buffer();
+  }
+
+  static constexpr std::size_t share_from = 1024;
+
+  boost::intrusive_ptr<Core> pool_;
+  byte_buffer bytes_;
+  std::size_t bytes_size_ = 0;
+  std::shared_ptr<const shared_block> block_;
+};
+
+/// How an item of a map becomes arguments: as the one argument, or spread over the parameters.
+struct as_argument {
+  template <class F, class Item>
+  static type_list<Item> types();
+  template <class Types, class Item>
+  static void put(encoder& out, Item&& item) {
+    put_arguments(out, Types{}, std::forward<Item>(item));
+  }
+};
+struct spread {
+  template <class Item, std::size_t... I>
+  static type_list<decltype(std::get<I>(std::declval<Item>()))...> elements(
+      std::index_sequence<I...>);
+  template <class F, class Item>
+  static auto types() -> decltype(elements<Item>(
+      std::make_index_sequence<std::tuple_size_v<std::remove_cvref_t<Item>>>{}));
+  template <class Types, class Item>
+  static void put(encoder& out, Item&& item) {
+    std::apply(
+        [&](auto&&... each) {
+          put_arguments(out, Types{}, std::forward<decltype(each)>(each)...);
+        },
+        std::forward<Item>(item));
+  }
+};
+
+/// The argument types of the call that a map of F makes for an item.
+template <class F, class Item, class How>
+using item_arguments = decltype(How::template types<F, Item>());
+
+/// What a call of F with a type_list of arguments returns.
+template <class F, class Arguments>
+using listed_result_t = std::decay_t<typename listed_result<F, Arguments>::type>;
+
+/// What a map returns: nothing for functions that return nothing.
+template <class R>
+using gathered_t = std::conditional_t<std::is_void_v<R>, void, std::vector<stored_t<R>>>;
+
+template <class F, class... A>
+consteval bool check_listed_call(type_list<A...>) {
+  if constexpr (check_call<F, A...>()) return check_result<task_result_t<F, A...>>();
+  return false;
+}
+
+template <class F, class... A>
+shipped_types_t<F, A...> listed_shipped(type_list<A...>);
+template <class F, class Arguments>
+using listed_shipped_t = decltype(listed_shipped<F>(Arguments{}));
+
+/// Encodes up to @p most items into one chunk and submits it; how many there were.
+/// @param next returns the next item through a visitor: next(visit) is false at the end
+template <class How, class Types, class Core, class F, class Next>
+std::size_t submit_chunk(Core& pool, const boost::intrusive_ptr<job>& owner,
+                         const shipped_callable<Core, F>& callable, std::size_t first_index,
+                         std::size_t most, Next next) {
+  scratch_buffer scratch;
+  encoder out(scratch.get());
+  callable.begin(out);
+  std::size_t items = 0;
+  while (items < most && next([&](auto&& item) {
+           How::template put<Types>(out, std::forward<decltype(item)>(item));
+         })) {
+    ++items;
+  }
+  if (items == 0) return 0;
+  const std::size_t size = scratch.get().size();
+  frame_head head = frame_for(checked_entry(pool, entry_point<F, Types>()), items);
+  task_body body = size > pool.in_line_limit() ? place_large(pool, scratch.get())
+                                               : task_body{body_place::in_line, scratch.get().view(), {}, {}, {}};
+  callable.refer(head, body);
+  submit_body(pool, owner, head, first_index, std::move(body), size);
+  return items;
+}
+
+/// Python's rule for the size of a chunk when none is given: a quarter of a fair share.
+inline std::size_t default_chunksize(std::size_t items, std::size_t workers) {
+  return std::max<std::size_t>((items + 4 * workers - 1) / (4 * workers), 1);
+}
+
+/// Checks a chunk size or buffer size given by the user.
+inline std::optional<std::size_t> checked_size(std::optional<std::ptrdiff_t> given,
+                                               const char* name) {
+  if (!given) return std::nullopt;
+  if (*given < 1) {
+    throw std::invalid_argument(std::string(name) + " must be at least 1, but is " +
+                                std::to_string(*given));
+  }
+  constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
+  return std::min(static_cast<std::size_t>(*given), most);
+}
+
+/// Submits all @p size items of a range in chunks. When the range or an encoder throws, what was
+/// submitted is withdrawn and the exception goes to the caller.
+template <class How, class Types, class Core, class F, class Range>
+void submit_items(const boost::intrusive_ptr<Core>& pool, const boost::intrusive_ptr<job>& owner,
+                  const F& function, Range& range, std::size_t size, std::size_t chunksize) {
+  try {
+    const shipped_callable<Core, F> callable(pool, function);
+    auto at = std::ranges::begin(range);
+    const auto end = std::ranges::end(range);
+    const auto next = [&](auto visit) {
+      if (at == end) return false;
+      visit(*at);
+      ++at;
+      return true;
+    };
+    std::size_t done = 0;
+    while (done < size) {
+      const std::size_t most = std::min(chunksize, size - done);
+      const std::size_t items =
+          submit_chunk<How, Types>(*pool, owner, callable, done, most, next);
+      done += items;
+      if (items < most) throw std::logic_error("the input of a map ended before its size()");
+    }
+  } catch (...) {
+    pool->abandon(*owner, std::current_exception());
+    throw;
+  }
+}
+
+}  // namespace procpool::detail

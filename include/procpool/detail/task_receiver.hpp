@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+// Level 3: memory and rings.
+/// @file
+/// The worker's end of a task ring; see task_sender.hpp for the protocol. The worker trusts its
+/// parent: it could not defend itself against it anyway.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/ring_memory.hpp>
+#include <procpool/detail/task_sender.hpp>
+
+namespace procpool::detail {
+
+/// Reads frames in order. Wait is called as wait(ready) and returns when ready() is true;
+/// Progress is called when the parent may go on with a stream.
+class task_receiver {
+ public:
+  task_receiver(const task_control& parent, std::span<const std::byte> ring, result_control& own)
+      : parent_(&parent), ring_(ring), own_(&own) {}
+
+  /// Waits for the next frame that is to be run, claims it and returns a copy of its head.
+  template <class Wait>
+  frame_head next(Wait wait) {
+    while (true) {
+      wait([this] { return anything(); });
+      if (ring_.until_end(cursor_) < sizeof(frame_head)) {  // no head fits here: both sides know
+        cursor_ += ring_.until_end(cursor_);
+        continue;
+      }
+      const auto& head = *reinterpret_cast<const frame_head*>(ring_.at(cursor_));
+      if (load_kind(head) != frame_kind::pad && claim(head, wait)) return head;
+      cursor_ += footprint(head);
+    }
+  }
+
+  /// The in-line body of the frame that next() returned last.
+  [[nodiscard]] std::span<const std::byte> in_line_body(const frame_head& head) const noexcept {
+    return {ring_.at(cursor_ + sizeof head), head.body_size};
+  }
+
+  /// Reads the next @p into.size() bytes of that frame's streamed body. With an empty data pointer
+  /// the bytes are passed over.
+  template <class Wait, class Progress>
+  void read_stream(std::byte* into, std::size_t size, Wait wait, Progress progress) {
+    if (streamed_ == 0) streamed_ = cursor_ + sizeof(frame_head);
+    while (size > 0) {
+      wait([this] { return sent() != streamed_; });
+      const std::size_t piece = std::min<std::size_t>(size, sent() - streamed_);
+      if (into != nullptr) {
+        ring_.copy_out(streamed_, into, piece);
+        into += piece;
+      }
+      streamed_ += piece;
+      size -= piece;
+      own_->consumed.store(streamed_, std::memory_order_release);  // the bytes are copied
+      progress();
+    }
+  }
+
+  /// The frame is done: go on behind it.
+  void pass(const frame_head& head) noexcept {
+    cursor_ += footprint(head);
+    streamed_ = 0;
+  }
+
+ private:
+  [[nodiscard]] std::uint64_t sent() const noexcept {
+    return parent_->published.load(std::memory_order_acquire);  // the bytes before it
+  }
+  [[nodiscard]] bool anything() const noexcept { return sent() > cursor_; }
+
+  // Publish the claim, then read the limit: the mirror image of task_sender::take_back.
+  template <class Wait>
+  bool claim(const frame_head& head, Wait wait) {
+    own_->claimed.store(cursor_ + footprint(head), std::memory_order_seq_cst);  // before the limit
+    if (parent_->limit.load(std::memory_order_seq_cst) <= cursor_) {            // after the claim
+      wait([this] {
+        return parent_->limit.load(std::memory_order_acquire) > cursor_;  // kinds are settled
+      });
+    }
+    return load_kind(head) != frame_kind::skip;
+  }
+
+  const task_control* parent_;
+  ring_memory<const std::byte> ring_;
+  result_control* own_;
+  std::uint64_t cursor_ = 0;
+  std::uint64_t streamed_ = 0;
+};
+
+}  // namespace procpool::detail

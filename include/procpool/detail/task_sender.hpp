@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT
+// Level 3: memory and rings.
+/// @file
+/// The parent's end of a task ring: it produces frames, one worker consumes them in order.
+///
+/// Who knows what. The parent's records (cursors, frames in flight) are private; from the worker it
+/// takes only hints that can harm nobody but that worker: how far it claimed, how much of a stream
+/// it has taken. The space of a frame is used again when the parent has its results, not when the
+/// worker says so.
+///
+/// Taking frames back. The worker publishes its claim, then reads the limit; the parent publishes
+/// the limit, then reads the claim; all four sequentially consistent, so at least one of them sees
+/// the other. What the parent read decides: a frame that it saw claimed stays, the others it marks
+/// as skipped, then it lifts the limit. A worker that finds the limit at or below its frame waits
+/// until it is lifted and looks at the frame's kind again. If the worker dies meanwhile, its claim
+/// says what it had; if the parent dies, the worker is killed by its fork server.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <limits>
+#include <span>
+
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/ring_memory.hpp>
+
+namespace procpool::detail {
+
+inline constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::max();
+
+/// The kind of a frame changes while the worker may look at it, hence atomically.
+inline frame_kind load_kind(const frame_head& head) noexcept {
+  return __atomic_load_n(&head.kind, __ATOMIC_RELAXED);  // ordered by the load of the limit
+}
+inline void store_kind(frame_head& head, frame_kind kind) noexcept {
+  __atomic_store_n(&head.kind, kind, __ATOMIC_RELAXED);  // ordered by the store of the limit
+}
+
+/// The bytes that a frame occupies in the stream of the ring.
+inline std::uint64_t footprint(const frame_head& head) noexcept {
+  const std::uint64_t streamed = head.place == body_place::stream ? head.body_size : 0;
+  return head.length + round_up<std::uint64_t>(streamed, frame_alignment);
+}
+
+/// Parent's end. Not thread-safe: used under the lock of its pool.
+class task_sender {
+ public:
+  task_sender(task_control& control, std::span<std::byte> ring, const result_control& worker)
+      : control_(&control), ring_(ring), worker_(&worker) {
+    control.published.store(0, std::memory_order_relaxed);     // before the worker exists
+    control.limit.store(no_limit, std::memory_order_relaxed);  // likewise
+  }
+
+  /// The largest body that travels inside a frame; larger ones go by arena or stream.
+  [[nodiscard]] static constexpr std::size_t in_line_limit(std::uint64_t ring_bytes) noexcept {
+    return static_cast<std::size_t>(ring_bytes / 4) - sizeof(frame_head);
+  }
+  [[nodiscard]] std::size_t in_line_limit() const noexcept {
+    return in_line_limit(ring_.capacity());
+  }
+
+  /// Sends a frame whose body is in-line (@p body) or in the arena; false: no room now.
+  bool try_send(frame_head head, std::span<const std::byte> body) {
+    head.length = sizeof head + round_up<std::uint64_t>(body.size(), frame_alignment);
+    std::byte* at = make_room(head);
+    if (at == nullptr) return false;
+    if (!body.empty()) std::memcpy(at + sizeof head, body.data(), body.size());
+    publish();
+    return true;
+  }
+
+  /// Sends the head of a frame whose @p body follows by pump(); @p body must outlive the frame.
+  bool try_send_stream(frame_head head, std::span<const std::byte> body) {
+    head.length = sizeof head;
+    if (make_room(head) == nullptr) return false;
+    head_ -= round_up<std::uint64_t>(body.size(), frame_alignment);  // sent by pump(), not yet
+    stream_ = body;
+    publish();
+    pump();
+    return true;
+  }
+
+  /// Moves on with a streamed body as far as there is room; true if anything was sent.
+  bool pump() {
+    if (stream_.empty()) return false;
+    const std::size_t piece = std::min<std::size_t>(stream_.size(), room());
+    if (piece == 0) return false;
+    ring_.copy_in(head_, stream_.data(), piece);
+    head_ += piece;
+    stream_ = stream_.subspan(piece);
+    if (stream_.empty()) head_ = round_up<std::uint64_t>(head_, frame_alignment);
+    publish();
+    return true;
+  }
+
+  [[nodiscard]] bool streaming() const noexcept { return !stream_.empty(); }
+  [[nodiscard]] std::uint64_t next_ordinal() const noexcept { return next_ordinal_; }
+
+  /// Ordinal of the oldest frame whose results are not complete. Precondition: there is one.
+  [[nodiscard]] std::uint64_t front_ordinal() const noexcept {
+    auto front = in_flight_.begin();
+    while (front->skipped) ++front;
+    return front->ordinal;
+  }
+
+  /// The in-line body of the frame with this ordinal, which is in flight.
+  [[nodiscard]] std::span<const std::byte> body(std::uint64_t ordinal) const noexcept {
+    const frame_head& head = head_of(find(ordinal));
+    return {reinterpret_cast<const std::byte*>(&head + 1), head.body_size};
+  }
+
+  /// The front frame has all its results: its space can be used again.
+  void pop_front() {
+    while (in_flight_.front().skipped) in_flight_.pop_front();  // passed over, or it had no results
+    in_flight_.pop_front();
+  }
+
+  /// Withdraws frames from the youngest back to @p from (ordinal), as far as the worker has not
+  /// claimed them. @returns the ordinal of the first withdrawn frame; next_ordinal() if none.
+  std::uint64_t take_back(std::uint64_t from) {
+    if (streaming() || from >= next_ordinal_) return next_ordinal_;
+    const entry& first = find(from);
+    control_->limit.store(first.at, std::memory_order_seq_cst);  // before the claim is read
+    const std::uint64_t claimed = worker_->claimed.load(std::memory_order_seq_cst);  // after it
+    std::uint64_t taken = next_ordinal_;
+    for (auto frame = in_flight_.rbegin(); frame != in_flight_.rend(); ++frame) {
+      if (frame->ordinal < from || frame->at < claimed || frame->skipped) break;
+      store_kind(*reinterpret_cast<frame_head*>(ring_.at(frame->at)), frame_kind::skip);
+      frame->skipped = true;
+      taken = frame->ordinal;
+    }
+    control_->limit.store(no_limit, std::memory_order_seq_cst);  // lets a waiting worker go on
+    return taken;
+  }
+
+  /// Whether the worker has begun with this frame; it stays so when it is dead.
+  [[nodiscard]] bool claimed(std::uint64_t ordinal) const noexcept {
+    const std::uint64_t claimed = worker_->claimed.load(std::memory_order_acquire);  // its last word
+    return find(ordinal).at < claimed;
+  }
+
+  /// Whether the worker has ever begun with a frame.
+  [[nodiscard]] bool anything_claimed() const noexcept {
+    return worker_->claimed.load(std::memory_order_acquire) != 0;  // its last word
+  }
+
+ private:
+  struct entry {
+    std::uint64_t begin;    ///< cursor where its space begins, a pad before it included
+    std::uint64_t at;       ///< cursor of its head
+    std::uint64_t end;      ///< cursor behind it
+    std::uint64_t ordinal;
+    bool streamed;
+    bool skipped;
+  };
+
+  [[nodiscard]] const entry& find(std::uint64_t ordinal) const noexcept {
+    return in_flight_[static_cast<std::size_t>(ordinal - in_flight_.front().ordinal)];
+  }
+  [[nodiscard]] const frame_head& head_of(const entry& frame) const noexcept {
+    return *reinterpret_cast<const frame_head*>(ring_.at(frame.at));
+  }
+
+  // Frames taken back are passed over by the worker; their space is free once it has.
+  void forget_skipped() {
+    if (in_flight_.empty() || !in_flight_.front().skipped) return;
+    const std::uint64_t claimed = worker_->claimed.load(std::memory_order_acquire);  // passed these
+    while (!in_flight_.empty() && in_flight_.front().skipped &&
+           in_flight_.front().end <= claimed) {
+      in_flight_.pop_front();
+    }
+  }
+
+  [[nodiscard]] std::uint64_t tail() const noexcept {
+    if (in_flight_.empty()) return head_;
+    const entry& front = in_flight_.front();
+    if (!front.streamed) return front.begin;
+    // What the worker says it has taken of a stream is free, within what was sent.
+    const std::uint64_t taken = worker_->consumed.load(std::memory_order_acquire);  // bytes copied
+    return std::clamp(taken, front.begin, std::min(front.end, head_));
+  }
+
+  [[nodiscard]] std::uint64_t room() {
+    forget_skipped();
+    const std::uint64_t used = head_ - tail();  // above the capacity by the rounding of a stream
+    return used < ring_.capacity() ? ring_.capacity() - used : 0;
+  }
+
+  // Writes the head where it and its in-line body lie in one piece; nullptr when there is no room.
+  std::byte* make_room(frame_head& head) {
+    if (streaming()) return nullptr;
+    const std::uint64_t gap = ring_.until_end(head_) < head.length ? ring_.until_end(head_) : 0;
+    if (room() < gap + head.length) return nullptr;
+    const std::uint64_t begin = head_;
+    if (gap >= sizeof(frame_head)) write_pad(gap);
+    head_ += gap;  // a gap too small for a head is understood by both sides
+    head.ordinal = next_ordinal_++;
+    std::byte* at = ring_.at(head_);
+    std::memcpy(at, &head, sizeof head);
+    const std::uint64_t end = head_ + footprint(head);
+    const bool streamed = head.place == body_place::stream;
+    in_flight_.push_back({begin, head_, end, head.ordinal, streamed, false});
+    head_ = end;
+    return at;
+  }
+
+  void write_pad(std::uint64_t gap) {
+    frame_head pad{};
+    pad.length = gap;
+    pad.kind = frame_kind::pad;
+    pad.place = body_place::in_line;
+    std::memcpy(ring_.at(head_), &pad, sizeof pad);
+  }
+
+  void publish() {
+    control_->published.store(head_, std::memory_order_release);  // the bytes before the cursor
+  }
+
+  task_control* control_;
+  ring_memory<std::byte> ring_;
+  const result_control* worker_;
+  std::deque<entry> in_flight_;
+  std::span<const std::byte> stream_;
+  std::uint64_t head_ = 0;
+  std::uint64_t next_ordinal_ = 0;
+};
+
+}  // namespace procpool::detail

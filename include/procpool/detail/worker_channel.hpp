@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+// Level 4: channels.
+/// @file
+/// The worker's end of a channel: both rings, and how the worker waits and wakes its parent.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/parking.hpp>
+#include <procpool/detail/result_sender.hpp>
+#include <procpool/detail/task_receiver.hpp>
+
+namespace procpool::detail {
+
+/// The memory that a worker works on. Knows nothing of how it was mapped.
+struct worker_memory {
+  const outbound_header* header;
+  const task_control* tasks;
+  std::span<const std::byte> task_ring;
+  std::span<const std::byte> arena;
+  result_control* results;
+  std::span<std::byte> result_ring;
+};
+
+/// The bytes of one frame, where the worker reads them: the callable, and the items' arguments.
+struct frame_bytes {
+  std::span<const std::byte> callable;  ///< empty when the callable begins the body
+  std::span<const std::byte> body;
+};
+
+/// One thread: the worker's main thread.
+class worker_channel {
+ public:
+  /// @param before_sleep called each time the worker is about to sleep for want of work
+  worker_channel(const worker_memory& memory, os::event parent, void (*before_sleep)())
+      : memory_(memory),
+        parking_(*memory.tasks, *memory.results),
+        bell_(*memory.header, std::move(parent)),
+        tasks_(*memory.tasks, memory.task_ring, *memory.results),
+        results_(*memory.results, memory.result_ring, *memory.tasks, wait_for_parent{this}),
+        before_sleep_(before_sleep) {}
+  worker_channel(const worker_channel&) = delete;
+  worker_channel& operator=(const worker_channel&) = delete;
+
+  /// Waits for the next frame and claims it.
+  [[nodiscard]] frame_head next() {
+    const frame_head head = tasks_.next([this](auto ready) { wait_until(ready); });
+    results_.begin_frame(head.ordinal, head.first_item);
+    return head;
+  }
+
+  /// The bytes of the frame that next() returned, valid until done(). A streamed body is received
+  /// into memory of our own: @throws std::bad_alloc when there is none, the body is then dropped.
+  [[nodiscard]] frame_bytes bytes(const frame_head& head) {
+    frame_bytes found;
+    if (head.callable_size != 0) {
+      found.callable = memory_.arena.subspan(head.callable_at, head.callable_size);
+    }
+    switch (head.place) {
+      case body_place::in_line: found.body = tasks_.in_line_body(head); break;
+      case body_place::arena: found.body = memory_.arena.subspan(head.body_at, head.body_size); break;
+      case body_place::stream: found.body = receive_stream(head); break;
+    }
+    return found;
+  }
+
+  /// All items of the frame have their outcome.
+  void done(const frame_head& head) {
+    tasks_.pass(head);
+    if (streamed_.capacity() > keep_bytes) streamed_ = byte_buffer();
+    flush();
+  }
+
+  /// Where outcomes go. flush() makes them visible to the parent.
+  [[nodiscard]] auto& results() noexcept { return results_; }
+  void flush() {
+    results_.commit();
+    bell_.ring_if_armed();
+  }
+
+  /// In a process forked from this worker: let go of what is the worker's.
+  void abandon() noexcept { bell_.reset(); }
+
+ private:
+  struct wait_for_parent {
+    worker_channel* channel;
+    template <class Ready>
+    void operator()(Ready ready) const {
+      channel->bell_.ring_if_armed();
+      channel->wait_until(ready);
+    }
+  };
+
+  template <class Ready>
+  void wait_until(Ready ready) {
+    parking_.wait_until(ready, before_sleep_);
+  }
+
+  std::span<const std::byte> receive_stream(const frame_head& head) {
+    const auto wait = [this](auto ready) { wait_until(ready); };
+    const auto progress = [this] { bell_.ring_if_armed(); };
+    try {
+      streamed_.resize_uninitialized(head.body_size);
+    } catch (const std::bad_alloc&) {
+      tasks_.read_stream(nullptr, head.body_size, wait, progress);
+      throw;
+    }
+    tasks_.read_stream(streamed_.data(), head.body_size, wait, progress);
+    return {streamed_.data(), streamed_.size()};
+  }
+
+  static constexpr std::size_t keep_bytes = std::size_t{64} << 20;
+
+  worker_memory memory_;
+  worker_parking parking_;
+  parent_bell bell_;
+  task_receiver tasks_;
+  result_sender<wait_for_parent> results_;
+  byte_buffer streamed_;
+  void (*before_sleep_)();
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT
+// Level 4: channels.
+/// @file
+/// What a backend tells its pool about the lives of workers.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+
+namespace procpool::detail {
+
+/// Travels as it is over the control socket of the fork server.
+struct worker_report {
+  enum class kind_type : std::uint32_t { started, not_started, exited } kind;
+  std::uint32_t worker;       ///< its place in the pool
+  std::uint64_t incarnation;  ///< counts the workers ever started
+  pid_t pid;
+  int status;  ///< exited: Python's exit code; not_started: errno
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// The lazy results of Pool::imap and imap_unordered.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <deque>
+#include <exception>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/submission.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool {
+
+/// Results that are computed while they are read (Python's IMapIterator): an input range, and
+/// next() for one at a time. The input is advanced only here, by the reading thread, and never more
+/// than `buffersize` items ahead of what was handed out, so it may be endless. One thread at a time.
+/// Destroying it drops what no worker has begun with.
+///
+/// An item whose task failed throws its exception from next(), or from the loop's increment; with
+/// next() one can go on behind it. An exception of the input range is thrown after the results of
+/// all items before it.
+template <class Core, class F, std::ranges::view Input>
+class ImapIterator {
+  using item = std::ranges::range_reference_t<Input>;
+  using arguments = detail::item_arguments<F, item, detail::as_argument>;
+  using result = detail::listed_result_t<F, arguments>;
+  using chunk = detail::outcomes_job<result>;
+
+ public:
+  using value_type = detail::stored_t<result>;
+
+  ImapIterator(ImapIterator&&) noexcept = default;
+  ImapIterator& operator=(ImapIterator&&) noexcept = default;
+  ~ImapIterator() { drop(); }
+
+  /// Waits for the next result; empty at the end. @throws the item's exception; afterwards one can
+  /// go on. The input range's exception; afterwards there is nothing more.
+  [[nodiscard]] std::optional<value_type> next() { return next_until(std::nullopt); }
+
+  /// The same, but waits at most for @p timeout. @throws TimeoutError; one can try again.
+  template <class Rep, class Period>
+  [[nodiscard]] std::optional<value_type> next(std::chrono::duration<Rep, Period> timeout) {
+    return next_until(detail::os::deadline_after(timeout));
+  }
+
+  /// For a range-based for loop. Begins by waiting for the first result.
+  class iterator {
+   public:
+    using value_type = ImapIterator::value_type;
+    using difference_type = std::ptrdiff_t;
+
+    explicit iterator(ImapIterator& range) : range_(&range) { ++*this; }
+    iterator(iterator&&) noexcept = default;
+    iterator& operator=(iterator&&) noexcept = default;
+
+    value_type& operator*() const noexcept { return *range_->current_; }
+    iterator& operator++() {
+      range_->current_.reset();  // results that were read are not kept
+      if (auto value = range_->next()) range_->current_.emplace(std::move(*value));
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    friend bool operator==(const iterator& at, std::default_sentinel_t) noexcept {
+      return !at.range_->current_.has_value();
+    }
+
+   private:
+    ImapIterator* range_;
+  };
+
+  [[nodiscard]] iterator begin() { return iterator(*this); }
+  [[nodiscard]] std::default_sentinel_t end() const noexcept { return {}; }
+
+ private:
+  template <class Backend>
+  friend class Pool;
+
+  // The input and where it stands: at a fixed address, because iterators refer to their range.
+  struct source {
+    source(Input range, detail::shipped_callable<Core, F> function)
+        : input(std::move(range)), callable(std::move(function)) {}
+
+    Input input;
+    detail::shipped_callable<Core, F> callable;
+    std::optional<std::ranges::iterator_t<Input>> at;
+    std::exception_ptr failure;
+    bool ended = false;
+  };
+
+  ImapIterator(boost::intrusive_ptr<Core> pool, const F& function, Input input,
+               std::size_t chunksize, std::size_t buffersize, bool ordered)
+      : pool_(std::move(pool)),
+        source_(std::make_unique<source>(std::move(input),
+                                         detail::shipped_callable<Core, F>(pool_, function))),
+        chunksize_(std::min(chunksize, buffersize)),
+        buffersize_(buffersize),
+        finished_(ordered ? nullptr : std::make_shared<detail::completion_queue>()) {
+    refill();
+  }
+
+  std::optional<value_type> next_until(std::optional<detail::time_point> until) {
+    while (true) {
+      if (reading_ != nullptr && position_ < reading_->size()) return take();
+      reading_ = nullptr;
+      refill();
+      if (ahead_.empty()) break;
+      wait_for_chunk(until);
+    }
+    if (source_->failure != nullptr) std::rethrow_exception(std::exchange(source_->failure, nullptr));
+    return std::nullopt;
+  }
+
+  value_type take() {
+    --taken_;
+    return reading_->take(position_++);  // may throw: the item is passed all the same
+  }
+
+  void wait_for_chunk(std::optional<detail::time_point> until) {
+    const bool came = finished_ != nullptr ? finished_->ready() || pool_->wait(*finished_, until)
+                                           : ahead_.front()->wait_until(until);
+    if (!came) throw TimeoutError("the next result was not ready in time");
+    reading_ = finished_ != nullptr ? static_cast<chunk*>(finished_->pop().get()) : ahead_.front();
+    std::erase(ahead_, reading_);
+    position_ = 0;
+  }
+
+  // Takes input as long as there is room for a chunk.
+  void refill() {
+    while (!source_->ended && taken_ < buffersize_) {
+      const std::size_t room = std::min(chunksize_, buffersize_ - taken_);
+      if (room < chunksize_ && taken_ > 0) return;  // no crumbs
+      submit(room);
+    }
+  }
+
+  void submit(std::size_t most) {
+    std::vector<std::ranges::range_value_t<Input>> items = collect(most);
+    if (items.empty()) return;
+    pool_->care_for_results();
+    boost::intrusive_ptr<chunk> job(new chunk(pool_, items.size(), finished_));
+    auto at = items.begin();
+    const auto give = [&](auto visit) { return at != items.end() && (visit(std::move(*at++)), true); };
+    detail::submit_chunk<detail::as_argument, detail::listed_shipped_t<F, arguments>>(*pool_, job,
+                                                                      source_->callable, 0,
+                                                                      items.size(), give);
+    taken_ += items.size();
+    ahead_.push_back(std::move(job));
+  }
+
+  // The input's own exception ends it; what came before still counts.
+  std::vector<std::ranges::range_value_t<Input>> collect(std::size_t most) {
+    std::vector<std::ranges::range_value_t<Input>> items;
+    try {
+      if (!source_->at) {
+        source_->at.emplace(std::ranges::begin(source_->input));
+      }
+      while (items.size() < most && !at_end()) {
+        if (std::exchange(pending_step_, false)) {
+          ++*source_->at;
+          continue;
+        }
+        items.emplace_back(**source_->at);
+        pending_step_ = true;  // stepping on may wait for input: not before it is wanted
+      }
+    } catch (...) {
+      source_->failure = std::current_exception();
+      source_->ended = true;
+    }
+    return items;
+  }
+
+  bool at_end() {
+    if (pending_step_) return false;
+    source_->ended = *source_->at == std::ranges::end(source_->input);
+    return source_->ended;
+  }
+
+  void drop() noexcept {
+    for (auto& each : ahead_) {
+      if (each->ready()) continue;
+      try {
+        pool_->abandon(*each, std::make_exception_ptr(CancelledError("the imap was dropped")));
+      } catch (...) {  // no memory for the exception: the work is done in vain
+      }
+    }
+    ahead_.clear();
+  }
+
+  boost::intrusive_ptr<Core> pool_;
+  std::unique_ptr<source> source_;
+  std::size_t chunksize_;
+  std::size_t buffersize_;
+  std::shared_ptr<detail::completion_queue> finished_;  ///< null: in the order of the input
+  std::deque<boost::intrusive_ptr<chunk>> ahead_;
+  boost::intrusive_ptr<chunk> reading_;
+  std::size_t position_ = 0;
+  std::size_t taken_ = 0;  ///< items taken from the input and not handed out
+  bool pending_step_ = false;
+  std::optional<value_type> current_;
+};
+
+}  // namespace procpool

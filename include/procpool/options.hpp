@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// Options, as aggregates for designated initializers: `Pool pool{{.processes = 4}}`,
+/// `pool.map(f, items, {.chunksize = 20})`.
+#pragma once
+
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include <procpool/codec.hpp>
+#include <procpool/detail/callable.hpp>
+#include <procpool/detail/engine.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/task.hpp>
+
+namespace procpool {
+
+/// Called once in every worker before its first task (Python's initializer and initargs):
+/// `.initializer = {open_database, std::string{"users.db"}}`. If it throws or the worker dies in
+/// it, the worker is replaced; after three such failures in a row the pool is broken and says why.
+class Initializer {
+ public:
+  Initializer() noexcept = default;
+
+  /// @param function what to call: a function, a lambda, a function object, as for a task
+  /// @param arguments its arguments, encoded now
+  /// @throws std::invalid_argument for a null function pointer; what encoding throws
+  template <class F, class... A>
+    requires(!std::is_same_v<std::decay_t<F>, Initializer>)
+  Initializer(F&& function, A&&... arguments);  // NOLINT(google-explicit-constructor): braces
+
+ private:
+  template <class Backend>
+  friend class Pool;
+
+  std::shared_ptr<const detail::initializer_frame> frame_;
+};
+
+/// How a Pool is made. Python: multiprocessing.Pool(processes, initializer, initargs,
+/// maxtasksperchild).
+struct pool_options {
+  /// Number of workers, at least 1. Default: the CPUs this process may use (cpu_count()).
+  std::optional<int> processes = std::nullopt;
+  /// Called in every worker before its first task.
+  Initializer initializer = {};
+  /// Tasks (chunks, for a map) after which a worker leaves and is replaced, at least 1. Default:
+  /// workers live as long as the pool.
+  std::optional<int> maxtasksperchild = std::nullopt;
+  /// Bytes of each of the two rings of a worker: a power of two, 4 KiB to 1 GiB. Larger tasks and
+  /// results stream through. The default suits nearly everything.
+  std::size_t ring_bytes = std::size_t{256} << 10;
+  /// Bytes of address space for large task arguments, a multiple of 4096 and at least 64 KiB;
+  /// memory is taken as it is used. Larger arguments stream through the ring.
+  std::size_t arena_bytes = std::size_t{256} << 20;
+};
+
+/// How a map is cut into tasks.
+struct map_options {
+  /// Items sent to a worker at a time, at least 1. Default: a quarter of a fair share,
+  /// ceil(n / (4 * workers)), as in Python.
+  std::optional<std::ptrdiff_t> chunksize = std::nullopt;
+};
+
+/// How an imap runs.
+struct imap_options {
+  /// Items sent to a worker at a time, at least 1.
+  std::optional<std::ptrdiff_t> chunksize = std::nullopt;
+  /// The most items that are taken from the input ahead of those handed out, at least 1. Default:
+  /// enough to keep all workers busy.
+  std::optional<std::ptrdiff_t> buffersize = std::nullopt;
+};
+
+/// How an asynchronous submission with result T runs. Callbacks run one after the other on a thread
+/// of the pool before the result becomes ready; they may use the pool, but a wait in them holds up
+/// the others. An exception in one is reported on stderr and harms nothing.
+template <class T>
+struct task_options {
+  /// Called with the result.
+  std::conditional_t<std::is_void_v<T>, std::function<void()>,
+                     std::function<void(detail::stored_t<T>&)>>
+      callback = {};
+  /// Called with the exception, also CancelledError and the like.
+  std::function<void(std::exception_ptr)> error_callback = {};
+};
+
+template <class T>
+inline constexpr bool is_task_options_v = false;
+template <class T>
+inline constexpr bool is_task_options_v<task_options<T>> = true;
+
+/// The same for a map, with result T: a vector, or void.
+template <class T>
+struct map_async_options {
+  /// See map_options::chunksize.
+  std::optional<std::ptrdiff_t> chunksize = std::nullopt;
+  /// Called once with all results.
+  std::conditional_t<std::is_void_v<T>, std::function<void()>,
+                     std::function<void(detail::stored_t<T>&)>>
+      callback = {};
+  /// Called once with the first exception by index.
+  std::function<void(std::exception_ptr)> error_callback = {};
+};
+
+template <class F, class... A>
+  requires(!std::is_same_v<std::decay_t<F>, Initializer>)
+Initializer::Initializer(F&& function, A&&... arguments) {
+  using callable = std::decay_t<F>;
+  if constexpr (detail::check_call<callable, A...>()) {
+    auto frame = std::make_shared<detail::initializer_frame>();
+    detail::reject_null<callable>(function);
+    encoder out(frame->body);
+    detail::callable_codec<callable>::encode(out, function);
+    out.align(detail::frame_alignment);
+    detail::put_arguments(out, detail::shipped_types_t<callable, A...>{},
+                          std::forward<A>(arguments)...);
+    // Its result is not wanted, so nothing is asked of its type.
+    frame->entry = detail::entry_point<detail::discarding<callable>,
+                                       detail::shipped_types_t<callable, A...>>();
+    frame_ = std::move(frame);
+  }
+}
+
+}  // namespace procpool

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// Pool: runs functions in worker processes, with the names and the meaning of Python's
+/// multiprocessing.Pool.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <initializer_list>
+#include <optional>
+#include <ranges>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <procpool/async_result.hpp>
+#include <procpool/detail/pool_core.hpp>
+#include <procpool/detail/pool_settings.hpp>
+#include <procpool/detail/process_backend.hpp>
+#include <procpool/detail/calls.hpp>
+#include <procpool/imap.hpp>
+#include <procpool/options.hpp>
+
+namespace procpool {
+
+/// The backend of worker processes on this machine.
+struct Processes {
+  using backend_type = detail::process_backend;
+};
+
+/// A pool of workers. `procpool::Pool pool{4};` has four processes, forked when the pool is made;
+/// they see the program's memory as it was then.
+///
+/// What can be run: functions, lambdas whose captures are trivially copyable, and function objects
+/// with encodable members; arguments travel as the callee's parameter types (see codec.hpp). Results
+/// come back by value. Tasks run in any order, on any worker, one at a time in each.
+///
+/// Failures: a task's exception is thrown to whoever asks for its result, with its own type and a
+/// RemoteTraceback nested inside. A worker that dies (signal, exit, abort) is replaced; the one item
+/// that it was running ends with WorkerDied, nothing else is lost or run twice.
+///
+/// Threads: all members may be called from several threads of the process that made the pool, but
+/// none may still be in a call of it when the destructor begins, except waits on results, which end
+/// with CancelledError. In a forked child a pool cannot be used; make another one.
+///
+/// If this process is killed, the workers are gone within a moment.
+template <class Backend = Processes>
+class Pool {
+  using core = detail::pool_core<typename Backend::backend_type>;
+  template <class F, class Range, class How>
+  using map_result = detail::gathered_t<detail::listed_result_t<
+      std::decay_t<F>,
+      detail::item_arguments<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>>>;
+
+ public:
+  /// As many workers as CPUs are usable.
+  Pool() : Pool(pool_options{}) {}
+  /// @param processes number of workers. @throws as below
+  explicit Pool(int processes) : Pool(pool_options{.processes = processes}) {}
+  /// @throws std::invalid_argument for options out of range; ProcessError when the system refuses
+  /// processes, memory or descriptors: nothing is left behind then.
+  explicit Pool(pool_options options)
+      : core_(new core(detail::settings_of(options, options.initializer.frame_))) {}
+
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  /// Terminates, as leaving Python's `with` does: outstanding results end with CancelledError.
+  ~Pool() {
+    if (core_->ours()) {
+      core_->terminate();
+    } else {
+      core_.detach();  // another process's: its threads and locks do not exist here
+    }
+  }
+
+  /// Calls @p function(@p arguments...) in a worker and waits for the result.
+  /// @throws what the task throws; WorkerDied; PoolClosed, BrokenPool, CancelledError
+  template <class F, class... A>
+  auto apply(F&& function, A&&... arguments) {
+    if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
+      return detail::finish(*detail::start_call(core_, function, {}, arguments...));
+    }
+  }
+
+  /// The same without waiting. @throws PoolClosed, BrokenPool; what encoding the arguments throws
+  template <class F, class... A>
+    requires(!is_task_options_v<std::decay_t<F>>)
+  auto apply_async(F&& function, A&&... arguments) {
+    if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
+      using result = detail::task_result_t<std::decay_t<F>, A...>;
+      core_->care_for_results();
+      return AsyncResult<result>(detail::start_call(core_, function, {}, arguments...));
+    }
+  }
+  /// With options: `pool.apply_async({.callback = log}, f, 7)`.
+  template <class F, class... A>
+  auto apply_async(task_options<detail::task_result_t<std::decay_t<F>, A...>> options,
+                   F&& function, A&&... arguments) {
+    if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
+      using result = detail::task_result_t<std::decay_t<F>, A...>;
+      core_->care_for_results();
+      return AsyncResult<result>(detail::start_call(
+          core_, function, {std::move(options.callback), std::move(options.error_callback)},
+          arguments...));
+    }
+  }
+
+  /// Calls @p function for every item of any input range; a std::vector of the results in the
+  /// order of the input. All items are run; then the first failure by index is thrown, if any.
+  /// @throws what the range throws; what tasks throw; WorkerDied with item(); PoolClosed ...
+  template <class F, std::ranges::input_range Range>
+  auto map(F&& function, Range&& items, map_options options = {}) {
+    return run_map<detail::as_argument>(function, items, options);
+  }
+  template <class F, class Item>
+  auto map(F&& function, std::initializer_list<Item> items, map_options options = {}) {
+    return run_map<detail::as_argument>(function, items, options);
+  }
+  /// The same without waiting for the results; the items are read before it returns.
+  template <class F, std::ranges::input_range Range>
+  auto map_async(F&& function, Range&& items,
+                 map_async_options<map_result<F, Range, detail::as_argument>> options = {}) {
+    return start_map<detail::as_argument>(function, items, std::move(options));
+  }
+
+  /// Calls @p function with the elements of each item, a tuple, pair or array, as its arguments.
+  template <class F, std::ranges::input_range Range>
+  auto starmap(F&& function, Range&& items, map_options options = {}) {
+    return run_map<detail::spread>(function, items, options);
+  }
+  template <class F, class Item>
+  auto starmap(F&& function, std::initializer_list<Item> items, map_options options = {}) {
+    return run_map<detail::spread>(function, items, options);
+  }
+  /// The same without waiting.
+  template <class F, std::ranges::input_range Range>
+  auto starmap_async(F&& function, Range&& items,
+                     map_async_options<map_result<F, Range, detail::spread>> options = {}) {
+    return start_map<detail::spread>(function, items, std::move(options));
+  }
+
+  /// Results one by one, in order, while they are computed; see ImapIterator. An lvalue range must
+  /// outlive the result.
+  template <class F, std::ranges::viewable_range Range>
+  [[nodiscard]] auto imap(F&& function, Range&& items, imap_options options = {}) {
+    return start_imap(function, std::forward<Range>(items), options, true);
+  }
+  /// The same in the order in which they are done.
+  template <class F, std::ranges::viewable_range Range>
+  [[nodiscard]] auto imap_unordered(F&& function, Range&& items, imap_options options = {}) {
+    return start_imap(function, std::forward<Range>(items), options, false);
+  }
+
+  /// No more work can be submitted; what was submitted goes on. Idempotent.
+  void close() { core_->close(); }
+  /// Waits until all work is done and all workers have left.
+  /// @throws std::logic_error unless close() or terminate() was called before
+  void join() { core_->join(); }
+  /// Kills the workers; outstanding results end with CancelledError. Idempotent.
+  void terminate() { core_->terminate(); }
+
+ private:
+  template <class How, class F, class Range, class Options>
+  auto run_map(const F& function, Range& items, const Options& options) {
+    if constexpr (check_map<How, F, Range>()) {
+      return detail::finish(
+          *detail::start_map<How>(core_, function, items, options.chunksize, {}));
+    }
+  }
+
+  template <class How, class F, class Range, class Options>
+  auto start_map(const F& function, Range& items, Options options) {
+    if constexpr (check_map<How, F, Range>()) {
+      core_->care_for_results();
+      return AsyncResult<map_result<F, Range&, How>>(detail::start_map<How>(
+          core_, function, items, options.chunksize,
+          {std::move(options.callback), std::move(options.error_callback)}));
+    }
+  }
+
+  template <class F, class Range>
+  auto start_imap(const F& function, Range&& items, const imap_options& options, bool ordered) {
+    if constexpr (check_map<detail::as_argument, F, std::remove_reference_t<Range>>()) {
+      using iterator = ImapIterator<core, F, std::views::all_t<Range>>;
+      core_->check_open();
+      const auto sizes = detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
+      return iterator(core_, function, std::views::all(std::forward<Range>(items)),
+                      sizes.chunk, sizes.buffer, ordered);
+    }
+  }
+
+  template <class How, class F, class Range>
+  static consteval bool check_map() {
+    using item = std::ranges::range_reference_t<Range&>;
+    return detail::check_listed_call<std::decay_t<F>>(
+        detail::item_arguments<std::decay_t<F>, item, How>{});
+  }
+
+  boost::intrusive_ptr<core> core_;
+};
+
+Pool(int) -> Pool<Processes>;
+Pool(pool_options) -> Pool<Processes>;
+
+}  // namespace procpool

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// Everything: Python's multiprocessing for C++.
+#pragma once
+
+// Vocabulary: what can go wrong, and which version this is.
+#include <procpool/error.hpp>
+#include <procpool/version.hpp>
+
+// What can be sent to a worker.
+#include <procpool/codec.hpp>
+#include <procpool/codec/associative.hpp>
+#include <procpool/codec/chrono.hpp>
+#include <procpool/codec/path.hpp>
+#include <procpool/codec/sequence.hpp>
+#include <procpool/codec/vocabulary.hpp>
+#include <procpool/exception.hpp>
+
+// Single processes.
+#include <procpool/process.hpp>
+
+// Pools of workers.
+#include <procpool/async_result.hpp>
+#include <procpool/imap.hpp>
+#include <procpool/options.hpp>
+#include <procpool/pool.hpp>
