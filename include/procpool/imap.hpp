@@ -14,6 +14,7 @@
 #include <ranges>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/pidfd.hpp>
@@ -72,10 +73,12 @@ class ImapIterator {
     }
     void operator++(int) { ++*this; }
     friend bool operator==(const iterator& at, std::default_sentinel_t) noexcept {
-      return !at.range_->current_.has_value();
+      return at.at_end();
     }
 
    private:
+    [[nodiscard]] bool at_end() const noexcept { return !range_->current_.has_value(); }
+
     ImapIterator* range_;
   };
 

@@ -183,7 +183,7 @@ class Pool {
   template <class F, class Range>
   auto start_imap(const F& function, Range&& items, const imap_options& options, bool ordered) {
     if constexpr (check_map<detail::as_argument, F, std::remove_reference_t<Range>>()) {
-      using iterator = ImapIterator<core, F, std::views::all_t<Range>>;
+      using iterator = ImapIterator<core, std::decay_t<F>, std::views::all_t<Range>>;
       core_->check_open();
       const auto sizes = detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
       return iterator(core_, function, std::views::all(std::forward<Range>(items)),

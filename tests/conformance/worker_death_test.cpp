@@ -62,8 +62,12 @@ void give_up() {
   std::abort();
 }
 
-void throw_from_noexcept() noexcept {
+void throw_something() {
   throw std::runtime_error("nobody can catch this");
+}
+
+void throw_from_noexcept() noexcept {
+  throw_something();
 }
 
 void report_and_wait() {

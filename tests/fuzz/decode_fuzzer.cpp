@@ -55,10 +55,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   message.append(data + 1, size - 1);
   try {
     switch (data[0] % 4) {
-      case 0: decode_as<everything::Everything>(message); break;
-      case 1: decode_as<everything::Views>(message); break;
-      case 2: decode_as<everything::Node>(message); break;
-      default: decode_as<everything::Link>(message); break;
+      case 0:
+        decode_as<everything::Everything>(message);
+        break;
+      case 1:
+        decode_as<everything::Views>(message);
+        break;
+      case 2:
+        decode_as<everything::Node>(message);
+        break;
+      default:
+        decode_as<everything::Link>(message);
+        break;
     }
   } catch (const procpool::DecodeError&) {
     // The answer to most inputs; anything else ends the program.

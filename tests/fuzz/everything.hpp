@@ -36,7 +36,9 @@
 namespace everything {
 
 enum class Color : std::uint8_t { red, green, blue };
-constexpr bool is_color(Color color) { return color <= Color::blue; }
+constexpr bool is_color(Color color) {
+  return color <= Color::blue;
+}
 
 enum class Level : std::int16_t {};
 
@@ -170,19 +172,34 @@ struct Views {
 
 inline Everything sample() {
   Everything value;
-  value.scalars = {true,  std::byte{7}, U'ß',     -5,
-                   2.5,   1.25L,        Color::green, Level{-3},
-                   {1, 2}, {{{1, 2}, {3, 4}}}, {"first", "second"}, std::bitset<11>(0x5a5)};
-  value.sequences = {"text",           u"wide", {1.5, 2.5}, {{1, 2}}, {{'a', 3.5, true}},
-                     {true, false, 1}, {{}, {}}, {"one", ""}, {1, 2, 3}, {"x", "y"},
-                     {4, 5}};
-  value.associations = {{3, 1, 2},     {'a', 'a', 'b'},       {{"one", 1}, {"two", 2}},
-                        {{1, "a"}, {1, "b"}}, {"p", "q"},      {7, 7, 8},
-                        {{1, {1, 2}}}, {{1, true}, {1, false}}};
+  value.scalars = {true,
+                   std::byte{7},
+                   U'ß',
+                   -5,
+                   2.5,
+                   1.25L,
+                   Color::green,
+                   Level{-3},
+                   {1, 2},
+                   {{{1, 2}, {3, 4}}},
+                   {"first", "second"},
+                   std::bitset<11>(0x5a5)};
+  value.sequences = {
+      "text",      u"wide",   {1.5, 2.5}, {{1, 2}}, {{'a', 3.5, true}}, {true, false, 1}, {{}, {}},
+      {"one", ""}, {1, 2, 3}, {"x", "y"}, {4, 5}};
+  value.associations = {
+      {3, 1, 2}, {'a', 'a', 'b'}, {{"one", 1}, {"two", 2}}, {{1, "a"}, {1, "b"}}, {"p", "q"},
+      {7, 7, 8}, {{1, {1, 2}}},   {{1, true}, {1, false}}};
   using namespace std::chrono_literals;
-  value.vocabulary = {{1, "pair"},     {'t', 0.5, "tuple"}, Padded{'o', 1, false}, std::nullopt,
-                      Padded{'v', 2, true}, 123ns,
-                      std::chrono::system_clock::time_point(5s), "/some/path", Even(21)};
+  value.vocabulary = {{1, "pair"},
+                      {'t', 0.5, "tuple"},
+                      Padded{'o', 1, false},
+                      std::nullopt,
+                      Padded{'v', 2, true},
+                      123ns,
+                      std::chrono::system_clock::time_point(5s),
+                      "/some/path",
+                      Even(21)};
   value.tree = {1, {{2, {}, {}}, {3, {{4, {}, {}}}, {}}}, {{"five", {5, {}, {}}}}};
   value.chain = {1, std::make_unique<Link>(Link{2, std::make_unique<Link>(Link{3, nullptr})})};
   value.owned = std::make_unique<int>(6);

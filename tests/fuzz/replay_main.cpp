@@ -20,7 +20,9 @@ namespace {
 
 using input = std::vector<std::uint8_t>;
 
-void run(const input& bytes) { LLVMFuzzerTestOneInput(bytes.data(), bytes.size()); }
+void run(const input& bytes) {
+  LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
+}
 
 bool replay_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -74,8 +76,15 @@ std::vector<input> seeds() {
 
 /// Counts are where a decoder can be fooled, so that numbers of 8 bytes get extreme values.
 void overwrite_number(input& bytes, std::mt19937_64& random) {
-  const std::uint64_t extremes[] = {0, 1, 255, 1U << 20, std::uint64_t{1} << 32, ~std::uint64_t{0},
-                                    std::uint64_t{1} << 63, bytes.size(), bytes.size() / 8};
+  const std::uint64_t extremes[] = {0,
+                                    1,
+                                    255,
+                                    1U << 20,
+                                    std::uint64_t{1} << 32,
+                                    ~std::uint64_t{0},
+                                    std::uint64_t{1} << 63,
+                                    bytes.size(),
+                                    bytes.size() / 8};
   const std::uint64_t number = extremes[random() % std::size(extremes)];
   if (bytes.size() < 9) return;
   const std::size_t at = 1 + random() % (bytes.size() - 8);
@@ -87,11 +96,21 @@ void mutate(input& bytes, std::mt19937_64& random) {
   const auto byte = static_cast<std::uint8_t>(random());
   const auto place = bytes.begin() + static_cast<std::ptrdiff_t>(at);
   switch (random() % 5) {
-    case 0: bytes[at] = byte; break;
-    case 1: bytes[at] = static_cast<std::uint8_t>(bytes[at] ^ (1U << (byte % 8))); break;
-    case 2: bytes.insert(place, 1 + byte % 16, byte); break;
-    case 3: bytes.erase(place, bytes.size() > at + 1 + byte % 16 ? place + 1 + byte % 16 : bytes.end()); break;
-    default: overwrite_number(bytes, random); break;
+    case 0:
+      bytes[at] = byte;
+      break;
+    case 1:
+      bytes[at] = static_cast<std::uint8_t>(bytes[at] ^ (1U << (byte % 8)));
+      break;
+    case 2:
+      bytes.insert(place, 1 + byte % 16, byte);
+      break;
+    case 3:
+      bytes.erase(place, bytes.size() > at + 1 + byte % 16 ? place + 1 + byte % 16 : bytes.end());
+      break;
+    default:
+      overwrite_number(bytes, random);
+      break;
   }
   if (bytes.empty()) bytes.push_back(byte);
 }

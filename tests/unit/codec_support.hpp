@@ -98,7 +98,9 @@ void check_round_trip(const T& value) {
 
 // ---------------------------------------------------------------------------- random values
 
-inline std::size_t random_size(generator& random) { return random() % 9; }
+inline std::size_t random_size(generator& random) {
+  return random() % 9;
+}
 
 template <class T>
 T random_value(generator& random);
@@ -109,9 +111,12 @@ T random_number(generator& random) {
     return std::uniform_real_distribution<T>(-1000, 1000)(random);
   } else {
     switch (random() % 4) {
-      case 0: return std::numeric_limits<T>::min();
-      case 1: return std::numeric_limits<T>::max();
-      default: return static_cast<T>(random());
+      case 0:
+        return std::numeric_limits<T>::min();
+      case 1:
+        return std::numeric_limits<T>::max();
+      default:
+        return static_cast<T>(random());
     }
   }
 }
@@ -122,7 +127,9 @@ concept growing = requires(T& container, typename T::value_type element) {
 };
 
 template <class T>
-concept tuple_like = requires { std::tuple_size<T>::value; };
+concept tuple_like = requires {
+  std::tuple_size<T>::value;
+};
 
 template <growing T>
 T random_container(generator& random) {
@@ -142,7 +149,8 @@ template <class T>
 T random_tuple(generator& random) {
   return [&]<std::size_t... I>(std::index_sequence<I...>) {
     return T{random_value<std::tuple_element_t<I, T>>(random)...};
-  }(std::make_index_sequence<std::tuple_size_v<T>>{});
+  }
+  (std::make_index_sequence<std::tuple_size_v<T>>{});
 }
 
 /// Of numbers, enums, containers, tuples and arrays, optionals, and types with a static

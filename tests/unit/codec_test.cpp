@@ -52,9 +52,12 @@ struct Row {
   bool valid = false;
   Small small{};
   static Row random(generator& r) {
-    return {random_value<std::string>(r),  random_value<std::optional<double>>(r),
-            random_value<std::map<std::string, int>>(r), Point::random(r),
-            random_value<bool>(r), random_value<Small>(r)};
+    return {random_value<std::string>(r),
+            random_value<std::optional<double>>(r),
+            random_value<std::map<std::string, int>>(r),
+            Point::random(r),
+            random_value<bool>(r),
+            random_value<Small>(r)};
   }
   bool operator==(const Row&) const = default;
 };
@@ -113,14 +116,16 @@ TEMPLATE_TEST_CASE("strings survive a round trip", "[codec]", std::string, std::
   check_round_trips<TestType>();
 }
 
-TEST_CASE("a string may contain zeros", "[codec]") { check_round_trip(std::string("a\0b", 3)); }
+TEST_CASE("a string may contain zeros", "[codec]") {
+  check_round_trip(std::string("a\0b", 3));
+}
 
 TEMPLATE_TEST_CASE("sequences survive a round trip", "[codec]", std::vector<int>,
                    std::vector<double>, std::vector<std::string>, std::vector<bool>,
                    std::vector<std::vector<short>>, std::vector<Point>, std::vector<Row>,
-                   std::vector<Small>, std::vector<Empty>, std::deque<int>,
-                   std::deque<std::string>, std::list<double>, std::list<std::list<bool>>,
-                   (std::array<int, 3>), (std::array<std::string, 2>), (std::array<bool, 4>),
+                   std::vector<Small>, std::vector<Empty>, std::deque<int>, std::deque<std::string>,
+                   std::list<double>, std::list<std::list<bool>>, (std::array<int, 3>),
+                   (std::array<std::string, 2>), (std::array<bool, 4>),
                    (std::array<std::array<char, 3>, 2>)) {
   check_round_trips<TestType>();
 }
@@ -238,11 +243,8 @@ TEST_CASE("types that can only be moved are sent and received", "[codec]") {
 }
 
 TEST_CASE("a variant without a value is refused", "[codec]") {
-  struct Thrower {
-    operator int() const { throw 1; }  // NOLINT
-  };
-  std::variant<std::string, int> value("text");
-  CHECK_THROWS(value.emplace<1>(Thrower()));
+  std::variant<std::string, std::deque<int>> value("text");  // moving a deque may throw
+  CHECK_THROWS(value.emplace<1>(std::deque<int>().max_size() + 1));
   REQUIRE(value.valueless_by_exception());
   CHECK_THROWS_AS(encoded(value), std::invalid_argument);
 }

@@ -22,6 +22,7 @@
 
 using namespace std::chrono_literals;
 using procpool::detail::fork_participant;
+using procpool::detail::fork_pause;
 using procpool::detail::fork_process;
 using procpool::detail::fork_registration;
 using procpool::detail::fork_thread;
@@ -45,26 +46,27 @@ class recorder final : public fork_participant {
 /// is stopped for a fork, and goes on with them afterwards.
 class servant final : public fork_participant {
  public:
-  servant() { restart_threads(); }
+  servant() {
+    const fork_pause none;
+    restart_threads();
+  }
   ~servant() {
-    stop_threads();
+    ask_to_stop(true);
+    registration_.wait_for_end();
+    const fork_pause none;
     if (thread_.joinable()) thread_.join();
   }
 
   void stop_threads() override {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    changed_.notify_all();
+    ask_to_stop(false);
     if (registration_.wait_for_threads(patience) && thread_.joinable()) thread_.join();
   }
 
   void restart_threads() override {
     {
       const std::lock_guard lock(mutex_);
-      stopping_ = false;
-      if (serving_) return;  // it was out of the way, or busy
+      stopping_ = ending_;
+      if (serving_ || stopping_) return;
       serving_ = true;
     }
     if (thread_.joinable()) thread_.join();  // it ended after the wait for it was over
@@ -82,6 +84,15 @@ class servant final : public fork_participant {
   std::chrono::milliseconds patience = 10s;
 
  private:
+  void ask_to_stop(bool for_ever) {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+      ending_ = ending_ || for_ever;
+    }
+    changed_.notify_all();
+  }
+
   void serve() {
     const fork_thread mark(registration_);
     std::unique_lock lock(mutex_);
@@ -103,6 +114,7 @@ class servant final : public fork_participant {
   std::condition_variable changed_;
   std::vector<std::function<void()>> jobs_;
   bool stopping_ = false;
+  bool ending_ = false;
   bool serving_ = false;
   std::thread thread_;
   fork_registration registration_{*this};

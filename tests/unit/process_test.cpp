@@ -797,15 +797,18 @@ TEST_CASE("A process started on a thread of the library has no signal blocked", 
 TEST_CASE("The parent's descriptor tells a child of the parent's death", "[process]") {
   std::array<int, 2> ends{};
   REQUIRE(pipe2(ends.data(), O_CLOEXEC) == 0);
+  shared<std::atomic<bool>> seen_alive;
   Process parent([&] {
     Process orphan([&] {
       const auto link = procpool::parent_process().value();
       CHILD_REQUIRE(!link.join(0ms));
+      *seen_alive = true;
       CHILD_REQUIRE(link.join(soon));
       const char verdict = link.is_alive() ? '-' : '+';
       CHILD_REQUIRE(write(ends[1], &verdict, 1) == 1);
     });
     orphan.start();
+    CHILD_REQUIRE(support::eventually([&] { return seen_alive->load(); }));
     raise(SIGKILL);
   });
   parent.start();

@@ -38,11 +38,10 @@ struct initializer_frame {
 template <class Backend>
 class engine {
  public:
-  /// @param spinners how many workers, the first ones, may spin while they wait for work
-  engine(const region_sizes& sizes, const scheduling_rules& rules, std::shared_ptr<const initializer_frame> initializer,
-         std::uint32_t spinners)
+  /// The rules' favourites, the first workers, may spin while they wait for work.
+  engine(const region_sizes& sizes, const scheduling_rules& rules, std::shared_ptr<const initializer_frame> initializer)
       : initializer_(std::move(initializer)),
-        spinners_(spinners),
+        spinners_(rules.favourites),
         backend_(sizes),
         scheduler_(rules),
         workers_(sizes.workers) {}

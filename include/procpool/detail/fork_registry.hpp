@@ -42,8 +42,9 @@ namespace procpool::detail {
 /// Something of the library that must take part when its process forks.
 struct fork_participant {
   /// Parent, before a fork of ours: asks its threads to end and waits for them with
-  /// fork_registration::wait_for_threads(). May be called on one of those threads, which is then
-  /// not waited for: it is the one that forks. Must not throw.
+  /// fork_registration::wait_for_threads(). May be called by any thread at any time while the
+  /// registration lives (see fork_pause), also by one of the participant's own, which is then not
+  /// waited for: it is the one that forks. Must not throw.
   virtual void stop_threads() {}
   /// Parent, after it, also when the fork failed: undoes stop_threads(). Must not throw.
   virtual void restart_threads() {}
@@ -87,6 +88,9 @@ class fork_registration {
   /// way, at most for @p patience. True when all have ended, so that they can be joined; if not,
   /// those that are left go on after the fork.
   [[nodiscard]] bool wait_for_threads(std::chrono::milliseconds patience);
+
+  /// For the participant's end: waits until each of its threads has ended, but the calling one.
+  void wait_for_end();
 
  private:
   friend class fork_registry;
@@ -144,31 +148,43 @@ class fork_registry {
     return node.threads_ == 0;
   }
 
+  void wait_for_end(const fork_registration& node) {
+    const int self = own_registration() == &node ? 1 : 0;
+    std::unique_lock lock(mutex_);
+    auto* own = step_aside();
+    changed_.wait(lock, [&] { return node.threads_ <= self; });
+    step_back(own);
+  }
+
   /// True on a thread that belongs to a participant.
   static bool on_library_thread() noexcept { return own_registration() != nullptr; }
 
-  /// Waits for the turn to fork and stops every thread of the library but the calling one.
-  void begin_fork() noexcept {
-    {
-      std::unique_lock lock(mutex_);
-      await_turn(lock);
-      forking_ = true;
-      forker_ = std::this_thread::get_id();
-    }
-    // No lock is needed: until end_fork() only this thread can change the list.
+  /// Waits until no other thread forks, and keeps them from forking until give_turn(). May be
+  /// nested.
+  void take_turn() noexcept {
+    std::unique_lock lock(mutex_);
+    await_turn(lock);
+    ++turns_;
+    forker_ = std::this_thread::get_id();
+  }
+
+  void give_turn() noexcept {
+    const std::lock_guard lock(mutex_);
+    --turns_;
+    changed_.notify_all();
+  }
+
+  // Neither needs the lock: the list can change only in the thread whose turn it is.
+  void stop_threads() noexcept {
     for (auto* node = first_; node != nullptr; node = node->next_) {
       node->participant_.stop_threads();
     }
   }
 
-  /// Undoes begin_fork().
-  void end_fork() noexcept {
+  void restart_threads() noexcept {
     for (auto* node = first_; node != nullptr; node = node->next_) {
       node->participant_.restart_threads();
     }
-    const std::lock_guard lock(mutex_);
-    forking_ = false;
-    changed_.notify_all();
   }
 
   // The three handlers of pthread_atfork.
@@ -189,7 +205,7 @@ class fork_registry {
     // Those who waited here do not exist in this process, but the old object would wait for them
     // to wake up. It is replaced, not destroyed, because destroying waits for them, too.
     std::construct_at(&changed_);
-    forking_ = false;
+    turns_ = 0;
     auto* node = std::exchange(first_, nullptr);
     mutex_.unlock();
     while (node != nullptr) {
@@ -214,10 +230,19 @@ class fork_registry {
 
   /// Waits until no other thread forks; a thread of the library is out of the way meanwhile.
   void await_turn(std::unique_lock<std::mutex>& lock) {
+    auto* own = step_aside();
+    changed_.wait(lock, [&] { return turns_ == 0 || forker_ == std::this_thread::get_id(); });
+    step_back(own);
+  }
+
+  fork_registration* step_aside() noexcept {
     auto* own = own_registration();
     if (own != nullptr) ++own->aside_;
     changed_.notify_all();
-    changed_.wait(lock, [&] { return !forking_ || forker_ == std::this_thread::get_id(); });
+    return own;
+  }
+
+  static void step_back(fork_registration* own) noexcept {
     if (own != nullptr) --own->aside_;
   }
 
@@ -243,8 +268,8 @@ class fork_registry {
   std::mutex mutex_;
   std::condition_variable changed_;
   fork_registration* first_ = nullptr;
-  bool forking_ = false;
-  std::thread::id forker_;
+  int turns_ = 0;           // that forker_ has taken
+  std::thread::id forker_;  // whose turn it is
 };
 
 inline fork_registration::fork_registration(fork_participant& participant, scope where)
@@ -258,6 +283,10 @@ inline fork_registration::~fork_registration() {
 
 inline bool fork_registration::wait_for_threads(std::chrono::milliseconds patience) {
   return fork_registry::instance().wait_for_threads(*this, patience);
+}
+
+inline void fork_registration::wait_for_end() {
+  fork_registry::instance().wait_for_end(*this);
 }
 
 /// The first object in the function of a thread that belongs to a participant, and its last.
@@ -278,6 +307,25 @@ class fork_thread {
   std::uint32_t generation_;
 };
 
+/// While it lives no other thread forks through fork_process(), so that neither stop_threads() nor
+/// restart_threads() is running or begins. A participant makes one when it starts a thread, or
+/// joins one that has ended, and takes its own locks after it, not before. Not to be held while
+/// waiting for a thread that may fork itself.
+class fork_pause {
+ public:
+  fork_pause() noexcept : generation_(process_generation()) {
+    fork_registry::instance().take_turn();
+  }
+  fork_pause(const fork_pause&) = delete;
+  fork_pause& operator=(const fork_pause&) = delete;
+  ~fork_pause() {
+    if (process_generation() == generation_) fork_registry::instance().give_turn();
+  }
+
+ private:
+  std::uint32_t generation_;
+};
+
 inline int install_fork_handlers() noexcept {
   return pthread_atfork([] { fork_registry::instance().before_fork(); },
                         [] { fork_registry::instance().after_fork_in_parent(); },
@@ -294,8 +342,9 @@ inline const int fork_handlers_installed = install_fork_handlers();
 /// May be called on any thread, also on the library's own. The child has the calling thread's
 /// signal mask; no handler runs in it before it has become a process of its own.
 inline pid_t fork_process() {
+  const fork_pause turn;
   auto& registry = fork_registry::instance();
-  registry.begin_fork();
+  registry.stop_threads();
   os::flush_before_fork();
   pid_t pid = -1;
   int error = 0;
@@ -305,7 +354,7 @@ inline pid_t fork_process() {
     error = errno;
   }
   if (pid == 0) return 0;
-  registry.end_fork();
+  registry.restart_threads();
   if (pid < 0) os::throw_errno("cannot start a process (fork)", error);
   return pid;
 }

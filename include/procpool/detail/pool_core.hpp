@@ -54,8 +54,7 @@ class pool_core final : public driver, private fork_participant {
       : modules_(module_table::instance().refresh()),  // before the workers are forked
         generation_(process_generation()),
         cpus_(settings.cpus),
-        engine_(settings.sizes, settings.rules, std::move(settings.initializer),
-                settings.cpus > 1 ? settings.cpus - 1 : 0),
+        engine_(settings.sizes, settings.rules, std::move(settings.initializer)),
         in_line_limit_(task_sender::in_line_limit(settings.sizes.ring_bytes)),
         registration_(*this) {
     engine_.start_all();

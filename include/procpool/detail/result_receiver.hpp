@@ -87,10 +87,10 @@ class result_receiver {
 
   template <class Sink>
   bool read_head(std::uint64_t end, Sink& sink) {
-    const std::uint64_t at = round_up<std::uint64_t>(cursor_, record_alignment);
-    if (at > end || end - at < sizeof head_) return false;
-    ring_.copy_out(at, &head_, sizeof head_);  // the one time it is read
-    cursor_ = at + sizeof head_;
+    cursor_ = std::min(round_up<std::uint64_t>(cursor_, record_alignment), end);  // padding
+    if (end - cursor_ < sizeof head_) return false;
+    ring_.copy_out(cursor_, &head_, sizeof head_);  // the one time it is read
+    cursor_ += sizeof head_;
     sink.check(head_);
     left_ = head_.length;
     buffer_.clear();

@@ -18,7 +18,7 @@
 ///                        +--------------------- died() -----------> vacant
 ///
 /// Workers get tasks from the moment they are added, even before they are up: the frames wait in
-/// the ring. The worker that was idle last is served first: it is the one still awake.
+/// the ring. Idle workers are served before busy ones, and among them those that are awake.
 #pragma once
 
 #include <algorithm>
@@ -79,6 +79,7 @@ class task_queue {
 struct scheduling_rules {
   std::uint32_t least_depth = 2;    ///< frames in flight for each worker at first: no gap between two
   std::uint32_t most_depth = 256;   ///< and at most, for tasks shorter than a hand-over
+  std::uint32_t favourites = 0;  ///< idle workers numbered below this are served first: they spin
   std::uint32_t maxtasksperchild = 0;  ///< frames after which a worker is replaced; 0: never
 };
 
@@ -266,6 +267,12 @@ class scheduler {
       (last != no_worker ? places[last].next : first) = worker;
       last = worker;
     }
+    void push_front(std::vector<place>& places, std::uint32_t worker) noexcept {
+      places[worker].next = first;
+      places[worker].previous = no_worker;
+      (first != no_worker ? places[first].previous : last) = worker;
+      first = worker;
+    }
     void remove(std::vector<place>& places, std::uint32_t worker) noexcept {
       const place& at = places[worker];
       (at.previous != no_worker ? places[at.previous].next : first) = at.next;
@@ -284,7 +291,11 @@ class scheduler {
     if (!wants_more(at)) return;
     at.offered = true;
     at.idle = at.tasks.empty();
-    (at.idle ? idle_ : busy_).push_back(workers_, worker);
+    if (at.idle && worker >= rules_.favourites) {
+      idle_.push_front(workers_, worker);
+    } else {
+      (at.idle ? idle_ : busy_).push_back(workers_, worker);
+    }
   }
 
   void withdraw_offer(std::uint32_t worker) noexcept {
@@ -331,7 +342,7 @@ class scheduler {
 
   scheduling_rules rules_;
   std::vector<place> workers_;
-  worker_list idle_;  ///< have nothing to do; served first, the one that became idle last at once
+  worker_list idle_;  ///< have nothing to do; served first, from the back
   worker_list busy_;  ///< have room for more; served in turn
   std::deque<std::uint32_t> leaving_;  ///< who is to be told to retire
   task_queue pending_;
