@@ -624,7 +624,7 @@ NAMED_PROGRAM(exits_with_a_stray_fork) {
   if (stray == 0) {
     close(STDOUT_FILENO);
     close(STDERR_FILENO);
-    sleep(2);
+    usleep(500'000);
     _exit(0);
   }
   return 0;

@@ -80,7 +80,8 @@ class engine {
     task.owner = std::move(owner);
     task.head = head;
     task.first_index = first_index;
-    task.body = std::move(body);
+    std::swap(task.body, body);  // a buffer from before is used again by keep()
+    if (task.body.place == body_place::in_line) std::swap(task.body.owned, body.owned);
     scheduler_.submit(task);
     dispatch();
     if (task.worker == no_worker) keep_or_drop(task);

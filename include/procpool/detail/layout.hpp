@@ -38,10 +38,11 @@ struct outbound_header {
 /// The task direction's cursors of one worker. Writer: the parent.
 struct task_control {
   alignas(cache_line) std::atomic<std::uint64_t> published;  ///< end of the tasks to read
-  std::atomic<std::uint64_t> limit;            ///< frames from here on are being taken back
-  std::atomic<std::uint32_t> spin;             ///< whether the worker may spin before it sleeps
-  alignas(cache_line) std::atomic<std::uint64_t> consumed;  ///< results read by the parent so far
-  alignas(cache_line) std::atomic<std::uint32_t> doorbell;  ///< futex that the worker sleeps on
+  alignas(cache_line) std::atomic<std::uint64_t> consumed;   ///< results read by the parent so far
+  // Rarely written, though read for every frame: apart from the busy cursors.
+  alignas(cache_line) std::atomic<std::uint64_t> limit;  ///< frames from here on are taken back
+  std::atomic<std::uint32_t> doorbell;  ///< futex that the worker sleeps on
+  std::atomic<std::uint32_t> spin;      ///< whether the worker may spin before it sleeps
 };
 
 /// The result direction's cursors of one worker, and what it is doing. Writer: that worker.
@@ -50,6 +51,9 @@ struct result_control {
   /// End of the last complete outcome, ahead of `committed` inside a chunk. The parent reads it
   /// when the worker has died, so that finished items keep their results.
   alignas(cache_line) std::atomic<std::uint64_t> written;
+  /// End of the last complete frame, ahead of `committed` while results are held back. The parent
+  /// reads it before it sleeps.
+  std::atomic<std::uint64_t> finished;
   std::atomic<std::uint64_t> started;  ///< low half of the frame's ordinal, then the item's index
   alignas(cache_line) std::atomic<std::uint64_t> claimed;   ///< frames before this are the worker's
   std::atomic<std::uint64_t> consumed;  ///< bytes of a streamed task taken so far
@@ -118,7 +122,7 @@ static_assert(sizeof(record_head) == 24 && sizeof(record_head) % record_alignmen
 static_assert(std::is_trivially_copyable_v<frame_head> && std::is_standard_layout_v<frame_head>);
 static_assert(std::is_trivially_copyable_v<record_head>);
 static_assert(offsetof(task_control, consumed) == 1 * cache_line);
-static_assert(offsetof(task_control, doorbell) == 2 * cache_line);
+static_assert(offsetof(task_control, limit) == 2 * cache_line);
 static_assert(offsetof(result_control, written) == 1 * cache_line);
 static_assert(offsetof(result_control, claimed) == 2 * cache_line);
 static_assert(offsetof(result_control, parked) == 3 * cache_line);

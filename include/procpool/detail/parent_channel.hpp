@@ -55,6 +55,8 @@ class parent_channel {
   /// Whether drain() would find something new. Any thread.
   [[nodiscard]] bool anything() const noexcept { return receiver_.anything(); }
 
+  [[nodiscard]] bool anything_finished() const noexcept { return receiver_.anything_finished(); }
+
   /// Takes back what the worker has not begun with; see task_sender::take_back.
   std::uint64_t take_back(std::uint64_t from) {
     const std::uint64_t taken = sender_.take_back(from);

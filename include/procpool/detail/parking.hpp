@@ -106,9 +106,14 @@ class parent_bell {
   parent_bell(const outbound_header& parent, os::event bell)
       : parent_(&parent), bell_(std::move(bell)) {}
 
+  /// Whether the parent sleeps. To be called after anything was published that it may wait for.
+  [[nodiscard]] bool armed() const noexcept {
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // publish, then look: see above
+    return parent_->armed.load(std::memory_order_relaxed) % 2 != 0;  // after the fence
+  }
   /// To be called after anything was published that the parent may wait for.
   void ring_if_armed() noexcept {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // publish, then look: see above
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // as in armed()
     const std::uint32_t sleep = parent_->armed.load(std::memory_order_relaxed);  // after the fence
     if (sleep % 2 == 0 || sleep == rung_) return;
     rung_ = sleep;

@@ -330,9 +330,16 @@ class pool_core final : public driver, private fork_participant {
     };
     if (may_spin && spin_until(news)) return false;
     engine_.backend().arm();
-    if (!news()) engine_.backend().wait(until);
+    if (!news() && !anything_held_back()) engine_.backend().wait(until);
     engine_.backend().disarm();
     return true;
+  }
+
+  [[nodiscard]] bool anything_held_back() const noexcept {
+    for (const parent_channel* channel : glance_) {
+      if (channel->anything_finished()) return true;
+    }
+    return false;
   }
 
   // ---- the service thread --------------------------------------------------------------------

@@ -54,12 +54,17 @@ class task_store {
   /// Precondition: its arena block, if it had one, has been given back.
   void give_back(pool_task& task) {
     task.owner.reset();
+    byte_buffer bytes = std::move(task.body.owned);
+    bytes.clear();
     task.body = task_body{};
+    if (bytes.capacity() <= keep_bytes) task.body.owned = std::move(bytes);
     task.done = 0;
     free_.push_back(&task);
   }
 
  private:
+  static constexpr std::size_t keep_bytes = 512;
+
   void grow() {
     constexpr std::size_t batch = 64;
     batches_.push_back(std::make_unique<pool_task[]>(batch));

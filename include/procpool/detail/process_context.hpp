@@ -81,7 +81,7 @@ inline std::string default_process_name(const std::vector<int>& position) {
 inline parent_link link_to_this_process() {
   const pid_t pid = PROCPOOL_SYSTEM(getpid());
   return {pid, process_context::instance().identity().name,
-          std::make_shared<const os::fd>(os::open_process(pid))};
+          std::make_shared<const os::fd>(os::find_process(pid))};
 }
 
 }  // namespace procpool::detail

@@ -38,8 +38,15 @@ class result_receiver {
 
   /// Whether drain() would find something new. Any thread.
   [[nodiscard]] bool anything() const noexcept {
-    return worker_->committed.load(std::memory_order_relaxed) != seen_.load(
+    return worker_->committed.load(std::memory_order_relaxed) > seen_.load(
         std::memory_order_relaxed);  // a glance; drain() looks properly
+  }
+
+  /// The same, but also counts what the worker holds back. Any thread.
+  [[nodiscard]] bool anything_finished() const noexcept {
+    const std::uint64_t seen = seen_.load(std::memory_order_relaxed);  // as in anything()
+    return worker_->committed.load(std::memory_order_relaxed) > seen ||
+           worker_->finished.load(std::memory_order_relaxed) > seen;
   }
 
   /// Hands all complete records to @p sink:
@@ -50,7 +57,9 @@ class result_receiver {
   /// @returns whether anything was consumed.
   template <class Sink>
   bool drain(Sink&& sink) {
-    const std::uint64_t end = bounded(worker_->committed.load(std::memory_order_acquire));  // bytes
+    const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // bytes
+    const std::uint64_t finished = worker_->finished.load(std::memory_order_acquire);    // likewise
+    const std::uint64_t end = bounded(std::max(committed, finished));
     if (end == cursor_) return false;
     read_until(end, sink, false);
     own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
@@ -64,12 +73,13 @@ class result_receiver {
   void drain_last(Sink&& sink) {
     const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // final
     const std::uint64_t written = worker_->written.load(std::memory_order_acquire);      // final
-    read_until(bounded(std::max(committed, written)), sink, true);
+    read_until(bounded(std::max(committed, written)), sink, true);  // written is never behind finished
   }
 
  private:
   [[nodiscard]] std::uint64_t bounded(std::uint64_t end) const {
-    if (end - cursor_ > ring_.capacity()) {  // also when it lies behind the cursor
+    if (end <= cursor_) return cursor_;
+    if (end - cursor_ > ring_.capacity()) {
       throw protocol_violation("a worker's result cursor is out of range");
     }
     return end;

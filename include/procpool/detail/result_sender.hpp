@@ -3,10 +3,11 @@
 /// @file
 /// The worker's end of a result ring: a stream of records (layout.hpp), the outcomes of its items.
 ///
-/// Two cursors. `committed` is what the parent may read; it moves when a frame is done or the ring
-/// is full, so that a busy parent and a busy worker do not fight for its cache line at every item.
-/// `written` moves with every complete outcome and is read only after the worker's death: whatever
-/// lies before it counts, so an item that was finished is never charged for the death.
+/// Three cursors. `committed` is what the parent looks at all the time; it moves seldom, so that a
+/// busy parent and a busy worker do not fight for its cache line. `finished` moves with every frame;
+/// the parent looks at it before it goes to sleep. `written` moves with every complete outcome and
+/// is read only after the worker's death: whatever lies before it counts, so an item that was
+/// finished is never charged for the death.
 #pragma once
 
 #include <algorithm>
@@ -60,9 +61,14 @@ class result_sender {
     note_written();
   }
 
-  /// Lets the parent read all that was written; the caller then wakes it.
-  void commit() {
+  /// The frame has all its outcomes.
+  void end_frame() noexcept {
     close_run();
+    own_->finished.store(cursor_, std::memory_order_release);  // the records before it
+  }
+
+  /// Shows the parent all that was finished; the caller then wakes it. Between frames.
+  void commit() noexcept {
     own_->committed.store(cursor_, std::memory_order_release);  // the bytes before it
   }
 
@@ -111,7 +117,7 @@ class result_sender {
     write(&head, sizeof head);
   }
 
-  void close_run() {
+  void close_run() noexcept {
     if (!run_open_) return;
     run_open_ = false;
     const std::uint64_t length = cursor_ - run_at_ - sizeof(record_head);

@@ -24,6 +24,12 @@ class task_receiver {
   task_receiver(const task_control& parent, std::span<const std::byte> ring, result_control& own)
       : parent_(&parent), ring_(ring), own_(&own) {}
 
+  /// Whether there is another frame.
+  [[nodiscard]] bool anything() noexcept {
+    if (sent_ <= cursor_) sent_ = sent();  // the parent's line is touched only when need be
+    return sent_ > cursor_;
+  }
+
   /// Waits for the next frame that is to be run, claims it and returns a copy of its head.
   template <class Wait>
   frame_head next(Wait wait) {
@@ -73,7 +79,6 @@ class task_receiver {
   [[nodiscard]] std::uint64_t sent() const noexcept {
     return parent_->published.load(std::memory_order_acquire);  // the bytes before it
   }
-  [[nodiscard]] bool anything() const noexcept { return sent() > cursor_; }
 
   // Publish the claim, then read the limit: the mirror image of task_sender::take_back.
   template <class Wait>
@@ -91,7 +96,8 @@ class task_receiver {
   ring_memory<const std::byte> ring_;
   result_control* own_;
   std::uint64_t cursor_ = 0;
-  std::uint64_t streamed_ = 0;
+  std::uint64_t sent_ = 0;      ///< as far as known
+  std::uint64_t streamed_ = 0;  ///< cursor in a streamed body; 0: none is being read
 };
 
 }  // namespace procpool::detail

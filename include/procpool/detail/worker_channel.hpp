@@ -4,6 +4,7 @@
 /// The worker's end of a channel: both rings, and how the worker waits and wakes its parent.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -73,12 +74,14 @@ class worker_channel {
   void done(const frame_head& head) {
     tasks_.pass(head);
     if (streamed_.capacity() > keep_bytes) streamed_ = byte_buffer();
-    flush();
+    results_.end_frame();
+    if (bell_.armed() || !may_hold_back()) flush();
   }
 
   /// Where outcomes go. flush() makes them visible to the parent.
   [[nodiscard]] auto& results() noexcept { return results_; }
   void flush() {
+    held_back_ = 0;
     results_.commit();
     bell_.ring_if_armed();
   }
@@ -91,6 +94,7 @@ class worker_channel {
     worker_channel* channel;
     template <class Ready>
     void operator()(Ready ready) const {
+      channel->held_back_ = 0;  // all is committed by now
       channel->bell_.ring_if_armed();
       channel->wait_until(ready);
     }
@@ -98,7 +102,22 @@ class worker_channel {
 
   template <class Ready>
   void wait_until(Ready ready) {
+    if (ready()) return;
+    if (held_back_ > 0) flush();  // there seemed to be another task, but it was taken back
     parking_.wait_until(ready, before_sleep_);
+  }
+
+  // While short tasks follow each other, results are committed in batches: the two sides would
+  // otherwise pass cache lines to and fro for each. Not while the parent sleeps, and it looks for
+  // what is held back before it does; so a long task that follows delays nothing for long.
+  bool may_hold_back() {
+    constexpr std::uint32_t most = 64;
+    constexpr std::chrono::microseconds longest{10};
+    if (!tasks_.anything()) return false;
+    const auto now = std::chrono::steady_clock::now();
+    if (held_back_ == 0) held_since_ = std::exchange(last_done_, now);
+    last_done_ = now;
+    return ++held_back_ < most && now - held_since_ < longest;
   }
 
   std::span<const std::byte> receive_stream(const frame_head& head) {
@@ -122,6 +141,9 @@ class worker_channel {
   task_receiver tasks_;
   result_sender<wait_for_parent> results_;
   byte_buffer streamed_;
+  std::uint32_t held_back_ = 0;  ///< frames whose results are not committed
+  std::chrono::steady_clock::time_point held_since_;
+  std::chrono::steady_clock::time_point last_done_;
   void (*before_sleep_)();
 };
 

@@ -60,11 +60,12 @@ inline bool wait_readable(int descriptor, const deadline& until) {
   return check(ready, "cannot wait for a process") > 0;
 }
 
-/// Opens a descriptor for process @p pid, closed on exec and never one of 0, 1, 2. ESRCH if it has
-/// ended and been reaped.
-inline fd open_process(pid_t pid) {
-  return off_stdio(fd(static_cast<int>(check(PROCPOOL_SYSTEM(syscall(SYS_pidfd_open, pid, 0U)),
-                                             "cannot open a descriptor for a process"))));
+/// Opens a descriptor for process @p pid, closed on exec and never one of 0, 1, 2. Empty if there
+/// is no such process: it has ended and been reaped.
+inline fd find_process(pid_t pid) {
+  const long opened = PROCPOOL_SYSTEM(syscall(SYS_pidfd_open, pid, 0U));
+  if (opened == -1 && errno == ESRCH) return {};
+  return off_stdio(fd(static_cast<int>(check(opened, "cannot open a descriptor for a process"))));
 }
 
 /// Sends a signal; a process that has ended already is nobody's mistake.
