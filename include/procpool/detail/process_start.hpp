@@ -27,7 +27,8 @@ namespace procpool::detail {
 
 /// Runs what a process is for. Returns its exit code. Not checked for null references, because
 /// libstdc++ has no object behind the __forced_unwind that it lets one catch.
-[[gnu::no_sanitize("null")]] inline int run_to_the_end(std::unique_ptr<process_target> target) {
+__attribute__((no_sanitize("null"))) inline int run_to_the_end(
+    std::unique_ptr<process_target> target) {
   try {
     target->run();
     target.reset();  // the arguments are this process's own: their destructors may have work to do

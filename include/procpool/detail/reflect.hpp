@@ -147,7 +147,7 @@ inline constexpr std::size_t value_count_v = count_values<T>();
 /// References to the fields of `value`, in Boost.PFR's own tuple.
 template <class T>
 constexpr auto tie_fields(T& value) noexcept {
-#if defined(BOOST_PFR_USE_CPP26) && BOOST_PFR_USE_CPP26
+#if BOOST_PFR_USE_CPP26 || BOOST_PFR_USE_CPP26_REFLECTION
   return boost::pfr::detail::tie_as_tuple(value);
 #else
   return boost::pfr::detail::tie_as_tuple(
@@ -170,9 +170,11 @@ consteval bool has_constant_among(std::index_sequence<I...>) {
   return !std::is_move_assignable_v<T> && (std::is_move_assignable_v<field_t<T, I>> && ...);
 }
 
+/// Of an aggregate without base class, whose fields can be told apart.
 template <class T, std::size_t... I>
-consteval bool has_unit_array_among(std::index_sequence<I...>) {
-  return (std::is_array_v<field_t<T, I>> || ...);
+consteval shape shape_of_fields(std::index_sequence<I...> indices) {
+  if ((std::is_array_v<field_t<T, I>> || ...)) return shape::has_array;  // of one element
+  return has_constant_among<T>(indices) ? shape::has_constant : shape::plain;
 }
 
 /// Base classes are initialized before fields. A first field that takes whatever it is given, as
@@ -194,17 +196,12 @@ consteval shape shape_of_aggregate() {
     return shape::has_base;
   } else if constexpr (value_count_v<T> == 0) {
     return std::is_empty_v<T> ? shape::plain : shape::has_constant;
+  } else if constexpr (has_array<T, value_count_v<T>>()) {
+    return shape::has_array;
+  } else if constexpr (value_count_v<T> > max_fields) {
+    return shape::has_too_many;
   } else {
-    using indices = std::make_index_sequence<value_count_v<T>>;
-    if constexpr (has_array<T, value_count_v<T>>()) {
-      return shape::has_array;
-    } else if constexpr (value_count_v<T> > max_fields) {
-      return shape::has_too_many;
-    } else if constexpr (has_unit_array_among<T>(indices{})) {
-      return shape::has_array;
-    } else {
-      return has_constant_among<T>(indices{}) ? shape::has_constant : shape::plain;
-    }
+    return shape_of_fields<T>(std::make_index_sequence<value_count_v<T>>{});
   }
 }
 
