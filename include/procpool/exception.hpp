@@ -8,9 +8,9 @@
 
 namespace procpool {
 
-/// From now on an exception of exactly type @p E that a task throws is thrown as an E in the parent,
-/// with a RemoteTraceback nested inside; without this it arrives as RemoteError. To be called
-/// before the pool is made, in main for instance. Thread-safe.
+/// From now on an exception of exactly type @p E that a task throws is thrown as an E in the
+/// parent, with a RemoteTraceback nested inside; without this it arrives as RemoteError. To be
+/// called before the pool is made, in main for instance. Thread-safe.
 ///
 /// @tparam E derived from std::exception, not final, and either encodable (has a codec) or
 /// constructible from its what(). The exceptions of the standard library and of procpool are

@@ -25,8 +25,8 @@ namespace procpool {
 
 /// Results that are computed while they are read (Python's IMapIterator): an input range, and
 /// next() for one at a time. The input is advanced only here, by the reading thread, and never more
-/// than `buffersize` items ahead of what was handed out, so it may be endless. One thread at a time.
-/// Destroying it drops what no worker has begun with.
+/// than `buffersize` items ahead of what was handed out, so it may be endless. One thread at a
+/// time. Destroying it drops what no worker has begun with.
 ///
 /// An item whose task failed throws its exception from next(), or from the loop's increment; with
 /// next() one can go on behind it. An exception of the input range is thrown after the results of
@@ -120,7 +120,8 @@ class ImapIterator {
       if (ahead_.empty()) break;
       wait_for_chunk(until);
     }
-    if (source_->failure != nullptr) std::rethrow_exception(std::exchange(source_->failure, nullptr));
+    if (source_->failure != nullptr)
+      std::rethrow_exception(std::exchange(source_->failure, nullptr));
     return std::nullopt;
   }
 
@@ -150,13 +151,14 @@ class ImapIterator {
   void submit(std::size_t most) {
     std::vector<std::ranges::range_value_t<Input>> items = collect(most);
     if (items.empty()) return;
-    pool_->care_for_results();
     boost::intrusive_ptr<chunk> job(new chunk(pool_, items.size(), finished_));
+    pool_->care_for(*job);
     auto at = items.begin();
-    const auto give = [&](auto visit) { return at != items.end() && (visit(std::move(*at++)), true); };
-    detail::submit_chunk<detail::as_argument, detail::listed_shipped_t<F, arguments>>(*pool_, job,
-                                                                      source_->callable, 0,
-                                                                      items.size(), give);
+    const auto give = [&](auto visit) {
+      return at != items.end() && (visit(std::move(*at++)), true);
+    };
+    detail::submit_chunk<detail::as_argument, detail::listed_shipped_t<F, arguments>>(
+        *pool_, job, source_->callable, 0, items.size(), give);
     taken_ += items.size();
     ahead_.push_back(std::move(job));
   }

@@ -16,10 +16,10 @@
 #include <vector>
 
 #include <procpool/async_result.hpp>
+#include <procpool/detail/calls.hpp>
 #include <procpool/detail/pool_core.hpp>
 #include <procpool/detail/pool_settings.hpp>
 #include <procpool/detail/process_backend.hpp>
-#include <procpool/detail/calls.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
 
@@ -34,12 +34,12 @@ struct Processes {
 /// they see the program's memory as it was then.
 ///
 /// What can be run: functions, lambdas whose captures are trivially copyable, and function objects
-/// with encodable members; arguments travel as the callee's parameter types (see codec.hpp). Results
-/// come back by value. Tasks run in any order, on any worker, one at a time in each.
+/// with encodable members; arguments travel as the callee's parameter types (see codec.hpp).
+/// Results come back by value. Tasks run in any order, on any worker, one at a time in each.
 ///
 /// Failures: a task's exception is thrown to whoever asks for its result, with its own type and a
-/// RemoteTraceback nested inside. A worker that dies (signal, exit, abort) is replaced; the one item
-/// that it was running ends with WorkerDied, nothing else is lost or run twice.
+/// RemoteTraceback nested inside. A worker that dies (signal, exit, abort) is replaced; the one
+/// item that it was running ends with WorkerDied, nothing else is lost or run twice.
 ///
 /// Threads: all members may be called from several threads of the process that made the pool, but
 /// none may still be in a call of it when the destructor begins, except waits on results, which end
@@ -80,7 +80,8 @@ class Pool {
   template <class F, class... A>
   auto apply(F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
-      return detail::finish(*detail::start_call(core_, function, {}, arguments...));
+      return detail::finish(
+          *detail::start_call(core_, detail::attended::yes, function, {}, arguments...));
     }
   }
 
@@ -90,20 +91,19 @@ class Pool {
   auto apply_async(F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
-      core_->care_for_results();
-      return AsyncResult<result>(detail::start_call(core_, function, {}, arguments...));
+      return AsyncResult<result>(
+          detail::start_call(core_, detail::attended::no, function, {}, arguments...));
     }
   }
   /// With options: `pool.apply_async({.callback = log}, f, 7)`.
   template <class F, class... A>
-  auto apply_async(task_options<detail::task_result_t<std::decay_t<F>, A...>> options,
-                   F&& function, A&&... arguments) {
+  auto apply_async(task_options<detail::task_result_t<std::decay_t<F>, A...>> options, F&& function,
+                   A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
-      core_->care_for_results();
       return AsyncResult<result>(detail::start_call(
-          core_, function, {std::move(options.callback), std::move(options.error_callback)},
-          arguments...));
+          core_, detail::attended::no, function,
+          {std::move(options.callback), std::move(options.error_callback)}, arguments...));
     }
   }
 
@@ -165,18 +165,17 @@ class Pool {
   template <class How, class F, class Range, class Options>
   auto run_map(const F& function, Range& items, const Options& options) {
     if constexpr (check_map<How, F, Range>()) {
-      return detail::finish(
-          *detail::start_map<How>(core_, function, items, options.chunksize, {}));
+      return detail::finish(*detail::start_map<How>(core_, detail::attended::yes, function, items,
+                                                    options.chunksize, {}));
     }
   }
 
   template <class How, class F, class Range, class Options>
   auto start_map(const F& function, Range& items, Options options) {
     if constexpr (check_map<How, F, Range>()) {
-      core_->care_for_results();
-      return AsyncResult<map_result<F, Range&, How>>(detail::start_map<How>(
-          core_, function, items, options.chunksize,
-          {std::move(options.callback), std::move(options.error_callback)}));
+      return AsyncResult<map_result<F, Range&, How>>(
+          detail::start_map<How>(core_, detail::attended::no, function, items, options.chunksize,
+                                 {std::move(options.callback), std::move(options.error_callback)}));
     }
   }
 
@@ -185,9 +184,10 @@ class Pool {
     if constexpr (check_map<detail::as_argument, F, std::remove_reference_t<Range>>()) {
       using iterator = ImapIterator<core, std::decay_t<F>, std::views::all_t<Range>>;
       core_->check_open();
-      const auto sizes = detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
-      return iterator(core_, function, std::views::all(std::forward<Range>(items)),
-                      sizes.chunk, sizes.buffer, ordered);
+      const auto sizes =
+          detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
+      return iterator(core_, function, std::views::all(std::forward<Range>(items)), sizes.chunk,
+                      sizes.buffer, ordered);
     }
   }
 
@@ -201,7 +201,7 @@ class Pool {
   boost::intrusive_ptr<core> core_;
 };
 
-Pool(int) -> Pool<Processes>;
-Pool(pool_options) -> Pool<Processes>;
+Pool(int)->Pool<Processes>;
+Pool(pool_options)->Pool<Processes>;
 
 }  // namespace procpool

@@ -17,7 +17,9 @@ namespace {
 
 using clock_type = std::chrono::steady_clock;
 
-long square(long x) { return x * x; }
+long square(long x) {
+  return x * x;
+}
 void nothing() {}
 
 /// Nanoseconds that @p work takes.
@@ -33,8 +35,8 @@ void report(const std::string& what, const char* unit, double divisor, int times
   std::vector<double> costs;
   for (int i = 0; i < times; ++i) costs.push_back(nanoseconds(work) / divisor);
   std::ranges::sort(costs);
-  fmt::print("{:<52} {:>10.3f} {} (min {:.3f}, max {:.3f}, n {})\n", what,
-             costs[costs.size() / 2], unit, costs.front(), costs.back(), costs.size());
+  fmt::print("{:<52} {:>10.3f} {} (min {:.3f}, max {:.3f}, n {})\n", what, costs[costs.size() / 2],
+             unit, costs.front(), costs.back(), costs.size());
 }
 
 void pool_start() {

@@ -33,7 +33,9 @@ template <>
 struct procpool::codec<Half> {
   static void encode(encoder& e, const Half&) { e.put(1); }
 #ifdef PROCPOOL_CONTROL
-  static Half decode(decoder& d) { return Half(d.get<int>()); }
+  static Half decode(decoder& d) {
+    return Half(d.get<int>());
+  }
 #endif
 };
 

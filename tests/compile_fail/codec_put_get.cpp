@@ -23,5 +23,9 @@ struct Row {
   std::vector<pointer> values;
 };
 
-void send(procpool::encoder& e, const Row& row) { e.put(row); }
-std::vector<number> receive(procpool::decoder& d) { return d.get<std::vector<number>>(); }
+void send(procpool::encoder& e, const Row& row) {
+  e.put(row);
+}
+std::vector<number> receive(procpool::decoder& d) {
+  return d.get<std::vector<number>>();
+}

@@ -147,7 +147,7 @@ void check_damaged(const byte_buffer& good) {
 // ---------------------------------------------------------------------------- damaged messages
 
 TEST_CASE("every truncation and every changed byte of a message is a value or a DecodeError",
-          "[codec][limit:60]") {
+          "[codec][limit:120]") {
   check_damaged<everything::Everything>(encoded(everything::sample()));
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The rings alone, both ends in one process: frames in, records out, wrapping, streaming, taking back.
+// The rings alone, both ends in one process: frames in, records out, wrapping, streaming, taking
+// back.
 #include <catch2/catch_test_macros.hpp>
 
 #include <algorithm>
@@ -194,7 +195,7 @@ TEST_CASE("task ring: taking back against claiming, in two threads, loses and do
   std::uint32_t next = 0;
   std::vector<std::uint32_t> in_ring;  // tags of frames in flight, by order
   std::vector<std::uint64_t> ordinals;
-  std::vector<std::uint32_t> again;    // taken back
+  std::vector<std::uint32_t> again;  // taken back
   std::uint64_t taken_back = 0;
   std::mt19937 random(3);
   const auto retire_finished = [&] {
@@ -211,7 +212,10 @@ TEST_CASE("task ring: taking back against claiming, in two threads, loses and do
     if (tag < frames && ordinals.size() < 40 && sender.try_send(head_for({}, tag), {})) {
       ordinals.push_back(ordinal);
       in_ring.push_back(tag);
-      if (!again.empty()) again.pop_back(); else ++next;
+      if (!again.empty())
+        again.pop_back();
+      else
+        ++next;
     } else {
       std::this_thread::yield();
     }
@@ -234,7 +238,8 @@ TEST_CASE("task ring: taking back against claiming, in two threads, loses and do
   CHECK(taken_back > 0);
 }
 
-// ---- results -------------------------------------------------------------------------------------
+// ---- results
+// -------------------------------------------------------------------------------------
 
 // Collects what a receiver delivers.
 struct collector {

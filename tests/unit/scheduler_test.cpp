@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The scheduler alone: its rules one by one, then thousands of simulated workers that die at random.
+// The scheduler alone: its rules one by one, then thousands of simulated workers that die at
+// random.
 #include <catch2/catch_test_macros.hpp>
 
 #include <algorithm>
@@ -23,7 +24,9 @@ using procpool::detail::scheduled_task;
 using procpool::detail::scheduler;
 using procpool::detail::scheduling_rules;
 
-std::vector<scheduled_task> tasks_of(std::size_t count) { return std::vector<scheduled_task>(count); }
+std::vector<scheduled_task> tasks_of(std::size_t count) {
+  return std::vector<scheduled_task>(count);
+}
 
 void submit_all(scheduler& s, std::vector<scheduled_task>& tasks) {
   for (auto& task : tasks) s.submit(task);
@@ -49,7 +52,8 @@ TEST_CASE("nothing is assigned without workers or without tasks", "[scheduler]")
   CHECK_FALSE(s.next());
 }
 
-TEST_CASE("idle workers are served before busy ones, and each only up to its depth", "[scheduler]") {
+TEST_CASE("idle workers are served before busy ones, and each only up to its depth",
+          "[scheduler]") {
   scheduler s({.least_depth = 2});
   for (std::uint32_t worker = 0; worker < 3; ++worker) s.add(worker);
   auto tasks = tasks_of(10);
@@ -195,7 +199,8 @@ TEST_CASE("a pending task can be withdrawn", "[scheduler]") {
   CHECK(s.next()->task == &tasks[2]);
 }
 
-// ---- simulation ------------------------------------------------------------------------------------
+// ---- simulation
+// ------------------------------------------------------------------------------------
 
 // Workers in simulated time: each works through its frames in order and dies now and then; the
 // pool's part (what engine does) is played as simply as possible.
@@ -203,7 +208,11 @@ class simulation {
  public:
   simulation(std::uint64_t seed, std::uint32_t workers, std::size_t tasks, double death_rate,
              const scheduling_rules& rules)
-      : random_(seed), scheduler_(rules), tasks_(tasks), workers_(workers), death_rate_(death_rate) {
+      : random_(seed),
+        scheduler_(rules),
+        tasks_(tasks),
+        workers_(workers),
+        death_rate_(death_rate) {
     for (std::uint32_t worker = 0; worker < workers; ++worker) scheduler_.add(worker);
   }
 
@@ -345,7 +354,8 @@ class simulation {
   std::size_t moved_ = 0;
 };
 
-TEST_CASE("simulation: with random deaths every task ends exactly once", "[scheduler][simulation]") {
+TEST_CASE("simulation: with random deaths every task ends exactly once",
+          "[scheduler][simulation]") {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     CAPTURE(seed);
     simulation world(seed, 1 + static_cast<std::uint32_t>(seed % 7), 2'000, 0.05,

@@ -46,12 +46,14 @@ struct signature<R (C::*)(P...) noexcept> : signature<R (*)(P...)> {};
 template <class R, class C, class... P>
 struct signature<R (C::*)(P...) const noexcept> : signature<R (*)(P...)> {};
 template <class F>
-  requires std::is_class_v<F> && requires { &F::operator(); }
+  requires std::is_class_v<F> && requires {
+    &F::operator();
+  }
 struct signature<F> : signature<decltype(&F::operator())> {};
 
 template <class F>
 inline constexpr bool is_function_pointer_v =
-    std::is_pointer_v<F> && std::is_function_v<std::remove_pointer_t<F>>;
+    std::is_pointer_v<F>&& std::is_function_v<std::remove_pointer_t<F>>;
 
 /// The types in which the arguments of a call travel: the callee's parameter types without const
 /// and reference; for a generic callable the types of the arguments.
@@ -129,16 +131,18 @@ struct callable_codec {
     static_assert(callable,
                   "procpool: the target of the task cannot be called: pass a function, a lambda or "
                   "a function object");
-    static_assert(!callable || sendable,
-                  "procpool: this lambda captures something that cannot be sent as bytes (a string, "
-                  "a vector ...): write a struct with those members and operator() instead, or "
-                  "specialize procpool::codec for it");
+    static_assert(
+        !callable || sendable,
+        "procpool: this lambda captures something that cannot be sent as bytes (a string, "
+        "a vector ...): write a struct with those members and operator() instead, or "
+        "specialize procpool::codec for it");
     return callable && sendable;
   }
 
   static void encode(encoder& out, const F& callable) {
     if constexpr (is_function_pointer_v<F>) {
-      const code_ref code = module_table::instance().find(reinterpret_cast<std::uintptr_t>(callable));
+      const code_ref code =
+          module_table::instance().find(reinterpret_cast<std::uintptr_t>(callable));
       out.put(code.offset);
       out.put(code.module);
     } else if constexpr (std::is_empty_v<F> && by_bytes) {
@@ -176,7 +180,8 @@ struct callable_codec {
   };
 };
 
-// ---- checks --------------------------------------------------------------------------------------
+// ---- checks
+// --------------------------------------------------------------------------------------
 
 // The checks below fail to compile with one sentence each, and return whether all is well, so that
 // no more is instantiated after a complaint.
@@ -250,7 +255,8 @@ consteval bool check_result() {
   }
 }
 
-// ---- messages ------------------------------------------------------------------------------------
+// ---- messages
+// ------------------------------------------------------------------------------------
 
 /// Throws std::invalid_argument for a null function pointer.
 template <class F>

@@ -20,13 +20,17 @@
 
 namespace procpool::detail {
 
+/// Whether the submitting thread waits for the result at once.
+enum class attended { yes, no };
+
 /// Submits one call.
 template <class Core, class F, class... A>
-auto start_call(const boost::intrusive_ptr<Core>& pool, const F& function,
+auto start_call(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
                 job_callbacks<task_result_t<std::decay_t<F>, const A&...>> callbacks,
                 const A&... arguments) {
   using result = task_result_t<std::decay_t<F>, const A&...>;
   boost::intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)));
+  if (how == attended::no) pool->care_for(*job);
   submit_call<Core, std::decay_t<F>>(*pool, job, function, arguments...);
   return job;
 }
@@ -53,12 +57,14 @@ std::optional<std::size_t> known_size(Range& range) {
 
 /// Submits a map over a range. One whose size only reading can tell is read first, as in Python.
 template <class How, class Core, class F, class Range, class Callbacks>
-auto start_map_of(const boost::intrusive_ptr<Core>& pool, const F& function, Range& items,
-                  std::size_t size, std::optional<std::size_t> chunksize, Callbacks callbacks) {
+auto start_map_of(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
+                  Range& items, std::size_t size, std::optional<std::size_t> chunksize,
+                  Callbacks callbacks) {
   using arguments = item_arguments<F, std::ranges::range_reference_t<Range>, How>;
   using job_type = map_job<listed_result_t<F, arguments>>;
   boost::intrusive_ptr<job_type> job(new job_type(pool, size, std::move(callbacks)));
   pool->check_open();
+  if (how == attended::no && size > 0) pool->care_for(*job);
   if (size == 0) {
     reject_null(function);
     job->set_ready();
@@ -71,8 +77,8 @@ auto start_map_of(const boost::intrusive_ptr<Core>& pool, const F& function, Ran
 }
 
 template <class How, class Core, class F, class Range>
-auto start_map(const boost::intrusive_ptr<Core>& pool, const F& function, Range& items,
-               std::optional<std::ptrdiff_t> chunksize,
+auto start_map(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
+               Range& items, std::optional<std::ptrdiff_t> chunksize,
                job_callbacks<gathered_t<listed_result_t<
                    std::decay_t<F>,
                    item_arguments<std::decay_t<F>, std::ranges::range_reference_t<Range&>, How>>>>
@@ -80,14 +86,14 @@ auto start_map(const boost::intrusive_ptr<Core>& pool, const F& function, Range&
   using callable = std::decay_t<F>;
   const auto chunk = checked_size(chunksize, "chunksize");
   if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
-    return start_map_of<How, Core, callable>(pool, function, items, *known_size(items), chunk,
+    return start_map_of<How, Core, callable>(pool, how, function, items, *known_size(items), chunk,
                                              std::move(callbacks));
   } else {
     std::vector<std::ranges::range_value_t<Range&>> read;
     for (auto&& item : items) read.emplace_back(std::forward<decltype(item)>(item));
-    auto moving = std::ranges::subrange(std::move_iterator(read.begin()),
-                                        std::move_sentinel(read.end()));
-    return start_map_of<How, Core, callable>(pool, function, moving, read.size(), chunk,
+    auto moving =
+        std::ranges::subrange(std::move_iterator(read.begin()), std::move_sentinel(read.end()));
+    return start_map_of<How, Core, callable>(pool, how, function, moving, read.size(), chunk,
                                              std::move(callbacks));
   }
 }
@@ -103,7 +109,8 @@ inline imap_sizes_type imap_sizes(std::optional<std::ptrdiff_t> chunksize,
                                   std::optional<std::ptrdiff_t> buffersize, std::size_t workers) {
   constexpr std::size_t chunks_per_worker = 32;
   const std::size_t chunk = checked_size(chunksize, "chunksize").value_or(1);
-  return {chunk, checked_size(buffersize, "buffersize").value_or(chunk * workers * chunks_per_worker)};
+  return {chunk,
+          checked_size(buffersize, "buffersize").value_or(chunk * workers * chunks_per_worker)};
 }
 
 }  // namespace procpool::detail

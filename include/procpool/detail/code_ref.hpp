@@ -74,9 +74,7 @@ class module_table {
     return modules().at(code.module).base + code.offset;
   }
 
-  [[nodiscard]] std::string name(std::uint32_t module) const {
-    return modules().at(module).name;
-  }
+  [[nodiscard]] std::string name(std::uint32_t module) const { return modules().at(module).name; }
 
  private:
   static int note(dl_phdr_info* info, std::size_t, void* modules) {
@@ -102,7 +100,8 @@ class module_table {
     const list& known = modules();
     for (std::uint32_t i = 0; i < known.size(); ++i) {
       const module_entry& module = known[i];
-      if (address >= module.begin && address < module.end) return code_ref{address - module.base, i};
+      if (address >= module.begin && address < module.end)
+        return code_ref{address - module.base, i};
     }
     return std::nullopt;
   }

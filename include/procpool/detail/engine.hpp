@@ -39,7 +39,8 @@ template <class Backend>
 class engine {
  public:
   /// The rules' favourites, the first workers, may spin while they wait for work.
-  engine(const region_sizes& sizes, const scheduling_rules& rules, std::shared_ptr<const initializer_frame> initializer)
+  engine(const region_sizes& sizes, const scheduling_rules& rules,
+         std::shared_ptr<const initializer_frame> initializer)
       : initializer_(std::move(initializer)),
         spinners_(rules.favourites),
         backend_(sizes),
@@ -124,12 +125,13 @@ class engine {
     settle(what);
   }
 
-  /// Lets go of all tasks and their jobs. To be called when the backend has been shut down.
+  /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
   void forget_all() {
     for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
       if (scheduler_.vacant(worker)) continue;
       scheduler_.died(worker,
                       [this](scheduled_task& task) { discard(static_cast<pool_task&>(task)); });
+      workers_[worker] = worker_state{};
     }
   }
 
@@ -144,7 +146,7 @@ class engine {
 
   /// Reads what workers have sent and keeps them busy; whether there was anything.
   bool advance() {
-    bool news = false;
+    bool news = resume_stalled();
     for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
       if (busy(worker)) news |= drain(worker);
     }
@@ -177,10 +179,10 @@ class engine {
  private:
   // What the pool knows of a worker besides the scheduler's part.
   struct worker_state {
-    bool initializing = false;    ///< its initializer has not returned yet
-    bool retire_due = false;      ///< has to be told to retire, when there is room
+    bool initializing = false;  ///< its initializer has not returned yet
+    bool retire_due = false;    ///< has to be told to retire, when there is room
     std::exception_ptr init_error;
-    std::string violation;        ///< what it did that no worker does; it is being killed
+    std::string violation;  ///< what it did that no worker does; it is being killed
   };
 
   // ---- workers -------------------------------------------------------------------------------
@@ -204,7 +206,8 @@ class engine {
     head.body_size = initializer_->body.size();
     const auto place = head.body_size <= channel.tasks().in_line_limit() ? body_place::in_line
                                                                          : body_place::stream;
-    (void)channel.send(head, {place, initializer_->body.view()});  // the ring is empty: there is room
+    (void)channel.send(head,
+                       {place, initializer_->body.view()});  // the ring is empty: there is room
     workers_[worker].initializing = true;
   }
 
@@ -226,6 +229,7 @@ class engine {
     if (report.kind == kind::exited) {
       worker_exited(report.worker, {report.pid, report.status, std::nullopt});
     } else if (report.kind == kind::not_started) {
+      if (scheduler_.vacant(report.worker)) return backend_.vacate(report.worker);
       abandon_tasks(report.worker);
       start_failed(report.worker, "a worker process could not be started: " +
                                       std::generic_category().message(report.status));
@@ -234,6 +238,7 @@ class engine {
 
   // The order matters: first what it still had to say, then who is to blame, then the rest.
   void worker_exited(std::uint32_t worker, worker_death death) {
+    if (scheduler_.vacant(worker)) return backend_.vacate(worker);  // the pool broke before that
     if (workers_[worker].violation.empty()) drain_last(worker);
     const bool idle = !backend_.channel(worker).tasks().anything_claimed();
     blame(worker, death);
@@ -254,7 +259,8 @@ class engine {
     parent_channel& channel = backend_.channel(worker);
     if (!channel.tasks().claimed(task->ordinal)) return;
     const std::uint64_t started = channel.started();
-    if (static_cast<std::uint32_t>(started >> 32) != static_cast<std::uint32_t>(task->ordinal)) return;
+    if (static_cast<std::uint32_t>(started >> 32) != static_cast<std::uint32_t>(task->ordinal))
+      return;
     // Whatever a hostile worker wrote here: outcomes come in order, so the next one is missing.
     const auto running = static_cast<std::uint32_t>(started);
     if (workers_[worker].violation.empty() && running != task->done) return;
@@ -288,7 +294,8 @@ class engine {
   void start_failed(std::uint32_t worker, const std::string& why) {
     constexpr int enough = 3;
     if (++failed_starts_ >= enough) {
-      break_down(why + " (" + std::to_string(failed_starts_) + " workers failed to start in a row)");
+      break_down(why + " (" + std::to_string(failed_starts_) +
+                 " workers failed to start in a row)");
     } else {
       replace(worker);
     }
@@ -297,6 +304,7 @@ class engine {
   void break_down(const std::string& why) {
     broken_ = "the pool is broken: " + why;
     end_all(std::make_exception_ptr(BrokenPool(broken_)));
+    forget_all();  // workers that still run are not listened to any more
   }
 
   [[nodiscard]] std::string why_not_started(const worker_state& last, const worker_death& death) {
@@ -315,8 +323,19 @@ class engine {
         send_retire(what->worker);
       } else if (!send(what->worker, static_cast<pool_task&>(*what->task))) {
         scheduler_.refused(*what);
+        if (scheduler_.front(what->worker) == nullptr) stalled_.push_back(what->worker);
       }
     }
+  }
+
+  // Workers that have no task and yet no room: their ring is full of frames that were taken back,
+  // which they have not passed yet, or of a streamed initializer. They ring when they have.
+  bool resume_stalled() {
+    if (stalled_.empty()) return false;
+    for (const std::uint32_t worker : std::exchange(stalled_, {})) scheduler_.resume(worker);
+    const std::size_t before = scheduler_.pending();
+    dispatch();
+    return scheduler_.pending() != before;
   }
 
   bool send(std::uint32_t worker, pool_task& task) {
@@ -405,7 +424,8 @@ class engine {
   // ---- receiving -----------------------------------------------------------------------------
 
   [[nodiscard]] bool busy(std::uint32_t worker) const {
-    return backend_.present(worker) && workers_[worker].violation.empty() &&
+    return backend_.present(worker) && !scheduler_.vacant(worker) &&
+           workers_[worker].violation.empty() &&
            (workers_[worker].initializing || first_task(worker) != nullptr);
   }
 
@@ -457,8 +477,7 @@ class engine {
       return;
     }
     const auto* task = static_cast<pool_task*>(scheduler_.front(worker));
-    if (task == nullptr ||
-        head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
+    if (task == nullptr || head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
         head.item != task->done || !kind_fits(*task, head)) {
       throw protocol_violation(out_of_turn);
     }
@@ -467,8 +486,10 @@ class engine {
   [[nodiscard]] static bool kind_fits(const pool_task& task, const record_head& head) {
     const std::size_t size = task.owner->plain_size();
     switch (head.kind) {
-      case record_kind::error: return true;
-      case record_kind::value: return size == 0;
+      case record_kind::error:
+        return true;
+      case record_kind::value:
+        return size == 0;
       case record_kind::run:
         return size != 0 && (head.length == open_length || run_fits(task, head, size));
     }
@@ -508,7 +529,8 @@ class engine {
   void initialized(std::uint32_t worker, const record_head& head,
                    std::span<const std::byte> bytes) {
     if (head.kind == record_kind::error) {
-      workers_[worker].init_error = received_exception(bytes);  // it leaves now; its exit is reported
+      workers_[worker].init_error =
+          received_exception(bytes);  // it leaves now; its exit is reported
       return;
     }
     workers_[worker].initializing = false;
@@ -587,6 +609,7 @@ class engine {
   scheduler scheduler_;
   task_store store_;
   std::vector<worker_state> workers_;
+  std::vector<std::uint32_t> stalled_;
   std::vector<boost::intrusive_ptr<job>> with_callbacks_;
   std::string broken_;
   int failed_starts_ = 0;

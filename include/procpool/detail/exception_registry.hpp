@@ -17,8 +17,8 @@
 #include <new>
 #include <optional>
 #include <shared_mutex>
-#include <stdexcept>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -194,13 +194,12 @@ class exception_registry {
                   "procpool: only types derived from std::exception can be registered");
     static_assert(!std::is_final_v<E>,
                   "procpool: a final exception type cannot carry its RemoteTraceback inside");
-    const entry made{
-        [](encoder& out, const std::exception& error) {
-          exception_parts<E>::encode(out, dynamic_cast<const E&>(error));
-        },
-        [](decoder& in, const RemoteTraceback& trace) {
-          return with_trace(exception_parts<E>::decode(in), trace);
-        }};
+    const entry made{[](encoder& out, const std::exception& error) {
+                       exception_parts<E>::encode(out, dynamic_cast<const E&>(error));
+                     },
+                     [](decoder& in, const RemoteTraceback& trace) {
+                       return with_trace(exception_parts<E>::decode(in), trace);
+                     }};
     std::unique_lock lock(mutex_);
     entries_[typeid(E).name()] = made;
   }

@@ -98,8 +98,11 @@ class fork_server {
         sizes_ = request.sizes;
         outbound_ = std::move(descriptors[0]);
         return true;
-      case server_request::kind_type::start: return start(request, descriptors);
-      case server_request::kind_type::kill: kill(request); return true;
+      case server_request::kind_type::start:
+        return start(request, descriptors);
+      case server_request::kind_type::kill:
+        kill(request);
+        return true;
     }
     return false;
   }
@@ -109,12 +112,11 @@ class fork_server {
     const pid_t pid = PROCPOOL_SYSTEM(fork());
     if (pid == 0) become_worker(request, descriptors, server);
     if (pid == -1) {
-      return report({worker_report::kind_type::not_started, request.worker, request.incarnation, 0,
-                     errno});
+      return report(
+          {worker_report::kind_type::not_started, request.worker, request.incarnation, 0, errno});
     }
     children_.push_back({pid, request.worker, request.incarnation});
-    return report(
-        {worker_report::kind_type::started, request.worker, request.incarnation, pid, 0});
+    return report({worker_report::kind_type::started, request.worker, request.incarnation, pid, 0});
   }
 
   void kill(const server_request& request) {
@@ -191,7 +193,8 @@ class fork_server {
         {outbound.data() + sizes_.arena_at(), sizes_.arena_bytes},
         new (inbound.data()) result_control{},
         {inbound.data() + sizeof(result_control), sizes_.ring_bytes}};
-    worker_channel channel(memory, os::event(std::move(descriptors[1])), &os::flush_standard_streams);
+    worker_channel channel(memory, os::event(std::move(descriptors[1])),
+                           &os::flush_standard_streams);
     const bell_closer in_children(channel);
     leave_child(run_worker(channel, name));
   }

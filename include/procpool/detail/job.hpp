@@ -88,6 +88,10 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
     missing_ = 0;
   }
 
+  /// Nobody waits for it from the beginning: the service thread is to care for it.
+  void leave_unattended() noexcept { unattended_ = true; }
+  [[nodiscard]] bool unattended() const noexcept { return unattended_; }
+
   [[nodiscard]] bool resolved() const noexcept override { return missing_ == 0; }
   /// Whether cancelling ends it at once though parts of it run; their outcomes are dropped then.
   [[nodiscard]] virtual bool cancellable_while_running() const noexcept { return false; }
@@ -120,6 +124,7 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
   std::exception_ptr error_;
   std::size_t error_index_ = 0;
   std::size_t missing_;
+  bool unattended_ = false;
   std::atomic<bool> ready_{false};
 };
 
@@ -131,8 +136,7 @@ using stored_t = std::conditional_t<std::is_void_v<R>, std::byte, R>;
 /// error_callback).
 template <class T>
 struct job_callbacks {
-  std::conditional_t<std::is_void_v<T>, std::function<void()>,
-                     std::function<void(stored_t<T>&)>>
+  std::conditional_t<std::is_void_v<T>, std::function<void()>, std::function<void(stored_t<T>&)>>
       success;
   std::function<void(std::exception_ptr)> failure;
 };
@@ -270,7 +274,7 @@ class outcomes_job final : public job {
   }
 
  private:
-  struct outcome {
+  struct item_outcome {
     std::optional<stored> value;
     std::exception_ptr error;
   };
@@ -284,14 +288,15 @@ class outcomes_job final : public job {
     }
   }
 
-  std::vector<outcome> outcomes_;
+  std::vector<item_outcome> outcomes_;
   byte_buffer raw_;
   std::shared_ptr<completion_queue> finished_;
 };
 
 /// A map: results in the order of the input.
 template <class R>
-class map_job final : public typed_job<std::conditional_t<std::is_void_v<R>, void, std::vector<stored_t<R>>>> {
+class map_job final
+    : public typed_job<std::conditional_t<std::is_void_v<R>, void, std::vector<stored_t<R>>>> {
  public:
   using stored = stored_t<R>;
   using whole = std::conditional_t<std::is_void_v<R>, void, std::vector<stored>>;
@@ -345,7 +350,8 @@ class map_job final : public typed_job<std::conditional_t<std::is_void_v<R>, voi
   struct empty {};
 
   std::conditional_t<std::is_void_v<R>, empty, std::vector<stored>> results_;
-  std::conditional_t<packed || std::is_void_v<R>, empty, std::vector<std::optional<stored>>> pieces_;
+  std::conditional_t<packed || std::is_void_v<R>, empty, std::vector<std::optional<stored>>>
+      pieces_;
   std::byte nothing_{};
 };
 

@@ -41,8 +41,8 @@ struct task_control {
   alignas(cache_line) std::atomic<std::uint64_t> consumed;   ///< results read by the parent so far
   // Rarely written, though read for every frame: apart from the busy cursors.
   alignas(cache_line) std::atomic<std::uint64_t> limit;  ///< frames from here on are taken back
-  std::atomic<std::uint32_t> doorbell;  ///< futex that the worker sleeps on
-  std::atomic<std::uint32_t> spin;      ///< whether the worker may spin before it sleeps
+  std::atomic<std::uint32_t> doorbell;                   ///< futex that the worker sleeps on
+  std::atomic<std::uint32_t> spin;  ///< whether the worker may spin before it sleeps
 };
 
 /// The result direction's cursors of one worker, and what it is doing. Writer: that worker.
@@ -55,8 +55,8 @@ struct result_control {
   /// reads it before it sleeps.
   std::atomic<std::uint64_t> finished;
   std::atomic<std::uint64_t> started;  ///< low half of the frame's ordinal, then the item's index
-  alignas(cache_line) std::atomic<std::uint64_t> claimed;   ///< frames before this are the worker's
-  std::atomic<std::uint64_t> consumed;  ///< bytes of a streamed task taken so far
+  alignas(cache_line) std::atomic<std::uint64_t> claimed;  ///< frames before this are the worker's
+  std::atomic<std::uint64_t> consumed;                    ///< bytes of a streamed task taken so far
   alignas(cache_line) std::atomic<std::uint32_t> parked;  ///< 1: asleep, or about to be
 };
 
@@ -77,26 +77,26 @@ enum class body_place : std::uint32_t {
 
 /// A task, or a chunk of items of one, on its way to a worker.
 struct frame_head {
-  std::uint64_t length;        ///< bytes in the ring: head and in-line body
-  frame_kind kind;             ///< changed to skip in place when the frame is taken back
+  std::uint64_t length;  ///< bytes in the ring: head and in-line body
+  frame_kind kind;       ///< changed to skip in place when the frame is taken back
   body_place place;
   std::uint64_t ordinal;       ///< counts the frames sent to this worker
   std::uint64_t entry_offset;  ///< code that runs it, see code_ref
   std::uint32_t entry_module;
   std::uint32_t item_count;
-  std::uint32_t first_item;    ///< items before this one are done: decode and pass over them
-  std::uint32_t initializer;   ///< 1: if it throws, the worker leaves
-  std::uint64_t body_at;       ///< offset in the arena
+  std::uint32_t first_item;   ///< items before this one are done: decode and pass over them
+  std::uint32_t initializer;  ///< 1: if it throws, the worker leaves
+  std::uint64_t body_at;      ///< offset in the arena
   std::uint64_t body_size;
-  std::uint64_t callable_at;   ///< a callable shared by many frames: offset in the arena,
-  std::uint64_t callable_size; ///< and size; 0: the callable is the begin of the body
+  std::uint64_t callable_at;    ///< a callable shared by many frames: offset in the arena,
+  std::uint64_t callable_size;  ///< and size; 0: the callable is the begin of the body
 };
 
 /// What a record in the result ring tells.
 enum class record_kind : std::uint32_t {
-  value = 1,        ///< the encoded result of one item
-  error = 2,        ///< the encoded exception of one item
-  run = 3,          ///< plain results of consecutive items, without gaps
+  value = 1,  ///< the encoded result of one item
+  error = 2,  ///< the encoded exception of one item
+  run = 3,    ///< plain results of consecutive items, without gaps
 };
 
 /// Length of a run that is still growing; replaced by the true one before it is committed.

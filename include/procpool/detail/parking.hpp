@@ -22,8 +22,8 @@
 
 namespace procpool::detail {
 
-/// How long a side that may spin does so before it sleeps. A sleep and a wake-up cost about as much,
-/// so spinning longer than that can at most double the cost of waiting.
+/// How long a side that may spin does so before it sleeps. A sleep and a wake-up cost about as
+/// much, so spinning longer than that can at most double the cost of waiting.
 inline constexpr std::chrono::microseconds spin_time{50};
 
 inline void cpu_relax() noexcept {
@@ -66,7 +66,7 @@ class worker_parking {
   template <class Ready>
   void sleep_unless(Ready ready) {
     const std::uint32_t bell = parent_->doorbell.load(std::memory_order_acquire);  // before looking
-    if (++sleeps_ == 0) ++sleeps_;  // 0 means awake
+    if (++sleeps_ == 0) ++sleeps_;                                                 // 0 means awake
     own_->parked.store(sleeps_, std::memory_order_relaxed);  // ordered by the fence
     std::atomic_thread_fence(std::memory_order_seq_cst);     // announce, then look: see above
     if (!ready()) os::futex_wait(parent_->doorbell, bell);
@@ -113,7 +113,7 @@ class parent_bell {
   }
   /// To be called after anything was published that the parent may wait for.
   void ring_if_armed() noexcept {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // as in armed()
+    std::atomic_thread_fence(std::memory_order_seq_cst);                         // as in armed()
     const std::uint32_t sleep = parent_->armed.load(std::memory_order_relaxed);  // after the fence
     if (sleep % 2 == 0 || sleep == rung_) return;
     rung_ = sleep;

@@ -14,6 +14,7 @@
 /// replaces workers), and only the leader sleeps in the backend.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -43,7 +44,7 @@ struct core_settings {
   region_sizes sizes;
   scheduling_rules rules;
   std::shared_ptr<const initializer_frame> initializer;  ///< null: none
-  std::uint32_t cpus;  ///< that this process may use
+  std::uint32_t cpus;                                    ///< that this process may use
 };
 
 template <class Backend>
@@ -99,6 +100,7 @@ class pool_core final : public driver, private fork_participant {
               task_body body) {
     std::lock_guard lock(mutex_);
     check_open_locked();
+    if (owner->unattended() && service_asleep_) service_wakes_.notify_one();
     engine_.submit(std::move(owner), head, first_index, std::move(body));
     if (engine_.waiting() > 0 && ++crowded_ % advance_every == 0) {
       ++activity_;
@@ -107,12 +109,12 @@ class pool_core final : public driver, private fork_participant {
     }
   }
 
-  /// To be called before an asynchronous submission: from now on somebody cares for it.
-  void care_for_results() {
+  /// To be called before the frames of an asynchronous submission.
+  void care_for(job& what) {
     std::lock_guard lock(mutex_);
     check_open_locked();
+    what.leave_unattended();
     if (service_ == nullptr) start_service();
-    if (std::exchange(service_asleep_, false)) service_wakes_.notify_one();
   }
 
   /// Ends a job that cannot be submitted in full: what has not begun is dropped.
@@ -285,6 +287,7 @@ class pool_core final : public driver, private fork_participant {
   }
 
   void resign() noexcept {
+    if (service_dozes_) service_wakes_.notify_one();
     leader_ = role::nobody;
     yield_ = false;
     changed_.notify_all();
@@ -365,11 +368,24 @@ class pool_core final : public driver, private fork_participant {
         rest(lock);
       } else if (leader_ != role::nobody || std::exchange(seen_activity_, activity_) != activity_) {
         quiet_ticks_ = 0;
-        service_wakes_.wait_for(lock, tick);
+        stand_by(lock);
       } else {
         lead(lock, role::service, service_idle(*this), std::nullopt);
       }
     }
+  }
+
+  // Somebody drives, or did a moment ago. While one and the same thread has the lead, there is less
+  // and less reason to look; when it resigns the service is told.
+  void stand_by(std::unique_lock<std::mutex>& lock) {
+    constexpr int most_doublings = 8;
+    const std::uint64_t before = activity_;
+    const auto doze = tick * (1 << doublings_);
+    service_dozes_ = doublings_ > 0;
+    service_wakes_.wait_for(lock, doze);
+    service_dozes_ = false;
+    const bool same = leader_ == role::waiter && activity_ == before;
+    doublings_ = same ? std::min(doublings_ + 1, most_doublings) : 0;
   }
 
   // What the service waits for when it leads: something else to do.
@@ -499,13 +515,15 @@ class pool_core final : public driver, private fork_participant {
   int followers_ = 0;
   std::uint64_t activity_ = 0;  ///< counts waits and the like, for the service to stay away
   std::uint64_t crowded_ = 0;   ///< counts submissions that found all workers busy
-  std::vector<parent_channel*> glance_;    ///< what the leader looks at while it is away
+  std::vector<parent_channel*> glance_;  ///< what the leader looks at while it is away
   std::atomic<bool> called_back_{false};
 
   std::unique_ptr<std::thread> service_;
   std::uint64_t seen_activity_ = 0;
   int quiet_ticks_ = 0;
-  bool service_asleep_ = false;
+  int doublings_ = 0;            ///< of its tick, while another thread drives for long
+  bool service_asleep_ = false;  ///< for want of anything to do
+  bool service_dozes_ = false;   ///< for longer than a tick
   bool stopping_ = false;
   bool in_callback_ = false;
   bool restart_service_ = false;

@@ -26,7 +26,7 @@ struct task_body {
   body_place place = body_place::in_line;
   std::span<const std::byte> bytes;  ///< in `owned`, in `block`, or the submitter's (in_line only)
   byte_buffer owned;
-  std::span<std::byte> block;        ///< of the arena; to be given back
+  std::span<std::byte> block;            ///< of the arena; to be given back
   std::shared_ptr<const void> callable;  ///< keeps the block of a shared callable
 };
 

@@ -62,8 +62,8 @@ class process_backend {
     auto fresh = std::make_unique<place>(*outbound_, worker, ++incarnations_);
     poller_.add(fresh->bell.get(), worker);
     const int descriptors[] = {fresh->inbound.file(), fresh->bell.get()};
-    const server_request request{
-        server_request::kind_type::start, worker, fresh->incarnation, outbound_->sizes()};
+    const server_request request{server_request::kind_type::start, worker, fresh->incarnation,
+                                 outbound_->sizes()};
     if (!control_.send(request, descriptors)) server_gone_ = true;
     fresh->inbound.close_file();
     places_[worker] = std::move(fresh);
@@ -127,12 +127,14 @@ class process_backend {
   /// From now on workers ring when they have news. The caller looks once more before it sleeps.
   void arm() noexcept {
     auto& armed = outbound_->header().armed;
-    armed.store(armed.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // ours alone
+    armed.store(armed.load(std::memory_order_relaxed) + 1,
+                std::memory_order_relaxed);               // ours alone
     std::atomic_thread_fence(std::memory_order_seq_cst);  // announce, then look: parking.hpp
   }
   void disarm() noexcept {
     auto& armed = outbound_->header().armed;
-    armed.store(armed.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // ours alone
+    armed.store(armed.load(std::memory_order_relaxed) + 1,
+                std::memory_order_relaxed);  // ours alone
   }
 
   /// Sleeps until a worker rings, the fork server reports, interrupt() is called or @p until comes.
@@ -159,7 +161,8 @@ class process_backend {
     places_.clear();
   }
 
-  /// In a forked child: the descriptors are copies that keep others alive; the rest is the parent's.
+  /// In a forked child: the descriptors are copies that keep others alive; the rest is the
+  /// parent's.
   void abandon() noexcept {
     server_ = 0;
     control_.reset();

@@ -147,7 +147,8 @@ inline constexpr std::size_t value_count_v = count_values<T>();
 /// References to the fields of `value`, in Boost.PFR's own tuple.
 template <class T>
 constexpr auto tie_fields(T& value) noexcept {
-#if BOOST_PFR_USE_CPP26 || BOOST_PFR_USE_CPP26_REFLECTION
+#if (defined(BOOST_PFR_USE_CPP26) && BOOST_PFR_USE_CPP26) || \
+    (defined(BOOST_PFR_USE_CPP26_REFLECTION) && BOOST_PFR_USE_CPP26_REFLECTION)
   return boost::pfr::detail::tie_as_tuple(value);
 #else
   return boost::pfr::detail::tie_as_tuple(

@@ -38,8 +38,8 @@ class result_receiver {
 
   /// Whether drain() would find something new. Any thread.
   [[nodiscard]] bool anything() const noexcept {
-    return worker_->committed.load(std::memory_order_relaxed) > seen_.load(
-        std::memory_order_relaxed);  // a glance; drain() looks properly
+    return worker_->committed.load(std::memory_order_relaxed) >
+           seen_.load(std::memory_order_relaxed);  // a glance; drain() looks properly
   }
 
   /// The same, but also counts what the worker holds back. Any thread.
@@ -73,7 +73,8 @@ class result_receiver {
   void drain_last(Sink&& sink) {
     const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // final
     const std::uint64_t written = worker_->written.load(std::memory_order_acquire);      // final
-    read_until(bounded(std::max(committed, written)), sink, true);  // written is never behind finished
+    read_until(bounded(std::max(committed, written)), sink,
+               true);  // written is never behind finished
   }
 
  private:

@@ -4,10 +4,10 @@
 /// The worker's end of a result ring: a stream of records (layout.hpp), the outcomes of its items.
 ///
 /// Three cursors. `committed` is what the parent looks at all the time; it moves seldom, so that a
-/// busy parent and a busy worker do not fight for its cache line. `finished` moves with every frame;
-/// the parent looks at it before it goes to sleep. `written` moves with every complete outcome and
-/// is read only after the worker's death: whatever lies before it counts, so an item that was
-/// finished is never charged for the death.
+/// busy parent and a busy worker do not fight for its cache line. `finished` moves with every
+/// frame; the parent looks at it before it goes to sleep. `written` moves with every complete
+/// outcome and is read only after the worker's death: whatever lies before it counts, so an item
+/// that was finished is never charged for the death.
 #pragma once
 
 #include <algorithm>
@@ -122,7 +122,8 @@ class result_sender {
     run_open_ = false;
     const std::uint64_t length = cursor_ - run_at_ - sizeof(record_head);
     auto* at = ring_.at(run_at_ + offsetof(record_head, length));  // 8-aligned, so in one piece
-    __atomic_store_n(reinterpret_cast<std::uint64_t*>(at), length, __ATOMIC_RELEASE);  // or not at all
+    __atomic_store_n(reinterpret_cast<std::uint64_t*>(at), length,
+                     __ATOMIC_RELEASE);                            // or not at all
     cursor_ = round_up<std::uint64_t>(cursor_, record_alignment);  // put_plain left room for this
     note_written();
   }

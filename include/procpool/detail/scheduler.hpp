@@ -77,9 +77,9 @@ class task_queue {
 
 /// Numbers that shape the decisions.
 struct scheduling_rules {
-  std::uint32_t least_depth = 2;    ///< frames in flight for each worker at first: no gap between two
-  std::uint32_t most_depth = 256;   ///< and at most, for tasks shorter than a hand-over
-  std::uint32_t favourites = 0;  ///< idle workers numbered below this are served first: they spin
+  std::uint32_t least_depth = 2;  ///< frames in flight for each worker at first: no gap between two
+  std::uint32_t most_depth = 256;  ///< and at most, for tasks shorter than a hand-over
+  std::uint32_t favourites = 0;    ///< idle workers numbered below this are served first: they spin
   std::uint32_t maxtasksperchild = 0;  ///< frames after which a worker is replaced; 0: never
 };
 
@@ -210,6 +210,13 @@ class scheduler {
     pending_.push_front(*what.task);
   }
 
+  /// The worker may have room again though it has finished nothing.
+  void resume(std::uint32_t worker) {
+    if (vacant(worker)) return;
+    workers_[worker].refused = false;
+    offer(worker);
+  }
+
   /// When nothing is pending and a worker has nothing to do: whom to take tasks from.
   [[nodiscard]] std::optional<relocation> rebalance() const {
     if (!pending_.empty() || idle_.empty() || laden_ == 0) return std::nullopt;
@@ -245,11 +252,11 @@ class scheduler {
 
   struct place {
     worker_state state = worker_state::vacant;
-    bool offered = false;        ///< is in idle_ or busy_
-    bool idle = false;           ///< and in which
-    bool refused = false;        ///< its ring is full
-    std::uint32_t depth = 0;     ///< frames it may have in flight
-    std::uint32_t received = 0;  ///< frames it was sent in its life
+    bool offered = false;                ///< is in idle_ or busy_
+    bool idle = false;                   ///< and in which
+    bool refused = false;                ///< its ring is full
+    std::uint32_t depth = 0;             ///< frames it may have in flight
+    std::uint32_t received = 0;          ///< frames it was sent in its life
     std::uint32_t previous = no_worker;  ///< neighbours in idle_ or busy_
     std::uint32_t next = no_worker;
     task_queue tasks;
@@ -342,8 +349,8 @@ class scheduler {
 
   scheduling_rules rules_;
   std::vector<place> workers_;
-  worker_list idle_;  ///< have nothing to do; served first, from the back
-  worker_list busy_;  ///< have room for more; served in turn
+  worker_list idle_;                   ///< have nothing to do; served first, from the back
+  worker_list busy_;                   ///< have room for more; served in turn
   std::deque<std::uint32_t> leaving_;  ///< who is to be told to retire
   task_queue pending_;
   std::size_t assigned_ = 0;

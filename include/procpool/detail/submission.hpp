@@ -150,8 +150,8 @@ void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
   scratch_buffer scratch;
   encoder out(scratch.get());
   fill(out);
-  submit_body(pool, std::move(owner), head, 0, {body_place::in_line, scratch.get().view(), {}, {}, {}},
-              scratch.get().size());
+  submit_body(pool, std::move(owner), head, 0,
+              {body_place::in_line, scratch.get().view(), {}, {}, {}}, scratch.get().size());
 }
 
 /// A callable as it goes into every frame of a map: small ones into each body, large ones once into
@@ -159,8 +159,7 @@ void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
 template <class Core, class F>
 class shipped_callable {
  public:
-  shipped_callable(boost::intrusive_ptr<Core> pool, const F& function)
-      : pool_(std::move(pool)) {
+  shipped_callable(boost::intrusive_ptr<Core> pool, const F& function) : pool_(std::move(pool)) {
     reject_null(function);
     encoder out(bytes_);
     callable_codec<F>::encode(out, function);
@@ -229,9 +228,7 @@ struct spread {
   template <class Types, class Item>
   static void put(encoder& out, Item&& item) {
     std::apply(
-        [&](auto&&... each) {
-          put_arguments(out, Types{}, std::forward<decltype(each)>(each)...);
-        },
+        [&](auto&&... each) { put_arguments(out, Types{}, std::forward<decltype(each)>(each)...); },
         std::forward<Item>(item));
   }
 };
@@ -277,8 +274,9 @@ std::size_t submit_chunk(Core& pool, const boost::intrusive_ptr<job>& owner,
   if (items == 0) return 0;
   const std::size_t size = scratch.get().size();
   frame_head head = frame_for(checked_entry(pool, entry_point<F, Types>()), items);
-  task_body body = size > pool.in_line_limit() ? place_large(pool, scratch.get())
-                                               : task_body{body_place::in_line, scratch.get().view(), {}, {}, {}};
+  task_body body = size > pool.in_line_limit()
+                       ? place_large(pool, scratch.get())
+                       : task_body{body_place::in_line, scratch.get().view(), {}, {}, {}};
   callable.refer(head, body);
   submit_body(pool, owner, head, first_index, std::move(body), size);
   return items;
@@ -319,8 +317,7 @@ void submit_items(const boost::intrusive_ptr<Core>& pool, const boost::intrusive
     std::size_t done = 0;
     while (done < size) {
       const std::size_t most = std::min(chunksize, size - done);
-      const std::size_t items =
-          submit_chunk<How, Types>(*pool, owner, callable, done, most, next);
+      const std::size_t items = submit_chunk<How, Types>(*pool, owner, callable, done, most, next);
       done += items;
       if (items < most) throw std::logic_error("the input of a map ended before its size()");
     }

@@ -26,9 +26,8 @@ namespace procpool::detail {
 
 /// Small plain results are packed without a head for each.
 template <class R>
-inline constexpr bool is_plain_result_v =
-    is_flat_v<R> && std::is_default_constructible_v<R> && sizeof(R) <= 256;
-
+inline constexpr bool is_plain_result_v = is_flat_v<R>&& std::is_default_constructible_v<R> &&
+                                          sizeof(R) <= 256;
 
 /// A frame being run: what the task's code sees of its worker.
 class frame_context {

@@ -138,7 +138,8 @@ class task_sender {
 
   /// Whether the worker has begun with this frame; it stays so when it is dead.
   [[nodiscard]] bool claimed(std::uint64_t ordinal) const noexcept {
-    const std::uint64_t claimed = worker_->claimed.load(std::memory_order_acquire);  // its last word
+    const std::uint64_t claimed =
+        worker_->claimed.load(std::memory_order_acquire);  // its last word
     return find(ordinal).at < claimed;
   }
 
@@ -149,9 +150,9 @@ class task_sender {
 
  private:
   struct entry {
-    std::uint64_t begin;    ///< cursor where its space begins, a pad before it included
-    std::uint64_t at;       ///< cursor of its head
-    std::uint64_t end;      ///< cursor behind it
+    std::uint64_t begin;  ///< cursor where its space begins, a pad before it included
+    std::uint64_t at;     ///< cursor of its head
+    std::uint64_t end;    ///< cursor behind it
     std::uint64_t ordinal;
     bool streamed;
     bool skipped;
@@ -168,8 +169,7 @@ class task_sender {
   void forget_skipped() {
     if (in_flight_.empty() || !in_flight_.front().skipped) return;
     const std::uint64_t claimed = worker_->claimed.load(std::memory_order_acquire);  // passed these
-    while (!in_flight_.empty() && in_flight_.front().skipped &&
-           in_flight_.front().end <= claimed) {
+    while (!in_flight_.empty() && in_flight_.front().skipped && in_flight_.front().end <= claimed) {
       in_flight_.pop_front();
     }
   }

@@ -63,9 +63,15 @@ class worker_channel {
       found.callable = memory_.arena.subspan(head.callable_at, head.callable_size);
     }
     switch (head.place) {
-      case body_place::in_line: found.body = tasks_.in_line_body(head); break;
-      case body_place::arena: found.body = memory_.arena.subspan(head.body_at, head.body_size); break;
-      case body_place::stream: found.body = receive_stream(head); break;
+      case body_place::in_line:
+        found.body = tasks_.in_line_body(head);
+        break;
+      case body_place::arena:
+        found.body = memory_.arena.subspan(head.body_at, head.body_size);
+        break;
+      case body_place::stream:
+        found.body = receive_stream(head);
+        break;
     }
     return found;
   }
@@ -103,7 +109,10 @@ class worker_channel {
   template <class Ready>
   void wait_until(Ready ready) {
     if (ready()) return;
-    if (held_back_ > 0) flush();  // there seemed to be another task, but it was taken back
+    // There seemed to be another task, but it was taken back: the results and the room in the ring
+    // are worth knowing.
+    if (held_back_ > 0) flush();
+    bell_.ring_if_armed();
     parking_.wait_until(ready, before_sleep_);
   }
 

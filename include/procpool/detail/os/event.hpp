@@ -56,8 +56,8 @@ class poller {
  public:
   [[nodiscard]] static poller make() {
     poller made;
-    made.fd_ = fd(
-        check(PROCPOOL_SYSTEM(epoll_create1(EPOLL_CLOEXEC)), "cannot create a poller for the pool"));
+    made.fd_ = fd(check(PROCPOOL_SYSTEM(epoll_create1(EPOLL_CLOEXEC)),
+                        "cannot create a poller for the pool"));
     return made;
   }
 
@@ -87,8 +87,8 @@ class poller {
   // Rounded up, so that a wait does not end a moment before its time and spin.
   static int milliseconds(std::optional<time_point> until) {
     if (!until) return -1;
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-        *until - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(*until - std::chrono::steady_clock::now());
     if (left.count() <= 0) return 0;
     return static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000));
   }
