@@ -69,7 +69,7 @@ inline void kill_and_reap(pid_t pid) noexcept {
 
 /// Leaves this process at once: no handler, no destructor, no buffer.
 [[noreturn]] inline void leave_now(int code) noexcept {
-  PROCPOOL_SYSTEM(_exit(code));
+  for (;;) PROCPOOL_SYSTEM(_exit(code));
 }
 
 /// From now on exit() in this process ends in @p last(code) instead of going on to the handlers and
