@@ -3,7 +3,7 @@
 #
 # Sourced by bash. A script calls `setup_need THING...`; nothing is installed, and apt is not even
 # asked, when all is there. Things: compiler cmake ninja git python3 pkg-config boost fmt catch2
-# clang clang-format clang-tidy. Progress goes to stdout, complaints to stderr.
+# clang-14 clang-16 clang-format clang-tidy. Progress goes to stdout, complaints to stderr.
 
 setup_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 setup_backports_file=/etc/apt/sources.list.d/procpool-backports
@@ -23,7 +23,8 @@ setup_has() {
     compiler) command -v "${CXX:-g++}" >/dev/null ;;
     cmake) command -v cmake >/dev/null && setup_at_least 3.24 "$(cmake --version | head -n 1)" ;;
     ninja) command -v ninja >/dev/null ;;
-    clang) command -v clang++-14 >/dev/null && setup_clang_has_sanitizers ;;
+    clang-14) command -v clang++-14 >/dev/null ;;
+    clang-16) command -v clang++-16 >/dev/null && setup_has_sanitizers clang++-16 ;;
     clang-format) command -v clang-format-14 >/dev/null ;;
     clang-tidy) command -v clang-tidy-14 >/dev/null ;;
     boost | fmt | catch2)
@@ -39,8 +40,8 @@ setup_at_least() {
   [ "$(printf '%s\n' "$1" "${2##* }" | sort -V | head -n 1)" = "$1" ]
 }
 
-setup_clang_has_sanitizers() {
-  find "$(clang++-14 -print-resource-dir)/lib/" -name 'libclang_rt.asan*.a' 2>/dev/null | grep -q .
+setup_has_sanitizers() {
+  find "$("$1" -print-resource-dir)/lib/" -name 'libclang_rt.asan*.a' 2>/dev/null | grep -q .
 }
 
 # Sets setup_probed, once, to the libraries that CMake finds in the version we need, one a line.
@@ -88,7 +89,7 @@ setup_packages_of() {
     boost) setup_boost_package ;;
     fmt) echo libfmt-dev ;;
     catch2) setup_catch2_package ;;
-    clang) echo clang-14 libclang-rt-14-dev ;;
+    clang-16) echo clang-16 libclang-rt-16-dev ;;
     clang-format) echo clang-format-14 ;;
     clang-tidy) echo clang-tidy-14 ;;
     *) echo "$1" ;;

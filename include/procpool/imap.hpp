@@ -151,14 +151,15 @@ class ImapIterator {
   void submit(std::size_t most) {
     std::vector<std::ranges::range_value_t<Input>> items = collect(most);
     if (items.empty()) return;
-    boost::intrusive_ptr<chunk> job(new chunk(pool_, items.size(), finished_));
+    boost::intrusive_ptr<chunk> job(new chunk(pool_, submitted_, items.size(), finished_));
     pool_->care_for(*job);
     auto at = items.begin();
     const auto give = [&](auto visit) {
       return at != items.end() && (visit(std::move(*at++)), true);
     };
     detail::submit_chunk<detail::as_argument, detail::listed_shipped_t<F, arguments>>(
-        *pool_, job, source_->callable, 0, items.size(), give);
+        *pool_, job, source_->callable, submitted_, items.size(), give);
+    submitted_ += items.size();
     taken_ += items.size();
     ahead_.push_back(std::move(job));
   }
@@ -210,7 +211,8 @@ class ImapIterator {
   std::deque<boost::intrusive_ptr<chunk>> ahead_;
   boost::intrusive_ptr<chunk> reading_;
   std::size_t position_ = 0;
-  std::size_t taken_ = 0;  ///< items taken from the input and not handed out
+  std::size_t submitted_ = 0;  ///< items taken from the input
+  std::size_t taken_ = 0;      ///< items taken from the input and not handed out
   bool pending_step_ = false;
   std::optional<value_type> current_;
 };

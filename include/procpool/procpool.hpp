@@ -12,6 +12,7 @@
 #include <procpool/codec.hpp>
 #include <procpool/codec/associative.hpp>
 #include <procpool/codec/chrono.hpp>
+#include <procpool/codec/list.hpp>
 #include <procpool/codec/path.hpp>
 #include <procpool/codec/sequence.hpp>
 #include <procpool/codec/vocabulary.hpp>

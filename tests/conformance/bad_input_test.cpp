@@ -245,7 +245,7 @@ TEST_CASE(
   check_in_child([] {
     become_ordinary_user();
     const rlim_t before = set_limit(RLIMIT_NPROC, 1);
-    require_refused(5, std::errc::resource_unavailable_try_again, "fork");
+    require_refused(5, std::errc::resource_unavailable_try_again, "process");
     set_limit(RLIMIT_NPROC, before);
     return pool_works(5) ? 0 : 1;
   });
@@ -260,7 +260,7 @@ TEST_CASE(
     check_in_child([more] {
       become_ordinary_user();
       const rlim_t before = set_limit(RLIMIT_NPROC, processes_of_user() + more);
-      require_refused(5, std::errc::resource_unavailable_try_again, "fork");
+      require_refused(5, std::errc::resource_unavailable_try_again, "process");
       set_limit(RLIMIT_NPROC, before);
       return pool_works(5) ? 0 : 1;
     });
@@ -287,7 +287,7 @@ TEST_CASE(
     try {
       CHILD_REQUIRE(pool.apply_async(square, 5).get(20s) == 25);
     } catch (const procpool::BrokenPool& broken) {
-      CHILD_REQUIRE(std::string(broken.what()).find("fork") != std::string::npos);
+      CHILD_REQUIRE(std::string(broken.what()).find("process") != std::string::npos);
     }
     return pool_works(1) ? 0 : 1;
   });

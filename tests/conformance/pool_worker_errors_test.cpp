@@ -60,14 +60,15 @@ void check_keeps_type(procpool::Pool<>& pool) {
   CHECK_FALSE(remote.empty());
 }
 
-std::set<pid_t> all_pids(procpool::Pool<>& pool, std::size_t workers) {
-  std::set<pid_t> pids;
-  const auto complete = [&] {
-    pids.insert(pool.apply(worker_pid));
-    return pids.size() >= workers;
-  };
-  CHECK(support::eventually(complete));
-  return pids;
+/// The workers of @p pool: short sleeps, so that no worker can take all of them.
+std::set<pid_t> all_pids(procpool::Pool<>& pool) {
+  const auto pids = pool.map(
+      [](long) {
+        sleep_for(50ms);
+        return worker_pid();
+      },
+      numbers(8), {.chunksize = 1});
+  return {pids.begin(), pids.end()};
 }
 
 }  // namespace
@@ -97,7 +98,8 @@ TEST_CASE(
     "error of its task alone, 20 times",
     "[conformance][pool][errors]") {
   procpool::Pool pool{2};
-  const auto before = all_pids(pool, 2);
+  const auto before = all_pids(pool);
+  CHECK(before.size() == 2);
   for (int i = 0; i < 20; ++i) {
     std::vector<std::exception_ptr> errors;
     auto result = pool.apply_async(
@@ -108,7 +110,7 @@ TEST_CASE(
     REQUIRE(errors.size() == 1);
     CHECK_THROWS_AS(std::rethrow_exception(errors[0]), encoding_failed);
   }
-  CHECK(all_pids(pool, 2) == before);
+  CHECK(all_pids(pool) == before);
 }
 
 TEST_CASE(

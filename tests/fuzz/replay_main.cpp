@@ -39,8 +39,9 @@ int replay(const std::vector<std::filesystem::path>& places) {
   std::size_t count = 0;
   bool all_read = true;
   const auto one = [&](const std::filesystem::path& path) {
-    all_read = replay_file(path) && all_read;
-    ++count;
+    const bool read = replay_file(path);
+    all_read = all_read && read;
+    count += read ? 1 : 0;
   };
   for (const auto& place : places) {
     if (!std::filesystem::is_directory(place)) {

@@ -247,10 +247,10 @@ consteval bool check_result() {
   if constexpr (std::is_void_v<R>) {
     return true;
   } else {
-    static_assert(!is_view_v<R>,
+    static_assert(!contains_view_v<R>,
                   "procpool: the task returns a view, but what it refers to ends with the call; "
                   "return std::string or std::vector instead");
-    if constexpr (!is_view_v<R>) return check_encodable<R>();
+    if constexpr (!contains_view_v<R>) return check_encodable<R>();
     return false;
   }
 }

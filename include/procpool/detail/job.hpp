@@ -240,26 +240,30 @@ class outcomes_job final : public job {
  public:
   using stored = stored_t<R>;
 
-  outcomes_job(boost::intrusive_ptr<driver> pool, std::size_t items,
+  /// @param first index in the input of the first item
+  outcomes_job(boost::intrusive_ptr<driver> pool, std::size_t first, std::size_t items,
                std::shared_ptr<completion_queue> finished = nullptr)
-      : job(std::move(pool), items), outcomes_(items), finished_(std::move(finished)) {}
+      : job(std::move(pool), items),
+        first_(first),
+        outcomes_(items),
+        finished_(std::move(finished)) {}
 
   [[nodiscard]] std::size_t plain_size() const noexcept override {
     return is_plain_result_v<stored> ? sizeof(stored) : 0;
   }
   void value(std::size_t index, std::span<const std::byte> encoded) override {
     decoder in(encoded);
-    outcomes_[index].value.emplace(in.template get<stored>());
+    outcomes_[index - first_].value.emplace(in.template get<stored>());
     in.finish();
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
     raw_.append(bytes.data(), bytes.size());  // values may come in parts
-    for (index += offset / sizeof(stored); raw_.size() >= sizeof(stored); ++index) {
+    for (index += offset / sizeof(stored) - first_; raw_.size() >= sizeof(stored); ++index) {
       take_plain(index);
     }
   }
   void error(std::size_t index, std::exception_ptr what) override {
-    outcomes_[index].error = std::move(what);
+    outcomes_[index - first_].error = std::move(what);
   }
   void announce() override {
     if (finished_ != nullptr) finished_->push(this);
@@ -288,6 +292,7 @@ class outcomes_job final : public job {
     }
   }
 
+  std::size_t first_;
   std::vector<item_outcome> outcomes_;
   byte_buffer raw_;
   std::shared_ptr<completion_queue> finished_;

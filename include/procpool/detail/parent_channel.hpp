@@ -55,7 +55,10 @@ class parent_channel {
   /// Whether drain() would find something new. Any thread.
   [[nodiscard]] bool anything() const noexcept { return receiver_.anything(); }
 
-  [[nodiscard]] bool anything_finished() const noexcept { return receiver_.anything_finished(); }
+  /// The same with what the worker does not tell at once: to be asked before going to sleep.
+  [[nodiscard]] bool anything_at_all() const noexcept {
+    return receiver_.anything_finished() || sender_.anything_taken();
+  }
 
   /// Takes back what the worker has not begun with; see task_sender::take_back.
   std::uint64_t take_back(std::uint64_t from) {

@@ -333,14 +333,14 @@ class pool_core final : public driver, private fork_participant {
     };
     if (may_spin && spin_until(news)) return false;
     engine_.backend().arm();
-    if (!news() && !anything_held_back()) engine_.backend().wait(until);
+    if (!news() && !anything_untold()) engine_.backend().wait(until);
     engine_.backend().disarm();
     return true;
   }
 
-  [[nodiscard]] bool anything_held_back() const noexcept {
+  [[nodiscard]] bool anything_untold() const noexcept {
     for (const parent_channel* channel : glance_) {
-      if (channel->anything_finished()) return true;
+      if (channel->anything_at_all()) return true;
     }
     return false;
   }

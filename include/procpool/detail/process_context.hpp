@@ -65,6 +65,9 @@ class process_context {
   std::atomic<int> children_{0};
 };
 
+/// Made before main, so that no fork can catch another thread in the middle of making it.
+inline const process_context& process_context_made_early = process_context::instance();
+
 /// Python's default name: "Process-1" for the first child, "Process-1:2" for the second child of
 /// that.
 inline std::string default_process_name(const std::vector<int>& position) {

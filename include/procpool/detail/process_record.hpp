@@ -62,6 +62,10 @@ class process_table final : public fork_participant {
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
 
+/// Made before main. A fork that caught another thread in the middle of making it would leave the
+/// child waiting for that thread.
+inline const process_table& process_table_made_early = process_table::instance();
+
 /// Every descriptor of the children is the parent's, but for those that the one being born, if this
 /// process is one of ours, needs for its birth.
 inline thread_local const process_record* process_being_started = nullptr;

@@ -17,6 +17,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -85,6 +86,8 @@ class task_sender {
 
   /// Moves on with a streamed body as far as there is room; true if anything was sent.
   bool pump() {
+    taken_.store(worker_->consumed.load(std::memory_order_acquire),  // bytes it has copied
+                 std::memory_order_relaxed);                         // for anything_taken()
     if (stream_.empty()) return false;
     const std::size_t piece = std::min<std::size_t>(stream_.size(), room());
     if (piece == 0) return false;
@@ -97,6 +100,11 @@ class task_sender {
   }
 
   [[nodiscard]] bool streaming() const noexcept { return !stream_.empty(); }
+  /// Whether the worker has taken more of a stream since the last pump(). Any thread.
+  [[nodiscard]] bool anything_taken() const noexcept {
+    return worker_->consumed.load(std::memory_order_relaxed) !=
+           taken_.load(std::memory_order_relaxed);  // a glance; pump() looks properly
+  }
   [[nodiscard]] std::uint64_t next_ordinal() const noexcept { return next_ordinal_; }
 
   /// Ordinal of the oldest frame whose results are not complete. Precondition: there is one.
@@ -226,6 +234,7 @@ class task_sender {
   std::span<const std::byte> stream_;
   std::uint64_t head_ = 0;
   std::uint64_t next_ordinal_ = 0;
+  std::atomic<std::uint64_t> taken_{0};
 };
 
 }  // namespace procpool::detail
