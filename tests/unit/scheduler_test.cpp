@@ -189,6 +189,18 @@ TEST_CASE("an idle worker is offered the younger half of the fullest queue", "[s
   CHECK(moved->task == &tasks[2]);
 }
 
+TEST_CASE("a worker that gave everything back gets tasks again", "[scheduler]") {
+  scheduler s({.least_depth = 2});
+  s.add(0);
+  auto tasks = tasks_of(2);
+  submit_all(s, tasks);
+  CHECK(workers_of(s).size() == 2);
+  s.taken_back(tasks[1]);
+  s.taken_back(tasks[0]);
+  CHECK(s.assigned() == 0);
+  CHECK(workers_of(s).size() == 2);
+}
+
 TEST_CASE("a pending task can be withdrawn", "[scheduler]") {
   scheduler s({});
   auto tasks = tasks_of(3);

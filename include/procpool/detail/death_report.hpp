@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#include <procpool/detail/exception_registry.hpp>
+#include <procpool/detail/exception_text.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -34,7 +34,7 @@ inline std::string describe(const std::exception_ptr& what) {
   try {
     std::rethrow_exception(what);
   } catch (const std::exception& error) {
-    return demangle(exception_key(error).c_str()) + ": " + error.what();
+    return exception_type(error) + ": " + error.what();
   } catch (...) {
     return "an exception that is no std::exception";
   }

@@ -28,6 +28,7 @@
 #include <variant>
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/exception_text.hpp>
 #include <procpool/detail/type_name.hpp>
 #include <procpool/error.hpp>
 
@@ -242,26 +243,13 @@ inline std::string exception_key(const std::exception& error) {
   return name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
 }
 
-/// The text of an exception and of those nested in it, a line each.
-inline std::string describe_chain(const std::exception& error, const std::string& indent = "  ") {
-  std::string text = indent + demangle(exception_key(error).c_str()) + ": " + error.what() + "\n";
-  try {
-    std::rethrow_if_nested(error);
-  } catch (const std::exception& cause) {
-    text += describe_chain(cause, indent + "  ");
-  } catch (...) {
-    text += indent + "  (an exception that is no std::exception)\n";
-  }
-  return text;
-}
-
 /// Encodes the exception being handled. @p where says in which worker and in running what it was
 /// thrown. To be called inside a catch block.
 inline void encode_current_exception(encoder& out, const std::string& where) {
   try {
     throw;
   } catch (const std::exception& error) {
-    out.put(where + describe_chain(error));
+    out.put(where + exception_lines(error, "  "));
     const std::string key = exception_key(error);
     const auto known = exception_registry::instance().find(key);
     out.put(known ? key : std::string());

@@ -272,7 +272,7 @@ class outcomes_job final : public job {
   [[nodiscard]] std::size_t size() const noexcept { return outcomes_.size(); }
   /// Takes an item's result or throws its exception. Precondition: ready; once for each item.
   [[nodiscard]] stored take(std::size_t index) {
-    auto& outcome = outcomes_[index];
+    item_outcome outcome = std::exchange(outcomes_[index], item_outcome());
     if (outcome.value) return std::move(*outcome.value);
     std::rethrow_exception(outcome.error != nullptr ? outcome.error : failure());
   }

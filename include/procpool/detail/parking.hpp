@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include <procpool/detail/layout.hpp>
+#include <procpool/detail/os/child.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/os/futex.hpp>
 
@@ -117,7 +118,7 @@ class parent_bell {
     const std::uint32_t sleep = parent_->armed.load(std::memory_order_relaxed);  // after the fence
     if (sleep % 2 == 0 || sleep == rung_) return;
     rung_ = sleep;
-    bell_.ring();
+    if (!bell_.ring()) os::leave_now(1);  // a task closed it: our death is what the parent hears of
   }
 
   void reset() noexcept { bell_.reset(); }

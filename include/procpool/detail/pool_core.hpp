@@ -110,11 +110,17 @@ class pool_core final : public driver, private fork_participant {
   }
 
   /// To be called before the frames of an asynchronous submission.
+  /// @throws ProcessError when there can be no service thread
   void care_for(job& what) {
-    std::lock_guard lock(mutex_);
-    check_open_locked();
-    what.leave_unattended();
-    if (service_ == nullptr) start_service();
+    {
+      std::lock_guard lock(mutex_);
+      check_open_locked();
+      what.leave_unattended();
+      service_wanted_ = true;
+      if (serving_) return;
+    }
+    const fork_pause none;  // no thread may come into being while another one forks
+    start_service();
   }
 
   /// Ends a job that cannot be submitted in full: what has not begun is dropped.
@@ -347,13 +353,22 @@ class pool_core final : public driver, private fork_participant {
 
   // ---- the service thread --------------------------------------------------------------------
 
+  // Starts the thread if it is wanted and not there. Under a fork_pause or after a fork.
   void start_service() {
-    stopping_ = false;
+    {
+      std::lock_guard lock(mutex_);
+      stopping_ = state_ == state::terminated;
+      if (serving_ || stopping_ || !service_wanted_) return;
+      serving_ = true;
+    }
+    if (service_.joinable()) service_.join();  // it ended after the wait for it was over
     try {
+      const os::signals_blocked guard;  // signals are for the program's own threads
       // The thread keeps the core alive: a callback may destroy the pool.
-      service_ = std::make_unique<std::thread>(
-          [self = boost::intrusive_ptr<pool_core>(this)] { self->serve(); });
+      service_ = std::thread([self = boost::intrusive_ptr<pool_core>(this)] { self->serve(); });
     } catch (const std::system_error& error) {
+      std::lock_guard lock(mutex_);
+      serving_ = false;
       throw ProcessError("cannot start the service thread of the pool", error.code());
     }
   }
@@ -373,6 +388,7 @@ class pool_core final : public driver, private fork_participant {
         lead(lock, role::service, service_idle(*this), std::nullopt);
       }
     }
+    serving_ = false;
   }
 
   // Somebody drives, or did a moment ago. While one and the same thread has the lead, there is less
@@ -443,45 +459,40 @@ class pool_core final : public driver, private fork_participant {
     std::fprintf(stderr, "procpool: a callback failed: %s\n", what.c_str());
   }
 
+  void ask_service_to_stop() {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    service_wakes_.notify_one();
+    if (leader_ != role::service) return;
+    yield_ = true;
+    call_leader_back();
+  }
+
   void stop_service() {
-    std::unique_ptr<std::thread> ending;
-    {
-      std::lock_guard lock(mutex_);
-      stopping_ = true;
-      service_wakes_.notify_one();
-      ending = std::move(service_);
+    ask_service_to_stop();
+    if (fork_registry::on_library_thread() && on_service_thread()) {
+      const fork_pause none;
+      service_.detach();  // a callback ends the pool: the thread ends when the callback returns
+      return;
     }
-    if (ending == nullptr) return;
-    if (ending->get_id() == std::this_thread::get_id()) {
-      ending->detach();  // a callback ends the pool: the thread ends when the callback returns
-    } else {
-      ending->join();
-    }
+    registration_.wait_for_end();
+    const fork_pause none;
+    if (service_.joinable()) service_.join();
+  }
+
+  [[nodiscard]] bool on_service_thread() {
+    const fork_pause none;
+    return service_.get_id() == std::this_thread::get_id();
   }
 
   // ---- forks of this process -----------------------------------------------------------------
 
   void stop_threads() override {
-    {
-      std::lock_guard lock(mutex_);
-      if (service_ == nullptr || service_->get_id() == std::this_thread::get_id()) return;
-      stopping_ = true;
-      service_wakes_.notify_one();
-      if (leader_ == role::service) {
-        yield_ = true;
-        call_leader_back();
-      }
-    }
-    if (!registration_.wait_for_threads(patience)) return;  // a callback is still running
-    service_->join();
-    service_ = nullptr;
-    restart_service_ = true;
+    ask_service_to_stop();
+    if (registration_.wait_for_threads(patience) && service_.joinable()) service_.join();
   }
 
   void restart_threads() override {
-    std::lock_guard lock(mutex_);
-    stopping_ = state_ == state::terminated;
-    if (!std::exchange(restart_service_, false) || stopping_) return;
     try {
       start_service();
     } catch (const Error&) {  // the next asynchronous submission tries again and tells
@@ -490,12 +501,12 @@ class pool_core final : public driver, private fork_participant {
 
   void abandon() noexcept override {
     engine_.backend().abandon();
-    (void)service_.release();  // there is no such thread in this process
+    std::construct_at(&service_);  // there is no such thread in this process
   }
 
   static constexpr std::chrono::milliseconds tick{1};
   static constexpr int ticks_before_sleep = 20;
-  static constexpr std::chrono::seconds patience{10};
+  static constexpr std::chrono::milliseconds patience{100};  ///< of a fork, with a callback
   static constexpr std::uint64_t advance_every = 16;
 
   const std::uint32_t modules_;
@@ -518,7 +529,9 @@ class pool_core final : public driver, private fork_participant {
   std::vector<parent_channel*> glance_;  ///< what the leader looks at while it is away
   std::atomic<bool> called_back_{false};
 
-  std::unique_ptr<std::thread> service_;
+  std::thread service_;          ///< changed under a fork_pause only
+  bool service_wanted_ = false;  ///< there has been an asynchronous submission
+  bool serving_ = false;         ///< the thread is there
   std::uint64_t seen_activity_ = 0;
   int quiet_ticks_ = 0;
   int doublings_ = 0;            ///< of its tick, while another thread drives for long
@@ -526,7 +539,6 @@ class pool_core final : public driver, private fork_participant {
   bool service_dozes_ = false;   ///< for longer than a tick
   bool stopping_ = false;
   bool in_callback_ = false;
-  bool restart_service_ = false;
 
   fork_registration registration_;  // last: known to others only when all else is there
 };

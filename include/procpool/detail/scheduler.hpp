@@ -236,7 +236,9 @@ class scheduler {
     place& at = workers_[task.worker];
     at.depth = std::max(at.depth / 2, rules_.least_depth);  // it had more than it could begin with
     --at.received;
+    const std::uint32_t worker = task.worker;
     unassign(task);
+    offer(worker);
     pending_.push_front(task);
   }
 

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>
 
 namespace procpool::detail::os {
@@ -27,17 +28,16 @@ class event {
  public:
   event() noexcept = default;
   [[nodiscard]] static event make() {
-    event made;
-    made.fd_ = fd(check(PROCPOOL_SYSTEM(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-                        "cannot create an event descriptor for the pool"));
-    return made;
+    return event(off_stdio(fd(check(PROCPOOL_SYSTEM(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+                                    "cannot create an event descriptor for the pool"))));
   }
   explicit event(fd adopted) noexcept : fd_(std::move(adopted)) {}
 
-  /// Rings. Cannot fail in a way that matters: a full counter is a bell that rings already.
-  void ring() const noexcept {
+  /// Rings; false when the descriptor is not ours any more. A full counter is a bell that rings.
+  bool ring() const noexcept {
     const std::uint64_t one = 1;
-    retry([&] { return PROCPOOL_SYSTEM(write(fd_.get(), &one, sizeof one)); });
+    const auto sent = retry([&] { return PROCPOOL_SYSTEM(write(fd_.get(), &one, sizeof one)); });
+    return sent != -1 || errno == EAGAIN;
   }
   void silence() const noexcept {
     std::uint64_t count = 0;
@@ -56,8 +56,8 @@ class poller {
  public:
   [[nodiscard]] static poller make() {
     poller made;
-    made.fd_ = fd(check(PROCPOOL_SYSTEM(epoll_create1(EPOLL_CLOEXEC)),
-                        "cannot create a poller for the pool"));
+    made.fd_ = off_stdio(fd(check(PROCPOOL_SYSTEM(epoll_create1(EPOLL_CLOEXEC)),
+                                  "cannot create a poller for the pool")));
     return made;
   }
 

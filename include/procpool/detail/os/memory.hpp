@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>
 
 namespace procpool::detail::os {
@@ -60,8 +61,8 @@ class mapping {
 /// A new anonymous file in memory of @p size bytes, whose size nobody can change from now on.
 /// @throws ProcessError when descriptors or memory are exhausted.
 inline fd sealed_memory(const char* name, std::size_t size) {
-  fd file(check(PROCPOOL_SYSTEM(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
-                "cannot create shared memory for the pool"));
+  fd file = off_stdio(fd(check(PROCPOOL_SYSTEM(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
+                               "cannot create shared memory for the pool")));
   check(retry([&] { return PROCPOOL_SYSTEM(ftruncate(file.get(), static_cast<off_t>(size))); }),
         "cannot size shared memory for the pool");
   // A peer that could truncate the file could make us die of SIGBUS (fcntl(2), file sealing).

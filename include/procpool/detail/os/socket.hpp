@@ -16,6 +16,7 @@
 #include <utility>
 
 #include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>
 
 namespace procpool::detail::os {
@@ -35,7 +36,10 @@ class message_socket {
     std::array<int, 2> ends{};
     check(PROCPOOL_SYSTEM(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data())),
           "cannot create the control socket of the pool");
-    return {message_socket(fd(ends[0])), message_socket(fd(ends[1]))};
+    fd first(ends[0]);
+    fd second(ends[1]);
+    return {message_socket(off_stdio(std::move(first))),
+            message_socket(off_stdio(std::move(second)))};
   }
 
   /// Sends one message with copies of @p descriptors; false when the peer has gone.
@@ -101,7 +105,7 @@ class message_socket {
     for (std::size_t i = 0; i < count && i < max_passed_fds; ++i) {
       int number = -1;
       std::memcpy(&number, CMSG_DATA(rights) + i * sizeof(int), sizeof number);
-      descriptors[i] = fd(number);
+      descriptors[i] = off_stdio(fd(number));
     }
   }
 

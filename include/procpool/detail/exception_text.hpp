@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+// Level 1: codec.
+/// @file
+/// Exceptions in words.
+#pragma once
+
+#include <exception>
+#include <string>
+#include <string_view>
+#include <typeinfo>
+
+#include <procpool/detail/type_name.hpp>
+
+namespace procpool::detail {
+
+/// The type of an exception as its author wrote it: std::throw_with_nested of libstdc++ throws a
+/// type of its own, with the author's as template argument.
+inline std::string exception_type(const std::exception& error) {
+  const std::string name = demangle(typeid(error).name());
+  constexpr std::string_view wrapper = "std::_Nested_exception<";
+  if (!name.starts_with(wrapper)) return name;
+  return name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
+}
+
+/// One line for @p error and one for each exception nested in it, the deeper the further right.
+inline std::string exception_lines(const std::exception& error, const std::string& lead = "") {
+  std::string text = lead + exception_type(error) + ": " + error.what() + "\n";
+  const std::string next = lead.empty() ? "  caused by " : "  " + lead;
+  try {
+    std::rethrow_if_nested(error);
+  } catch (const std::exception& cause) {
+    text += exception_lines(cause, next);
+  } catch (...) {
+    text += next + "an exception that is no std::exception\n";
+  }
+  return text;
+}
+
+}  // namespace procpool::detail
