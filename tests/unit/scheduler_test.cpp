@@ -90,18 +90,31 @@ TEST_CASE("tasks leave in the order in which they were submitted", "[scheduler]"
   }
 }
 
-TEST_CASE("a worker that ran dry is kept fuller, up to a limit", "[scheduler]") {
+TEST_CASE("a worker can be kept fuller, up to a limit, until tasks are taken back", "[scheduler]") {
   scheduler s({.least_depth = 2, .most_depth = 5});
   s.add(0);
   auto tasks = tasks_of(20);
   submit_all(s, tasks);
   CHECK(workers_of(s).size() == 2);
-  s.ran_dry(0);
+  s.keep_fuller(0);
   CHECK(workers_of(s).size() == 2);
-  s.ran_dry(0);
+  s.keep_fuller(0);
   CHECK(workers_of(s).size() == 1);
-  s.ran_dry(0);
+  s.keep_fuller(0);
   CHECK(workers_of(s).empty());
+  s.taken_back(tasks[4]);
+  s.taken_back(tasks[3]);
+  s.taken_back(tasks[2]);
+  CHECK(workers_of(s).empty());  // two are as many as it may have now
+}
+
+TEST_CASE("a sleeper is woken only when those awake have enough to do", "[scheduler]") {
+  scheduler s({.least_depth = 4, .favourites = 1, .most_warm = 3});
+  s.add(0);
+  s.add(1);
+  auto tasks = tasks_of(6);
+  submit_all(s, tasks);
+  CHECK(workers_of(s) == std::vector<std::uint32_t>{0, 0, 0, 1, 0, 1});
 }
 
 TEST_CASE("a refused task is first in line again and its worker waits", "[scheduler]") {
@@ -315,8 +328,8 @@ class simulation {
     end(*front);
     if (scheduler_.front(next.worker) != nullptr || scheduler_.retiring(next.worker)) {
       begin(next.worker);
-    } else if (scheduler_.pending() > 0) {
-      scheduler_.ran_dry(next.worker);
+    } else if (chance(0.1)) {
+      scheduler_.keep_fuller(next.worker);
     }
   }
 

@@ -9,6 +9,7 @@
 /// their outcomes in the ring; items behind it and frames not begun go back to the queue.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -88,10 +89,10 @@ class engine {
     if (task.worker == no_worker) keep_or_drop(task);
   }
 
-  /// Sends out what can be sent. To be called after anything has changed.
-  void dispatch() {
-    dispatch_pending();
-    if (relocate()) dispatch_pending();
+  /// Moves tasks from workers that have more than they can begin with to idle ones. Not at every
+  /// turn: short tasks are done sooner where they are than another worker can be woken.
+  void balance() {
+    if (relocate()) dispatch();
   }
 
   /// Takes everything of @p what that has not begun out of the queues. Whether nothing of it is
@@ -179,8 +180,10 @@ class engine {
  private:
   // What the pool knows of a worker besides the scheduler's part.
   struct worker_state {
-    bool initializing = false;  ///< its initializer has not returned yet
-    bool retire_due = false;    ///< has to be told to retire, when there is room
+    bool initializing = false;   ///< its initializer has not returned yet
+    bool retire_due = false;     ///< has to be told to retire, when there is room
+    std::uint64_t finished = 0;  ///< frames
+    std::chrono::steady_clock::time_point measured{};  ///< when it last had finished some
     std::exception_ptr init_error;
     std::string violation;  ///< what it did that no worker does; it is being killed
   };
@@ -315,7 +318,8 @@ class engine {
 
   // ---- sending -------------------------------------------------------------------------------
 
-  void dispatch_pending() {
+  // Sends out what can be sent. To be called after anything has changed.
+  void dispatch() {
     if (!broken_.empty()) return;
     while (const auto what = scheduler_.next()) {
       if (what->task == nullptr) {
@@ -431,15 +435,27 @@ class engine {
 
   bool drain(std::uint32_t worker) {
     try {
+      worker_state& state = workers_[worker];
+      const std::uint64_t before = state.finished;
       const bool news = backend_.channel(worker).drain(record_sink{*this, worker});
       if (!news) return false;
-      if (workers_[worker].retire_due) send_retire(worker);
-      if (first_task(worker) == nullptr && scheduler_.pending() > 0) scheduler_.ran_dry(worker);
+      if (state.retire_due) send_retire(worker);
+      if (state.finished != before) measure(worker, state.finished - before);
       return true;
     } catch (const protocol_violation& what) {
       condemn(worker, what.what());
       return true;
     }
+  }
+
+  // Whether the worker should have more tasks at a time, judged by how many it has done since the
+  // last time.
+  void measure(std::uint32_t worker, std::uint64_t frames) {
+    constexpr std::chrono::microseconds short_task{5};
+    const auto now = std::chrono::steady_clock::now();
+    const auto elapsed = now - std::exchange(workers_[worker].measured, now);
+    const bool ran_dry = first_task(worker) == nullptr && scheduler_.pending() > 0;
+    if (ran_dry || elapsed < short_task * frames) scheduler_.keep_fuller(worker);
   }
 
   void drain_last(std::uint32_t worker) {
@@ -575,6 +591,7 @@ class engine {
     auto& task = static_cast<pool_task&>(*scheduler_.front(worker));
     backend_.channel(worker).tasks().pop_front();
     scheduler_.finished(worker);
+    ++workers_[worker].finished;
     failed_starts_ = 0;
     discard(task);
   }

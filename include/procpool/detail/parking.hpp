@@ -35,10 +35,10 @@ inline void cpu_relax() noexcept {
 #endif
 }
 
-/// Calls @p ready until it is true or spin_time is over; whether it became true.
+/// Calls @p ready until it is true or @p time is over; whether it became true.
 template <class Ready>
-bool spin_until(Ready ready) {
-  const auto end = std::chrono::steady_clock::now() + spin_time;
+bool spin_until(Ready ready, std::chrono::microseconds time = spin_time) {
+  const auto end = std::chrono::steady_clock::now() + time;
   do {
     for (int i = 0; i < 32; ++i) {  // the clock costs as much as many looks
       if (ready()) return true;

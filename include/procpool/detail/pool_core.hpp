@@ -280,6 +280,7 @@ class pool_core final : public driver, private fork_participant {
   void lead(std::unique_lock<std::mutex>& lock, role who, const waitable& what,
             std::optional<time_point> until) {
     leader_ = who;
+    patient_ = false;
     try {
       while (!what.resolved() && state_ != state::terminated && !(who == role::service && yield_)) {
         if (until && std::chrono::steady_clock::now() >= *until) break;
@@ -315,7 +316,11 @@ class pool_core final : public driver, private fork_participant {
 
   // One round: what has come is handled, or the thread waits until something comes.
   void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
-    if (engine_.advance()) return spread_news();
+    if (engine_.advance()) {
+      patient_ = false;
+      return spread_news();
+    }
+    if (patient_) engine_.balance();  // what is under way takes its time
     glance_.clear();
     engine_.each_busy_channel([this](parent_channel& channel) { glance_.push_back(&channel); });
     const bool may_spin = !glance_.empty() && glance_.size() < cpus_;
@@ -324,6 +329,7 @@ class pool_core final : public driver, private fork_participant {
     lock.unlock();
     const bool slept = wait_for_news(may_spin, until);
     lock.lock();
+    patient_ = true;
     leader_away_ = false;
     if (slept && state_ != state::terminated) engine_.handle_reports();
     spread_news();
@@ -337,6 +343,10 @@ class pool_core final : public driver, private fork_participant {
       }
       return called_back_.load(std::memory_order_relaxed);  // a hint; the descriptor is certain
     };
+    if (!patient_) {  // a moment for short tasks; then tasks are balanced before the long wait
+      spin_until(news, short_wait);
+      return false;
+    }
     if (may_spin && spin_until(news)) return false;
     engine_.backend().arm();
     if (!news() && !anything_untold()) engine_.backend().wait(until);
@@ -504,6 +514,7 @@ class pool_core final : public driver, private fork_participant {
     std::construct_at(&service_);  // there is no such thread in this process
   }
 
+  static constexpr std::chrono::microseconds short_wait{3};
   static constexpr std::chrono::milliseconds tick{1};
   static constexpr int ticks_before_sleep = 20;
   static constexpr std::chrono::milliseconds patience{100};  ///< of a fork, with a callback
@@ -522,6 +533,7 @@ class pool_core final : public driver, private fork_participant {
   state state_ = state::open;
   role leader_ = role::nobody;
   bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock
+  bool patient_ = false;      ///< the leader has waited for a moment in vain
   bool yield_ = false;        ///< somebody wants the lead that the service has
   int followers_ = 0;
   std::uint64_t activity_ = 0;  ///< counts waits and the like, for the service to stay away

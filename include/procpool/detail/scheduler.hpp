@@ -27,6 +27,7 @@
 #include <deque>
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace procpool::detail {
@@ -78,8 +79,9 @@ class task_queue {
 /// Numbers that shape the decisions.
 struct scheduling_rules {
   std::uint32_t least_depth = 2;  ///< frames in flight for each worker at first: no gap between two
-  std::uint32_t most_depth = 256;  ///< and at most, for tasks shorter than a hand-over
-  std::uint32_t favourites = 0;    ///< idle workers numbered below this are served first: they spin
+  std::uint32_t most_depth = 256;      ///< and at most, for tasks shorter than a hand-over
+  std::uint32_t favourites = 0;        ///< workers numbered below this are served first: they spin
+  std::uint32_t most_warm = 8;         ///< frames that one of these gets before a sleeper is woken
   std::uint32_t maxtasksperchild = 0;  ///< frames after which a worker is replaced; 0: never
 };
 
@@ -98,6 +100,8 @@ struct relocation {
 class scheduler {
  public:
   explicit scheduler(const scheduling_rules& rules) : rules_(rules) {}
+  scheduler(const scheduler&) = delete;  // its places know where the lists are
+  scheduler& operator=(const scheduler&) = delete;
 
   // ---- workers -------------------------------------------------------------------------------
 
@@ -160,8 +164,9 @@ class scheduler {
     offer(worker);
   }
 
-  /// The worker was found to have run out of tasks while more were waiting: keep it fuller.
-  void ran_dry(std::uint32_t worker) noexcept {
+  /// The worker needs more tasks at a time: it ran out of them while more were waiting, or they are
+  /// shorter than a hand-over. What turns out too much is taken back.
+  void keep_fuller(std::uint32_t worker) noexcept {
     place& at = workers_[worker];
     at.depth = std::min(at.depth * 2, rules_.most_depth);
     offer(worker);
@@ -190,8 +195,9 @@ class scheduler {
   /// The next thing to do, if any; call until there is none.
   [[nodiscard]] std::optional<assignment> next() {
     if (!leaving_.empty()) return retire_next();
-    if (pending_.empty() || (idle_.empty() && busy_.empty())) return std::nullopt;
-    const std::uint32_t worker = idle_.empty() ? busy_.first : idle_.last;
+    if (pending_.empty()) return std::nullopt;
+    const std::uint32_t worker = best_offer();
+    if (worker == no_worker) return std::nullopt;
     scheduled_task& task = *pending_.front();
     pending_.remove(task);
     assign(worker, task);
@@ -252,14 +258,17 @@ class scheduler {
  private:
   enum class worker_state : std::uint8_t { vacant, up, retiring };
 
+  struct worker_list;
+
   struct place {
     worker_state state = worker_state::vacant;
-    bool offered = false;                ///< is in idle_ or busy_
-    bool idle = false;                   ///< and in which
-    bool refused = false;                ///< its ring is full
-    std::uint32_t depth = 0;             ///< frames it may have in flight
-    std::uint32_t received = 0;          ///< frames it was sent in its life
-    std::uint32_t previous = no_worker;  ///< neighbours in idle_ or busy_
+    bool offered = false;        ///< is in idle_ or busy_
+    bool idle = false;           ///< and in which
+    bool refused = false;        ///< its ring is full
+    std::uint32_t depth = 0;     ///< frames it may have in flight
+    std::uint32_t received = 0;  ///< frames it was sent in its life
+    worker_list* offered_in = nullptr;
+    std::uint32_t previous = no_worker;  ///< neighbours there
     std::uint32_t next = no_worker;
     task_queue tasks;
   };
@@ -293,24 +302,34 @@ class scheduler {
     return at.state == worker_state::up && !at.refused && at.tasks.size() < at.depth;
   }
 
-  // A worker that may get a task is in one of two lists: idle_, a stack, or busy_, a queue.
+  // Awake and idle, awake and not too busy, asleep, busy: in this order.
+  [[nodiscard]] std::uint32_t best_offer() const noexcept {
+    if (idle_.last != no_worker && idle_.last < rules_.favourites) return idle_.last;
+    if (!warm_.empty()) return warm_.first;
+    return idle_.empty() ? busy_.first : idle_.last;
+  }
+
+  // A worker that may get a task is in one of three lists.
   void offer(std::uint32_t worker) noexcept {
     withdraw_offer(worker);
     place& at = workers_[worker];
     if (!wants_more(at)) return;
-    at.offered = true;
-    at.idle = at.tasks.empty();
-    if (at.idle && worker >= rules_.favourites) {
+    const bool favourite = worker < rules_.favourites;
+    if (at.tasks.empty()) {
+      at.offered_in = &idle_;
+    } else {
+      at.offered_in = favourite && at.tasks.size() < rules_.most_warm ? &warm_ : &busy_;
+    }
+    if (at.offered_in == &idle_ && !favourite) {
       idle_.push_front(workers_, worker);
     } else {
-      (at.idle ? idle_ : busy_).push_back(workers_, worker);
+      at.offered_in->push_back(workers_, worker);
     }
   }
 
   void withdraw_offer(std::uint32_t worker) noexcept {
     place& at = workers_[worker];
-    if (at.offered) (at.idle ? idle_ : busy_).remove(workers_, worker);
-    at.offered = false;
+    if (at.offered_in != nullptr) std::exchange(at.offered_in, nullptr)->remove(workers_, worker);
   }
 
   void assign(std::uint32_t worker, scheduled_task& task) {
@@ -352,6 +371,7 @@ class scheduler {
   scheduling_rules rules_;
   std::vector<place> workers_;
   worker_list idle_;                   ///< have nothing to do; served first, from the back
+  worker_list warm_;                   ///< favourites with little to do; served in turn
   worker_list busy_;                   ///< have room for more; served in turn
   std::deque<std::uint32_t> leaving_;  ///< who is to be told to retire
   task_queue pending_;
