@@ -275,10 +275,14 @@ inline std::exception_ptr decode_exception(std::span<const std::byte> message) {
   if (!key.empty()) {
     const auto known = exception_registry::instance().find(key);
     if (!known) in.fail("an exception of a type that is not registered here");
-    return known->rebuild(in, trace);
+    std::exception_ptr rebuilt = known->rebuild(in, trace);
+    in.finish();
+    return rebuilt;
   }
   std::string type = in.get<std::string>();
-  return with_trace(RemoteError(std::move(type), in.get<std::string>()), trace);
+  const std::string text = in.get<std::string>();
+  in.finish();
+  return with_trace(RemoteError(std::move(type), text), trace);
 }
 
 }  // namespace procpool::detail
