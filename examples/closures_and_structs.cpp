@@ -39,7 +39,7 @@ Row parse_row(const std::string& line) {
 int main() {
   procpool::Pool pool{2};
 
-  const int factor = 3;
+  int factor = 3;
   const auto triple = [factor](int x) { return factor * x; };
   fmt::print("{}\n", pool.map(triple, std::vector<int>{1, 2, 3}));
 

@@ -38,15 +38,18 @@ struct Constant {
 };
 #endif
 
+// clang-format off
 #define TEN(p) int p##0, p##1, p##2, p##3, p##4, p##5, p##6, p##7, p##8, p##9;
 struct Wide {
   TEN(a)
   TEN(b)
-  TEN(c) TEN(d) TEN(e) TEN(f) TEN(g) TEN(h) TEN(i) TEN(j)
+  TEN(c)
+  TEN(d) TEN(e) TEN(f) TEN(g) TEN(h) TEN(i) TEN(j)
 #ifndef PROCPOOL_CONTROL
-      int last;
+  int last;
 #endif
 };
+// clang-format on
 
 int main() {
   procpool::assert_encodable<Derived>();

@@ -91,7 +91,7 @@ TEST_CASE("InitializerMixin.test_initializer: every worker sees what the initial
 
 TEST_CASE("InitializerMixin.test_initializer: a lambda with captures is an initializer",
           "[conformance][executor][initializer]") {
-  const int number = 5;
+  int number = 5;
   procpool::Pool pool{
       {.processes = 2, .initializer = {[number] { state = "captured" + std::to_string(number); }}}};
   CHECK(pool.apply(get_state, 0) == "captured5");

@@ -43,7 +43,8 @@ void kill_myself() {
 }
 
 void write_to_nowhere() {
-  *reinterpret_cast<volatile int*>(std::uintptr_t{8}) = 1;
+  volatile std::uintptr_t nowhere = 8;  // volatile: no compiler warns of what it cannot know
+  *reinterpret_cast<volatile int*>(nowhere) = 1;
 }
 
 void leave_quietly() {

@@ -202,6 +202,17 @@ TEST_CASE("an idle worker is offered the younger half of the fullest queue", "[s
   CHECK(moved->task == &tasks[2]);
 }
 
+TEST_CASE("with a preference for idle workers a sleeper is woken at once", "[scheduler]") {
+  scheduler s({.least_depth = 4, .favourites = 1, .most_warm = 3});
+  s.add(0);
+  s.add(1);
+  auto tasks = tasks_of(3);
+  submit_all(s, tasks);
+  CHECK(s.next(procpool::detail::preference::idle)->worker == 0);
+  CHECK(s.next(procpool::detail::preference::idle)->worker == 1);
+  CHECK(s.next(procpool::detail::preference::idle)->worker == 0);
+}
+
 TEST_CASE("a worker that gave everything back gets tasks again", "[scheduler]") {
   scheduler s({.least_depth = 2});
   s.add(0);
@@ -277,7 +288,7 @@ class simulation {
 
   void dispatch() {
     send();
-    if (const auto what = scheduler_.rebalance()) {
+    while (const auto what = scheduler_.rebalance()) {
       // The front task is claimed; the scheduler never asks for it.
       REQUIRE(what->first != scheduler_.front(what->from));
       auto* from = what->first;
@@ -287,12 +298,12 @@ class simulation {
         ++moved_;
         if (youngest == from) break;
       }
-      send();
+      send(procpool::detail::preference::idle);
     }
   }
 
-  void send() {
-    while (const auto what = scheduler_.next()) {
+  void send(procpool::detail::preference who = procpool::detail::preference::awake) {
+    while (const auto what = scheduler_.next(who)) {
       if (what->task == nullptr) {
         begin(what->worker);
         continue;

@@ -77,7 +77,7 @@ class engine {
   /// Accepts a frame of work. An in-line body may be the caller's memory: it is not used after the
   /// call.
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
-              task_body body) {
+              task_body body, preference who) {
     pool_task& task = store_.take();
     task.owner = std::move(owner);
     task.head = head;
@@ -85,14 +85,14 @@ class engine {
     std::swap(task.body, body);  // a buffer from before is used again by keep()
     if (task.body.place == body_place::in_line) std::swap(task.body.owned, body.owned);
     scheduler_.submit(task);
-    dispatch();
+    dispatch(who);
     if (task.worker == no_worker) keep_or_drop(task);
   }
 
   /// Moves tasks from workers that have more than they can begin with to idle ones. Not at every
   /// turn: short tasks are done sooner where they are than another worker can be woken.
   void balance() {
-    if (relocate()) dispatch();
+    while (relocate()) dispatch(preference::idle);
   }
 
   /// Takes everything of @p what that has not begun out of the queues. Whether nothing of it is
@@ -319,9 +319,9 @@ class engine {
   // ---- sending -------------------------------------------------------------------------------
 
   // Sends out what can be sent. To be called after anything has changed.
-  void dispatch() {
+  void dispatch(preference who = preference::awake) {
     if (!broken_.empty()) return;
-    while (const auto what = scheduler_.next()) {
+    while (const auto what = scheduler_.next(who)) {
       if (what->task == nullptr) {
         workers_[what->worker].retire_due = true;
         send_retire(what->worker);

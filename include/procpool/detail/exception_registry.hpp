@@ -28,6 +28,7 @@
 #include <variant>
 
 #include <procpool/codec.hpp>
+#include <procpool/codec/vocabulary.hpp>
 #include <procpool/detail/exception_text.hpp>
 #include <procpool/detail/type_name.hpp>
 #include <procpool/error.hpp>

@@ -16,7 +16,7 @@ namespace procpool::detail {
 /// The type of an exception as its author wrote it: std::throw_with_nested of libstdc++ throws a
 /// type of its own, with the author's as template argument.
 inline std::string exception_type(const std::exception& error) {
-  const std::string name = demangle(typeid(error).name());
+  std::string name = demangle(typeid(error).name());
   constexpr std::string_view wrapper = "std::_Nested_exception<";
   if (!name.starts_with(wrapper)) return name;
   return name.substr(wrapper.size(), name.size() - wrapper.size() - 1);

@@ -101,7 +101,11 @@ class pool_core final : public driver, private fork_participant {
     std::lock_guard lock(mutex_);
     check_open_locked();
     if (owner->unattended() && service_asleep_) service_wakes_.notify_one();
-    engine_.submit(std::move(owner), head, first_index, std::move(body));
+    // A leader that has waited for some time may be asleep and balances nothing: what is under way
+    // takes long, so a queue behind it is no place for new work.
+    const bool long_tasks = leader_ != role::nobody && patient_;
+    engine_.submit(std::move(owner), head, first_index, std::move(body),
+                   long_tasks ? preference::idle : preference::awake);
     if (engine_.waiting() > 0 && ++crowded_ % advance_every == 0) {
       ++activity_;
       engine_.advance();
@@ -318,6 +322,7 @@ class pool_core final : public driver, private fork_participant {
   void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
     if (engine_.advance()) {
       patient_ = false;
+      if (++rounds_ % balance_every == 0) engine_.balance();  // others may wait behind a long task
       return spread_news();
     }
     if (patient_) engine_.balance();  // what is under way takes its time
@@ -519,6 +524,7 @@ class pool_core final : public driver, private fork_participant {
   static constexpr int ticks_before_sleep = 20;
   static constexpr std::chrono::milliseconds patience{100};  ///< of a fork, with a callback
   static constexpr std::uint64_t advance_every = 16;
+  static constexpr std::uint64_t balance_every = 64;
 
   const std::uint32_t modules_;
   const std::uint32_t generation_;
@@ -538,6 +544,7 @@ class pool_core final : public driver, private fork_participant {
   int followers_ = 0;
   std::uint64_t activity_ = 0;  ///< counts waits and the like, for the service to stay away
   std::uint64_t crowded_ = 0;   ///< counts submissions that found all workers busy
+  std::uint64_t rounds_ = 0;    ///< counts what the leader found news in
   std::vector<parent_channel*> glance_;  ///< what the leader looks at while it is away
   std::atomic<bool> called_back_{false};
 

@@ -85,6 +85,10 @@ struct scheduling_rules {
   std::uint32_t maxtasksperchild = 0;  ///< frames after which a worker is replaced; 0: never
 };
 
+/// Whom next() chooses: a worker that is awake even if it has a little to do, or an idle one even
+/// if it has to be woken.
+enum class preference { awake, idle };
+
 /// What next() wants done.
 struct assignment {
   std::uint32_t worker;
@@ -193,10 +197,10 @@ class scheduler {
   // ---- decisions -----------------------------------------------------------------------------
 
   /// The next thing to do, if any; call until there is none.
-  [[nodiscard]] std::optional<assignment> next() {
+  [[nodiscard]] std::optional<assignment> next(preference who = preference::awake) {
     if (!leaving_.empty()) return retire_next();
     if (pending_.empty()) return std::nullopt;
-    const std::uint32_t worker = best_offer();
+    const std::uint32_t worker = best_offer(who);
     if (worker == no_worker) return std::nullopt;
     scheduled_task& task = *pending_.front();
     pending_.remove(task);
@@ -302,11 +306,12 @@ class scheduler {
     return at.state == worker_state::up && !at.refused && at.tasks.size() < at.depth;
   }
 
-  // Awake and idle, awake and not too busy, asleep, busy: in this order.
-  [[nodiscard]] std::uint32_t best_offer() const noexcept {
-    if (idle_.last != no_worker && idle_.last < rules_.favourites) return idle_.last;
-    if (!warm_.empty()) return warm_.first;
-    return idle_.empty() ? busy_.first : idle_.last;
+  // Awake and idle; then awake and not too busy, or asleep; then busy.
+  [[nodiscard]] std::uint32_t best_offer(preference who) const noexcept {
+    const bool idle_favourite = idle_.last != no_worker && idle_.last < rules_.favourites;
+    const bool warm = who == preference::awake && !warm_.empty();
+    if (!idle_.empty() && (idle_favourite || !warm)) return idle_.last;
+    return warm_.empty() ? busy_.first : warm_.first;
   }
 
   // A worker that may get a task is in one of three lists.

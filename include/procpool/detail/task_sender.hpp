@@ -34,10 +34,14 @@ inline constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::ma
 
 /// The kind of a frame changes while the worker may look at it, hence atomically.
 inline frame_kind load_kind(const frame_head& head) noexcept {
-  return __atomic_load_n(&head.kind, __ATOMIC_RELAXED);  // ordered by the load of the limit
+  // Ordered by the load of the limit.
+  return frame_kind{
+      __atomic_load_n(reinterpret_cast<const std::uint32_t*>(&head.kind), __ATOMIC_RELAXED)};
 }
 inline void store_kind(frame_head& head, frame_kind kind) noexcept {
-  __atomic_store_n(&head.kind, kind, __ATOMIC_RELAXED);  // ordered by the store of the limit
+  // Ordered by the store of the limit.
+  __atomic_store_n(reinterpret_cast<std::uint32_t*>(&head.kind), static_cast<std::uint32_t>(kind),
+                   __ATOMIC_RELAXED);
 }
 
 /// The bytes that a frame occupies in the stream of the ring.
