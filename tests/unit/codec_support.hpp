@@ -57,8 +57,8 @@ byte_buffer message_of(const Numbers&... numbers) {
 class misaligned {
  public:
   explicit misaligned(std::span<const std::byte> bytes) {
-    bytes_.resize_uninitialized(bytes.size() + 1);
-    if (!bytes.empty()) std::memcpy(bytes_.data() + 1, bytes.data(), bytes.size());
+    bytes_.append("", 1);
+    bytes_.append(bytes.data(), bytes.size());
   }
   [[nodiscard]] std::span<const std::byte> view() const { return bytes_.view().subspan(1); }
 

@@ -22,6 +22,7 @@
 
 #include <procpool/detail/death_report.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/outcomes.hpp>
 #include <procpool/detail/pool_task.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/scheduler.hpp>
@@ -120,11 +121,7 @@ class engine {
       }
     }
   }
-  void abort(job& what, const std::exception_ptr& why) {
-    if (what.resolved()) return;
-    what.abort(why);
-    settle(what);
-  }
+  void abort(job& what, const std::exception_ptr& why) { outcomes_.abort(what, why); }
 
   /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
   void forget_all() {
@@ -172,10 +169,10 @@ class engine {
 
   /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
   [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
-    return with_callbacks_;
+    return outcomes_.with_callbacks();
   }
   /// Whether any job has become ready or resolved since the last call.
-  [[nodiscard]] bool take_news() noexcept { return std::exchange(news_, false); }
+  [[nodiscard]] bool take_news() noexcept { return outcomes_.take_news(); }
 
  private:
   // What the pool knows of a worker besides the scheduler's part.
@@ -268,8 +265,8 @@ class engine {
     const auto running = static_cast<std::uint32_t>(started);
     if (workers_[worker].violation.empty() && running != task->done) return;
     death.item = task->first_index + task->done;
-    fail_item(*task, std::make_exception_ptr(
-                         WorkerDied(describe_death(death, workers_[worker].violation), death)));
+    outcomes_.fail(*task, std::make_exception_ptr(WorkerDied(
+                              describe_death(death, workers_[worker].violation), death)));
     if (task->finished()) finish_front(worker);
   }
 
@@ -494,26 +491,9 @@ class engine {
     }
     const auto* task = static_cast<pool_task*>(scheduler_.front(worker));
     if (task == nullptr || head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
-        head.item != task->done || !kind_fits(*task, head)) {
+        !outcomes::fits(*task, head)) {
       throw protocol_violation(out_of_turn);
     }
-  }
-
-  [[nodiscard]] static bool kind_fits(const pool_task& task, const record_head& head) {
-    const std::size_t size = task.owner->plain_size();
-    switch (head.kind) {
-      case record_kind::error:
-        return true;
-      case record_kind::value:
-        return size == 0;
-      case record_kind::run:
-        return size != 0 && (head.length == open_length || run_fits(task, head, size));
-    }
-    return false;
-  }
-  [[nodiscard]] static bool run_fits(const pool_task& task, const record_head& head,
-                                     std::size_t size) {
-    return head.length % size == 0 && head.length / size <= task.head.item_count - task.done;
   }
 
   void take_record(std::uint32_t worker, const record_head& head,
@@ -521,9 +501,9 @@ class engine {
     if (workers_[worker].initializing) return initialized(worker, head, bytes);
     auto& task = static_cast<pool_task&>(*scheduler_.front(worker));
     if (head.kind == record_kind::error) {
-      fail_item(task, received_exception(bytes));
+      outcomes_.fail(task, received_exception(bytes));
     } else {
-      pass_item(task, bytes);
+      outcomes_.pass(task, bytes);
     }
     if (task.finished()) finish_front(worker);
   }
@@ -532,13 +512,8 @@ class engine {
                 std::span<const std::byte> bytes) {
     if (workers_[worker].initializing) return initialized(worker, head, bytes);
     auto& task = static_cast<pool_task&>(*scheduler_.front(worker));
-    const std::size_t size = task.owner->plain_size();
-    if (!run_fits(task, head, size)) throw protocol_violation(out_of_turn);  // it was open before
-    if (!task.owner->resolved()) {
-      task.owner->plain(task.first_index + task.done, offset, bytes);
-    }
-    if (offset + bytes.size() < head.length) return;
-    count(task, static_cast<std::uint32_t>(head.length / size));
+    if (!outcomes::run_fits(task, head)) throw protocol_violation(out_of_turn);  // was open before
+    outcomes_.pass_run(task, head, offset, bytes);
     if (task.finished()) finish_front(worker);
   }
 
@@ -552,39 +527,6 @@ class engine {
     workers_[worker].initializing = false;
     backend_.channel(worker).tasks().pop_front();
     failed_starts_ = 0;
-  }
-
-  static std::exception_ptr received_exception(std::span<const std::byte> bytes) {
-    try {
-      return decode_exception(bytes);
-    } catch (...) {
-      return std::current_exception();  // DecodeError: what came is no exception
-    }
-  }
-
-  // ---- outcomes ------------------------------------------------------------------------------
-
-  void pass_item(pool_task& task, std::span<const std::byte> bytes) {
-    if (!task.owner->resolved()) {
-      try {
-        task.owner->value(task.first_index + task.done, bytes);
-      } catch (...) {  // the result cannot be decoded here: that is its outcome
-        task.owner->error(task.first_index + task.done, std::current_exception());
-      }
-    }
-    count(task, 1);
-  }
-
-  void fail_item(pool_task& task, std::exception_ptr what) {
-    if (!task.owner->resolved()) task.owner->error(task.first_index + task.done, std::move(what));
-    count(task, 1);
-  }
-
-  void count(pool_task& task, std::uint32_t items) {
-    task.done += items;
-    if (task.owner->resolved()) return;  // cancelled meanwhile
-    task.owner->count(items);
-    if (task.owner->resolved()) settle(*task.owner);
   }
 
   void finish_front(std::uint32_t worker) {
@@ -606,18 +548,6 @@ class engine {
     store_.give_back(task);
   }
 
-  // The job has all its outcomes.
-  void settle(job& what) {
-    what.seal();
-    news_ = true;
-    if (what.has_callback()) {
-      with_callbacks_.emplace_back(&what);
-    } else {
-      what.set_ready();
-      what.announce();
-    }
-  }
-
   static constexpr const char* out_of_turn = "a worker sent a result that it was not asked for";
 
   std::shared_ptr<const initializer_frame> initializer_;
@@ -627,11 +557,10 @@ class engine {
   task_store store_;
   std::vector<worker_state> workers_;
   std::vector<std::uint32_t> stalled_;
-  std::vector<boost::intrusive_ptr<job>> with_callbacks_;
+  outcomes outcomes_;
   std::string broken_;
   int failed_starts_ = 0;
   bool replacing_ = true;
-  bool news_ = false;
 };
 
 }  // namespace procpool::detail

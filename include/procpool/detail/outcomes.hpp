@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// From records to outcomes of jobs: checks that a record can be the next of its task, hands values
+/// and exceptions to the job, and notices when a job has all it was waiting for.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/exception_registry.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/pool_task.hpp>
+
+namespace procpool::detail {
+
+/// What a record of kind error says; DecodeError when it is no exception.
+inline std::exception_ptr received_exception(std::span<const std::byte> bytes) {
+  try {
+    return decode_exception(bytes);
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
+/// Used under the lock of its pool. Outcomes of a job that is resolved already (cancelled, say) are
+/// counted for the task and dropped.
+class outcomes {
+ public:
+  // ---- checks --------------------------------------------------------------------------------
+
+  /// Whether this record can be the next of this task: outcomes come strictly in order.
+  [[nodiscard]] static bool fits(const pool_task& task, const record_head& head) {
+    if (head.item != task.done) return false;
+    const bool plain = task.owner->plain_size() != 0;
+    switch (head.kind) {
+      case record_kind::error:
+        return true;
+      case record_kind::value:
+        return !plain;
+      case record_kind::run:
+        return plain && (head.length == open_length || run_fits(task, head));
+    }
+    return false;
+  }
+
+  /// Whether a run of plain values has whole values and no more than are missing.
+  [[nodiscard]] static bool run_fits(const pool_task& task, const record_head& head) {
+    const std::size_t size = task.owner->plain_size();
+    return head.length % size == 0 && head.length / size <= task.head.item_count - task.done;
+  }
+
+  // ---- outcomes ------------------------------------------------------------------------------
+
+  /// The next item has this encoded result. One that cannot be decoded has that as its exception.
+  void pass(pool_task& task, std::span<const std::byte> bytes) {
+    const std::size_t index = task.first_index + task.done;
+    if (!task.owner->resolved()) {
+      try {
+        task.owner->value(index, bytes);
+      } catch (...) {
+        task.owner->error(index, std::current_exception());
+      }
+    }
+    count(task, 1);
+  }
+
+  /// The next bytes of a run of plain values; its items count when all are there.
+  void pass_run(pool_task& task, const record_head& head, std::uint64_t offset,
+                std::span<const std::byte> bytes) {
+    if (!task.owner->resolved()) task.owner->plain(task.first_index + task.done, offset, bytes);
+    if (offset + bytes.size() < head.length) return;
+    count(task, static_cast<std::uint32_t>(head.length / task.owner->plain_size()));
+  }
+
+  /// The next item ended with an exception.
+  void fail(pool_task& task, std::exception_ptr what) {
+    if (!task.owner->resolved()) task.owner->error(task.first_index + task.done, std::move(what));
+    count(task, 1);
+  }
+
+  /// The whole job ends with this exception, unless it has ended already.
+  void abort(job& what, const std::exception_ptr& why) {
+    if (what.resolved()) return;
+    what.abort(why);
+    settle(what);
+  }
+
+  // ---- news ----------------------------------------------------------------------------------
+
+  /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
+  [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
+    return with_callbacks_;
+  }
+  /// Whether any job has become ready or resolved since the last call.
+  [[nodiscard]] bool take_news() noexcept { return std::exchange(news_, false); }
+
+ private:
+  void count(pool_task& task, std::uint32_t items) {
+    task.done += items;
+    if (task.owner->resolved()) return;
+    task.owner->count(items);
+    if (task.owner->resolved()) settle(*task.owner);
+  }
+
+  void settle(job& what) {
+    what.seal();
+    news_ = true;
+    if (what.has_callback()) {
+      with_callbacks_.emplace_back(&what);
+    } else {
+      what.set_ready();
+      what.announce();
+    }
+  }
+
+  std::vector<boost::intrusive_ptr<job>> with_callbacks_;
+  bool news_ = false;
+};
+
+}  // namespace procpool::detail
