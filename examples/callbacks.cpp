@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Callbacks run in the parent, in a thread of the pool or in one that waits, as soon as a result
-// is there and before it becomes ready.
+// Callbacks run in the parent, on a thread of the pool, as soon as a result is there and before it
+// becomes ready.
 //
 //     with multiprocessing.Pool(2) as pool:
 //         pool.apply_async(half, (8,), callback=print, error_callback=print).wait()
@@ -36,10 +36,8 @@ void print_error(std::exception_ptr error) {
 
 int main() {
   procpool::Pool pool{2};
-  const procpool::task_options<long> options{.callback = print_value,
-                                             .error_callback = print_error};
-  pool.apply_async(options, half, 8).wait();
-  pool.apply_async(options, half, 7).wait();
+  pool.apply_async({.callback = print_value, .error_callback = print_error}, half, 8).wait();
+  pool.apply_async({.callback = print_value, .error_callback = print_error}, half, 7).wait();
 
   // map_async calls once, with all results.
   pool.map_async(half, std::vector<long>{2, 4, 6},

@@ -99,6 +99,15 @@ TEST_CASE("ExecutorTest.test_submit: several threads submit and wait at the same
   CHECK(right == 4 * 251);
 }
 
+TEST_CASE("ExecutorTest.test_submit: a callback needs no name for its options",
+          "[conformance][executor]") {
+  procpool::Pool pool{2};
+  long seen = -1;
+  const auto result = pool.apply_async({.callback = [&](long& value) { seen = value; }}, square, 7);
+  result.wait();
+  CHECK(seen == 49);
+}
+
 TEST_CASE("ExecutorTest.test_submit: a callback of a single task runs before its wait returns",
           "[conformance][executor]") {
   procpool::Pool pool{2};

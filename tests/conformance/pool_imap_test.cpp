@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
+#include <cstddef>
+#include <limits>
 #include <optional>
 #include <ranges>
 #include <stdexcept>
@@ -81,6 +83,16 @@ TEST_CASE("_TestPool.test_imap: a chunk size that does not divide the length",
   procpool::Pool pool{2};
   CHECK(all_of(pool.imap(square, numbers(101), {.chunksize = 7, .buffersize = 3})) == squares(101));
   CHECK(all_of(pool.imap(square, numbers(5), {.chunksize = 100})) == squares(5));
+}
+
+TEST_CASE("_TestPool.test_imap: the largest sizes there are", "[conformance][pool][imap]") {
+  procpool::Pool pool{4};
+  constexpr auto most = std::numeric_limits<std::ptrdiff_t>::max();
+  CHECK(all_of(pool.imap(square, numbers(5), {.chunksize = most})) == squares(5));
+  CHECK(all_of(pool.imap(square, numbers(5), {.chunksize = most / 2 + 1})) == squares(5));
+  CHECK(all_of(pool.imap(square, numbers(5), {.chunksize = most, .buffersize = most})) ==
+        squares(5));
+  CHECK(pool.map(square, numbers(5), {.chunksize = most}) == squares(5));
 }
 
 TEST_CASE("_TestPool.test_imap: the result is a move-only input range",

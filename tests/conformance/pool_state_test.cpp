@@ -228,6 +228,23 @@ TEST_CASE(
   CHECK(cancelled < 50);
 }
 
+TEST_CASE("ExecutorShutdownTest.test_hang_gh94440: a task cancelled right before close and join",
+          "[conformance][executor][state]") {
+  for (int round = 0; round < 20; ++round) {
+    procpool::Pool pool{1};
+    auto result = pool.apply_async(square, 5);
+    const bool cancelled = result.cancel();
+    pool.close();
+    pool.join();
+    CHECK(result.ready());
+    if (cancelled) {
+      CHECK_THROWS_AS(result.get(), procpool::CancelledError);
+    } else {
+      CHECK(result.get() == 25);
+    }
+  }
+}
+
 TEST_CASE(
     "ExecutorTest.test_shutdown_race_issue12456: one task more than workers, then close at "
     "once",
