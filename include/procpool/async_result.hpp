@@ -22,13 +22,13 @@ namespace procpool {
 /// and outlives the pool; work that the pool's end leaves undone ends with CancelledError. Waiting
 /// threads do the pool's reading and sending themselves, so a wait costs no switch of threads.
 template <class T>
-class [[nodiscard]] AsyncResult {
+class AsyncResult {
  public:
   /// Waits for the result and returns it, as often as it is asked for; from an rvalue
   /// (`pool.apply_async(f).get()`), and when it cannot be copied, it is moved out.
   /// @throws the task's exception with a RemoteTraceback nested inside; WorkerDied, CancelledError,
   /// BrokenPool
-  T get() & { return fetch(std::nullopt); }
+  T get() const& { return fetch(std::nullopt); }
   T get() && {
     require(std::nullopt);
     return take();
@@ -36,7 +36,7 @@ class [[nodiscard]] AsyncResult {
 
   /// The same, but waits at most for @p timeout. @throws TimeoutError; the task goes on then.
   template <class Rep, class Period>
-  T get(std::chrono::duration<Rep, Period> timeout) & {
+  T get(std::chrono::duration<Rep, Period> timeout) const& {
     return fetch(detail::os::deadline_after(timeout));
   }
   template <class Rep, class Period>
@@ -77,7 +77,7 @@ class [[nodiscard]] AsyncResult {
 
   explicit AsyncResult(boost::intrusive_ptr<job_type> job) : job_(std::move(job)) {}
 
-  T fetch(std::optional<detail::time_point> until) {
+  T fetch(std::optional<detail::time_point> until) const {
     require(until);
     if constexpr (std::is_void_v<T>) {
       return;
@@ -88,7 +88,7 @@ class [[nodiscard]] AsyncResult {
     }
   }
 
-  T take() {
+  T take() const {
     if constexpr (!std::is_void_v<T>) return std::move(job_->result());
   }
 

@@ -42,7 +42,14 @@ class ImapIterator {
   using value_type = detail::stored_t<result>;
 
   ImapIterator(ImapIterator&&) noexcept = default;
-  ImapIterator& operator=(ImapIterator&&) noexcept = default;
+  ImapIterator& operator=(ImapIterator&& other) noexcept {
+    if (this != &other) {
+      drop();
+      std::destroy_at(this);
+      std::construct_at(this, std::move(other));
+    }
+    return *this;
+  }
   ~ImapIterator() { drop(); }
 
   /// Waits for the next result; empty at the end. @throws the item's exception; afterwards one can
@@ -108,9 +115,7 @@ class ImapIterator {
                                          detail::shipped_callable<Core, F>(pool_, function))),
         chunksize_(std::min(chunksize, buffersize)),
         buffersize_(buffersize),
-        finished_(ordered ? nullptr : std::make_shared<detail::completion_queue>()) {
-    refill();
-  }
+        finished_(ordered ? nullptr : std::make_shared<detail::completion_queue>()) {}
 
   std::optional<value_type> next_until(std::optional<detail::time_point> until) {
     while (true) {
@@ -157,8 +162,12 @@ class ImapIterator {
     const auto give = [&](auto visit) {
       return at != items.end() && (visit(std::move(*at++)), true);
     };
-    detail::submit_chunk<detail::as_argument, detail::listed_shipped_t<F, arguments>>(
-        *pool_, job, source_->callable, submitted_, items.size(), give);
+    try {
+      detail::submit_chunk<detail::as_argument, detail::listed_shipped_t<F, arguments>>(
+          *pool_, job, source_->callable, submitted_, items.size(), give);
+    } catch (...) {  // arguments that cannot be encoded: that is the outcome of these items
+      pool_->abandon(*job, std::current_exception());
+    }
     submitted_ += items.size();
     taken_ += items.size();
     ahead_.push_back(std::move(job));

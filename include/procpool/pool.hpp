@@ -186,8 +186,10 @@ class Pool {
       core_->check_open();
       const auto sizes =
           detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
-      return iterator(core_, function, std::views::all(std::forward<Range>(items)), sizes.chunk,
-                      sizes.buffer, ordered);
+      iterator results(core_, function, std::views::all(std::forward<Range>(items)), sizes.chunk,
+                       sizes.buffer, ordered);
+      results.refill();
+      return results;
     }
   }
 

@@ -74,8 +74,8 @@ TEST_CASE("functions travel as module and offset", "[callable]") {
 }
 
 TEST_CASE("closures travel as their bytes", "[callable]") {
-  const int factor = 3;
-  const double offset = 0.5;
+  int factor = 3;
+  double offset = 0.5;
   const auto scaled = [factor, offset](int x) { return factor * x + offset; };
   CHECK(carried(scaled)(2) == 6.5);
   CHECK(carried([](int x) { return x; })(4) == 4);

@@ -167,6 +167,22 @@ class engine {
     }
   }
 
+  /// Calls @p each(channel) for the workers that had no room and nothing to do, see resume_stalled.
+  template <class Each>
+  void each_stalled_channel(Each each) {
+    for (const std::uint32_t worker : stalled_) {
+      if (backend_.present(worker)) each(backend_.channel(worker));
+    }
+  }
+
+  /// Jobs that nobody else refers to any more: to be destroyed without the lock, because that runs
+  /// destructors of the user's.
+  [[nodiscard]] std::vector<boost::intrusive_ptr<job>> take_dead() noexcept {
+    return std::exchange(dead_, {});
+  }
+  /// Whether the calling thread is decoding a result of this pool, under the lock.
+  [[nodiscard]] bool decoding() const noexcept { return outcomes_.decoding(); }
+
   /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
   [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
     return outcomes_.with_callbacks();
@@ -333,7 +349,11 @@ class engine {
   // which they have not passed yet, or of a streamed initializer. They ring when they have.
   bool resume_stalled() {
     if (stalled_.empty()) return false;
-    for (const std::uint32_t worker : std::exchange(stalled_, {})) scheduler_.resume(worker);
+    for (const std::uint32_t worker : std::exchange(stalled_, {})) {
+      if (scheduler_.vacant(worker)) continue;
+      if (workers_[worker].retire_due) send_retire(worker);
+      scheduler_.resume(worker);
+    }
     const std::size_t before = scheduler_.pending();
     dispatch();
     return scheduler_.pending() != before;
@@ -354,7 +374,11 @@ class engine {
   void send_retire(std::uint32_t worker) {
     frame_head head{};
     head.kind = frame_kind::retire;
-    if (backend_.channel(worker).send(head, {})) workers_[worker].retire_due = false;
+    if (backend_.channel(worker).send(head, {})) {
+      workers_[worker].retire_due = false;
+    } else {
+      stalled_.push_back(worker);
+    }
   }
 
   // A new task has to wait; when there is no memory for its body it was never submitted.
@@ -501,7 +525,7 @@ class engine {
     if (workers_[worker].initializing) return initialized(worker, head, bytes);
     auto& task = static_cast<pool_task&>(*scheduler_.front(worker));
     if (head.kind == record_kind::error) {
-      outcomes_.fail(task, received_exception(bytes));
+      outcomes_.fail(task, outcomes_.received(bytes));
     } else {
       outcomes_.pass(task, bytes);
     }
@@ -521,7 +545,7 @@ class engine {
                    std::span<const std::byte> bytes) {
     if (head.kind == record_kind::error) {
       workers_[worker].init_error =
-          received_exception(bytes);  // it leaves now; its exit is reported
+          outcomes_.received(bytes);  // it leaves now; its exit is reported
       return;
     }
     workers_[worker].initializing = false;
@@ -545,6 +569,7 @@ class engine {
 
   void discard(pool_task& task) {
     if (!task.body.block.empty()) backend_.blocks().release(task.body.block);
+    if (task.owner->use_count() == 1) dead_.push_back(std::move(task.owner));
     store_.give_back(task);
   }
 
@@ -558,6 +583,7 @@ class engine {
   std::vector<worker_state> workers_;
   std::vector<std::uint32_t> stalled_;
   outcomes outcomes_;
+  std::vector<boost::intrusive_ptr<job>> dead_;
   std::string broken_;
   int failed_starts_ = 0;
   bool replacing_ = true;

@@ -101,6 +101,8 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
   virtual void announce() {}
   /// Whether there is something to do before it is ready, which must not run under the lock.
   [[nodiscard]] virtual bool has_callback() const noexcept { return false; }
+  /// Nobody gets to see the result: there is nothing to call.
+  virtual void forget_callback() noexcept {}
   /// Runs the callback. Without the lock.
   virtual void run_callback() {}
   void set_ready() noexcept {
@@ -156,6 +158,7 @@ class typed_job : public job {
   [[nodiscard]] bool has_callback() const noexcept override {
     return calls_.success || calls_.failure;
   }
+  void forget_callback() noexcept override { calls_ = {}; }
   void run_callback() override {
     const callbacks calls = std::exchange(calls_, {});
     if (failure() != nullptr) {
@@ -266,7 +269,8 @@ class outcomes_job final : public job {
     outcomes_[index - first_].error = std::move(what);
   }
   void announce() override {
-    if (finished_ != nullptr) finished_->push(this);
+    // Let go of the queue, which refers to this job from now on.
+    if (auto queue = std::exchange(finished_, nullptr)) queue->push(this);
   }
 
   [[nodiscard]] std::size_t size() const noexcept { return outcomes_.size(); }

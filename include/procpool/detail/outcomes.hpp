@@ -21,14 +21,8 @@
 
 namespace procpool::detail {
 
-/// What a record of kind error says; DecodeError when it is no exception.
-inline std::exception_ptr received_exception(std::span<const std::byte> bytes) {
-  try {
-    return decode_exception(bytes);
-  } catch (...) {
-    return std::current_exception();
-  }
-}
+/// Whose results the calling thread is decoding; null: nobody's.
+inline constinit thread_local const void* decoding_for = nullptr;
 
 /// Used under the lock of its pool. Outcomes of a job that is resolved already (cancelled, say) are
 /// counted for the task and dropped.
@@ -63,6 +57,7 @@ class outcomes {
   void pass(pool_task& task, std::span<const std::byte> bytes) {
     const std::size_t index = task.first_index + task.done;
     if (!task.owner->resolved()) {
+      const users_code guard(*this);
       try {
         task.owner->value(index, bytes);
       } catch (...) {
@@ -75,7 +70,14 @@ class outcomes {
   /// The next bytes of a run of plain values; its items count when all are there.
   void pass_run(pool_task& task, const record_head& head, std::uint64_t offset,
                 std::span<const std::byte> bytes) {
-    if (!task.owner->resolved()) task.owner->plain(task.first_index + task.done, offset, bytes);
+    if (!task.owner->resolved()) {
+      const users_code guard(*this);
+      try {
+        task.owner->plain(task.first_index + task.done, offset, bytes);
+      } catch (...) {
+        abort(*task.owner, std::current_exception());
+      }
+    }
     if (offset + bytes.size() < head.length) return;
     count(task, static_cast<std::uint32_t>(head.length / task.owner->plain_size()));
   }
@@ -93,12 +95,25 @@ class outcomes {
     settle(what);
   }
 
+  /// What a record of kind error says; DecodeError when it is no exception.
+  [[nodiscard]] std::exception_ptr received(std::span<const std::byte> bytes) const {
+    const users_code guard(*this);
+    try {
+      return decode_exception(bytes);
+    } catch (...) {
+      return std::current_exception();
+    }
+  }
+
   // ---- news ----------------------------------------------------------------------------------
 
   /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
   [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
     return with_callbacks_;
   }
+  /// Whether the calling thread is in a decoder or constructor of the user's that runs under the
+  /// lock of this pool, and so must not use it.
+  [[nodiscard]] bool decoding() const noexcept { return decoding_for == this; }
   /// Whether any job has become ready or resolved since the last call.
   [[nodiscard]] bool take_news() noexcept { return std::exchange(news_, false); }
 
@@ -110,8 +125,25 @@ class outcomes {
     if (task.owner->resolved()) settle(*task.owner);
   }
 
+  class users_code {
+   public:
+    explicit users_code(const outcomes& pool) noexcept
+        : before_(std::exchange(decoding_for, &pool)) {}
+    users_code(const users_code&) = delete;
+    users_code& operator=(const users_code&) = delete;
+    ~users_code() { decoding_for = before_; }
+
+   private:
+    const void* before_;
+  };
+
   void settle(job& what) {
-    what.seal();
+    const users_code guard(*this);
+    try {
+      what.seal();
+    } catch (...) {  // a result that cannot be moved
+      what.abort(std::current_exception());
+    }
     news_ = true;
     if (what.has_callback()) {
       with_callbacks_.emplace_back(&what);

@@ -36,7 +36,11 @@ class parent_channel {
     head.place = body.place;
     const bool sent = body.place == body_place::stream ? sender_.try_send_stream(head, body.bytes)
                                                        : sender_.try_send(head, body.bytes);
-    if (sent) bell_.ring_if_parked();
+    if (sent) {
+      bell_.ring_if_parked();
+    } else {
+      sender_.note_refusal();
+    }
     return sent;
   }
 
@@ -59,6 +63,9 @@ class parent_channel {
   [[nodiscard]] bool anything_at_all() const noexcept {
     return receiver_.anything_finished() || sender_.anything_taken();
   }
+
+  /// Whether there may be room for a frame that was refused. Any thread.
+  [[nodiscard]] bool anything_passed() const noexcept { return sender_.passed_more(); }
 
   /// Takes back what the worker has not begun with; see task_sender::take_back.
   std::uint64_t take_back(std::uint64_t from) {

@@ -66,7 +66,7 @@ class pool_core final : public driver, private fork_participant {
 
   /// Throws PoolClosed, BrokenPool or std::logic_error when no work can be submitted now.
   void check_open() {
-    check_process();
+    check_usable();
     std::lock_guard lock(mutex_);
     check_open_locked();
   }
@@ -84,6 +84,7 @@ class pool_core final : public driver, private fork_participant {
 
   /// A block of the arena, or an empty span when there is none of that size.
   [[nodiscard]] std::span<std::byte> allocate(std::size_t size) {
+    check_usable();
     std::lock_guard lock(mutex_);
     check_open_locked();
     for (const auto& unused : unused_blocks_.take()) engine_.backend().blocks().release(unused);
@@ -98,6 +99,7 @@ class pool_core final : public driver, private fork_participant {
   /// Hands a frame of work over; see engine::submit.
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body body) {
+    check_usable();
     std::lock_guard lock(mutex_);
     check_open_locked();
     if (owner->unattended() && service_asleep_) service_wakes_.notify_one();
@@ -116,6 +118,7 @@ class pool_core final : public driver, private fork_participant {
   /// To be called before the frames of an asynchronous submission.
   /// @throws ProcessError when there can be no service thread
   void care_for(job& what) {
+    check_usable();
     {
       std::lock_guard lock(mutex_);
       check_open_locked();
@@ -131,6 +134,7 @@ class pool_core final : public driver, private fork_participant {
   void abandon(job& what, const std::exception_ptr& why) {
     std::lock_guard lock(mutex_);
     if (state_ != state::terminated) engine_.withdraw(what);
+    what.forget_callback();
     engine_.abort(what, why);
     spread_news();
   }
@@ -149,7 +153,7 @@ class pool_core final : public driver, private fork_participant {
   // ---- waiting -------------------------------------------------------------------------------
 
   bool wait(const waitable& what, std::optional<time_point> until) override {
-    check_process();
+    check_usable();
     std::unique_lock lock(mutex_);
     while (!what.ready()) {
       if (until && std::chrono::steady_clock::now() >= *until) return false;
@@ -173,7 +177,7 @@ class pool_core final : public driver, private fork_participant {
 
   /// Waits for all work and then for all processes. @throws std::logic_error unless closed.
   void join() {
-    check_process();
+    check_usable();
     {
       std::unique_lock lock(mutex_);
       if (state_ == state::open) {
@@ -205,8 +209,10 @@ class pool_core final : public driver, private fork_participant {
     }
     engine_.backend().shut_down();
     engine_.forget_all();
+    auto dead = engine_.take_dead();
     changed_.notify_all();
     lock.unlock();
+    dead.clear();
     stop_service();
   }
 
@@ -239,6 +245,13 @@ class pool_core final : public driver, private fork_participant {
   void check_process() const {
     if (generation_ == process_generation()) return;
     throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
+  }
+
+  // Decoders and constructors of results run under the lock.
+  void check_usable() const {
+    check_process();
+    if (!engine_.decoding()) return;
+    throw std::logic_error("a pool cannot be used while one of its results is decoded");
   }
 
   void check_open_locked() const {
@@ -328,10 +341,14 @@ class pool_core final : public driver, private fork_participant {
     if (patient_) engine_.balance();  // what is under way takes its time
     glance_.clear();
     engine_.each_busy_channel([this](parent_channel& channel) { glance_.push_back(&channel); });
+    stalled_.clear();
+    engine_.each_stalled_channel([this](parent_channel& channel) { stalled_.push_back(&channel); });
+    auto dead = engine_.take_dead();
     const bool may_spin = !glance_.empty() && glance_.size() < cpus_;
     leader_away_ = true;
     called_back_.store(false, std::memory_order_relaxed);  // for this round
     lock.unlock();
+    dead.clear();
     const bool slept = wait_for_news(may_spin, until);
     lock.lock();
     patient_ = true;
@@ -362,6 +379,9 @@ class pool_core final : public driver, private fork_participant {
   [[nodiscard]] bool anything_untold() const noexcept {
     for (const parent_channel* channel : glance_) {
       if (channel->anything_at_all()) return true;
+    }
+    for (const parent_channel* channel : stalled_) {
+      if (channel->anything_passed()) return true;
     }
     return false;
   }
@@ -545,7 +565,8 @@ class pool_core final : public driver, private fork_participant {
   std::uint64_t activity_ = 0;  ///< counts waits and the like, for the service to stay away
   std::uint64_t crowded_ = 0;   ///< counts submissions that found all workers busy
   std::uint64_t rounds_ = 0;    ///< counts what the leader found news in
-  std::vector<parent_channel*> glance_;  ///< what the leader looks at while it is away
+  std::vector<parent_channel*> glance_;   ///< what the leader looks at while it is away
+  std::vector<parent_channel*> stalled_;  ///< and what it looks at before it sleeps
   std::atomic<bool> called_back_{false};
 
   std::thread service_;          ///< changed under a fork_pause only

@@ -246,6 +246,7 @@ class scheduler {
     place& at = workers_[task.worker];
     at.depth = std::max(at.depth / 2, rules_.least_depth);  // it had more than it could begin with
     --at.received;
+    at.refused = false;  // it need not finish anything any more; the next attempt will tell
     const std::uint32_t worker = task.worker;
     unassign(task);
     offer(worker);

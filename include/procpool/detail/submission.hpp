@@ -150,6 +150,10 @@ void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
   scratch_buffer scratch;
   encoder out(scratch.get());
   fill(out);
+  if (scratch.get().size() > pool.in_line_limit()) {  // an encoder that gave more this time
+    const std::size_t grown = scratch.get().size();
+    return submit_body(pool, std::move(owner), head, 0, place_large(pool, scratch.get()), grown);
+  }
   submit_body(pool, std::move(owner), head, 0,
               {body_place::in_line, scratch.get().view(), {}, {}, {}}, scratch.get().size());
 }

@@ -118,6 +118,17 @@ class task_sender {
     return front->ordinal;
   }
 
+  /// There was no room for a frame. From now on passed_more() tells whether there may be.
+  void note_refusal() noexcept {
+    refused_at_.store(worker_->claimed.load(std::memory_order_acquire),  // frames it has passed
+                      std::memory_order_relaxed);                        // for passed_more()
+  }
+  /// Whether the worker has passed frames since the last refusal. Any thread.
+  [[nodiscard]] bool passed_more() const noexcept {
+    return worker_->claimed.load(std::memory_order_relaxed) !=
+           refused_at_.load(std::memory_order_relaxed);  // a glance; the next attempt tells
+  }
+
   /// The in-line body of the frame with this ordinal, which is in flight.
   [[nodiscard]] std::span<const std::byte> body(std::uint64_t ordinal) const noexcept {
     const frame_head& head = head_of(find(ordinal));
@@ -140,6 +151,7 @@ class task_sender {
     std::uint64_t taken = next_ordinal_;
     for (auto frame = in_flight_.rbegin(); frame != in_flight_.rend(); ++frame) {
       if (frame->ordinal < from || frame->at < claimed || frame->skipped) break;
+      if (frame->retires) continue;  // that order stands
       store_kind(*reinterpret_cast<frame_head*>(ring_.at(frame->at)), frame_kind::skip);
       frame->skipped = true;
       taken = frame->ordinal;
@@ -167,6 +179,7 @@ class task_sender {
     std::uint64_t end;    ///< cursor behind it
     std::uint64_t ordinal;
     bool streamed;
+    bool retires;
     bool skipped;
   };
 
@@ -214,7 +227,8 @@ class task_sender {
     std::memcpy(at, &head, sizeof head);
     const std::uint64_t end = head_ + footprint(head);
     const bool streamed = head.place == body_place::stream;
-    in_flight_.push_back({begin, head_, end, head.ordinal, streamed, false});
+    const bool retires = head.kind == frame_kind::retire;
+    in_flight_.push_back({begin, head_, end, head.ordinal, streamed, retires, false});
     head_ = end;
     return at;
   }
@@ -239,6 +253,7 @@ class task_sender {
   std::uint64_t head_ = 0;
   std::uint64_t next_ordinal_ = 0;
   std::atomic<std::uint64_t> taken_{0};
+  std::atomic<std::uint64_t> refused_at_{0};
 };
 
 }  // namespace procpool::detail
