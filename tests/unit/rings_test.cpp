@@ -352,6 +352,17 @@ TEST_CASE("result ring: after a death finished items count, the one being writte
   CHECK(c.m.results.started.load() == 5);
 }
 
+TEST_CASE("result ring: a part of a head is no news", "[rings]") {
+  memory m(4096);
+  result_receiver receiver(m.results, {m.result_ring.get(), m.size}, m.tasks);
+  collector got;
+  m.results.committed = 16;  // the worker was stopped in the middle of a head
+  CHECK(receiver.anything());
+  CHECK_FALSE(receiver.drain(got));
+  CHECK_FALSE(receiver.anything());
+  CHECK_FALSE(receiver.anything_finished());
+}
+
 TEST_CASE("result ring: a forged cursor or an unfinished run is a violation", "[rings]") {
   memory m(4096);
   result_receiver receiver(m.results, {m.result_ring.get(), m.size}, m.tasks);

@@ -60,11 +60,11 @@ class result_receiver {
     const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // bytes
     const std::uint64_t finished = worker_->finished.load(std::memory_order_acquire);    // likewise
     const std::uint64_t end = bounded(std::max(committed, finished));
-    if (end == cursor_) return false;
-    read_until(end, sink, false);
+    const std::uint64_t before = cursor_;
+    if (end != cursor_) read_until(end, sink, false);
     own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
-    seen_.store(cursor_, std::memory_order_relaxed);           // for anything()
-    return true;
+    seen_.store(end, std::memory_order_relaxed);               // for anything()
+    return cursor_ != before;  // not if there is but a part of a head
   }
 
   /// The worker is dead: also takes what it had written and not committed. A record that is cut
