@@ -295,7 +295,8 @@ TEST_CASE(
 
 TEST_CASE("bad input: no memory for the rings", "[pool][bad_input]") {
   check_in_child([] {
-    const rlim_t before = set_limit(RLIMIT_AS, address_space_in_use() + (64 << 10));
+    const rlim_t before =
+        set_limit(RLIMIT_AS, address_space_in_use() + (16 << 20));  // for the test
     require_refused(2, std::errc::not_enough_memory, "memory");
     set_limit(RLIMIT_AS, before);
     return pool_works(2) ? 0 : 1;
