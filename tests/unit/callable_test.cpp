@@ -68,6 +68,7 @@ TEST_CASE("a generic callable takes the arguments as they are", "[callable]") {
 
 TEST_CASE("functions travel as module and offset", "[callable]") {
   CHECK(carried(&twice) == &twice);
+  CHECK(carried(&quiet)(5) == 5);
   CHECK(carried(&counted_text)("a", "bc", std::vector{1, 2, 3}) == 6);
   int (*library)(const char*) = &::puts;  // a shared library's
   CHECK(carried(library) == library);
