@@ -20,7 +20,6 @@
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <typeindex>
 #include <typeinfo>
@@ -234,15 +233,6 @@ class exception_registry {
   mutable std::shared_mutex mutex_;
   std::map<std::string, entry> entries_;
 };
-
-/// The mangled name of an exception's own type: without the wrapper that std::throw_with_nested of
-/// libstdc++ puts round it.
-inline std::string exception_key(const std::exception& error) {
-  std::string name = typeid(error).name();
-  constexpr std::string_view wrapper = "St17_Nested_exceptionI";
-  if (!name.starts_with(wrapper) || !name.ends_with('E')) return name;
-  return name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
-}
 
 /// Encodes the exception being handled. @p where says in which worker and in running what it was
 /// thrown. To be called inside a catch block.

@@ -13,13 +13,18 @@
 
 namespace procpool::detail {
 
-/// The type of an exception as its author wrote it: std::throw_with_nested of libstdc++ throws a
-/// type of its own, with the author's as template argument.
-inline std::string exception_type(const std::exception& error) {
-  std::string name = demangle(typeid(error).name());
-  constexpr std::string_view wrapper = "std::_Nested_exception<";
-  if (!name.starts_with(wrapper)) return name;
+/// The mangled name of an exception's own type: without the wrapper that std::throw_with_nested of
+/// libstdc++ puts round it.
+inline std::string exception_key(const std::exception& error) {
+  std::string name = typeid(error).name();
+  constexpr std::string_view wrapper = "St17_Nested_exceptionI";
+  if (!name.starts_with(wrapper) || !name.ends_with('E')) return name;
   return name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
+}
+
+/// The type of an exception as its author wrote it.
+inline std::string exception_type(const std::exception& error) {
+  return demangle(exception_key(error).c_str());
 }
 
 /// One line for @p error and one for each exception nested in it, the deeper the further right.

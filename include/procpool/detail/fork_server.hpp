@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
 #include <procpool/detail/os/stdio.hpp>
@@ -42,11 +43,6 @@ struct server_request {
   std::uint64_t incarnation;  ///< counts the workers ever started
   region_sizes sizes;         ///< with hello
 };
-
-/// Exit status as Python gives it: minus the signal's number for one that was killed.
-inline int python_exitcode(int wait_status) noexcept {
-  return WIFSIGNALED(wait_status) ? -WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
-}
 
 class fork_server {
  public:
@@ -134,7 +130,7 @@ class fork_server {
     while (true) {  // one signal may stand for several deaths
       const pid_t pid = PROCPOOL_SYSTEM(waitpid(-1, &status, WNOHANG));
       if (pid <= 0) return;
-      forget(pid, python_exitcode(status));
+      forget(pid, os::exitcode_of_status(status));
     }
   }
 
