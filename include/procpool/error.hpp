@@ -8,11 +8,14 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace procpool {
 
@@ -94,31 +97,60 @@ class RemoteTraceback : public Error {
   using Error::Error;
 };
 
-/// How a worker came to its end, for WorkerDied.
+/// How one attempt at a task ended with the end of its worker.
 struct worker_death {
-  pid_t pid = 0;                    ///< process id of the worker
-  int exitcode = 0;                 ///< Python's: the exit status, or minus the signal's number
-  std::optional<std::size_t> item;  ///< index of the item that was running, for tasks with items
+  pid_t pid = 0;     ///< process id of the worker
+  int exitcode = 0;  ///< Python's: the exit status, or minus the signal's number
+  std::optional<std::size_t> item = {};  ///< index of the item that was running, 0 for apply
+  std::string worker = {};               ///< name of the worker
+  std::string callable = {};             ///< what it ran
+  int attempt = 1;                       ///< counts the attempts at this item
+  std::string cause = {};                ///< why the pool killed it; empty when it did not
+  std::optional<std::uintptr_t> fault_address =
+      {};                               ///< of the access that ended it, for some signals
+  std::vector<std::string> stack = {};  ///< of the thread that crashed, innermost first
 };
 
 /// A worker ended in the middle of a task: by a signal, by exit or abort, or killed by somebody.
+/// what() is a report of several lines: who died of what, running what, where the crash was, and
+/// what earlier attempts came to.
 class WorkerDied : public Error {
  public:
-  WorkerDied(const std::string& what, const worker_death& death) : Error(what), death_(death) {}
+  /// @param attempts at least one; the last is the one that counts
+  WorkerDied(const std::string& what, std::vector<worker_death> attempts)
+      : Error(what),
+        attempts_(std::make_shared<const std::vector<worker_death>>(std::move(attempts))) {}
 
   /// Process id of the worker that died.
-  [[nodiscard]] pid_t pid() const noexcept { return death_.pid; }
+  [[nodiscard]] pid_t pid() const noexcept { return last().pid; }
+  /// Its name, as "PoolWorker-3".
+  [[nodiscard]] const std::string& worker() const noexcept { return last().worker; }
   /// Python's exit code: the exit status, or minus the number of the signal that killed it.
-  [[nodiscard]] int exitcode() const noexcept { return death_.exitcode; }
+  [[nodiscard]] int exitcode() const noexcept { return last().exitcode; }
   /// The signal that killed the worker; empty when it exited by itself.
   [[nodiscard]] std::optional<int> signal() const noexcept {
-    return death_.exitcode < 0 ? std::optional(-death_.exitcode) : std::nullopt;
+    return exitcode() < 0 ? std::optional(-exitcode()) : std::nullopt;
   }
+  /// The name of the function or function object that it ran.
+  [[nodiscard]] const std::string& callable() const noexcept { return last().callable; }
   /// Index in the input of the item that was running: 0 for apply.
-  [[nodiscard]] std::optional<std::size_t> item() const noexcept { return death_.item; }
+  [[nodiscard]] std::optional<std::size_t> item() const noexcept { return last().item; }
+  /// Which attempt at the item this was, from 1.
+  [[nodiscard]] int attempt() const noexcept { return last().attempt; }
+  /// The address whose access ended the worker, for SIGSEGV, SIGBUS and the like.
+  [[nodiscard]] std::optional<std::uintptr_t> fault_address() const noexcept {
+    return last().fault_address;
+  }
+  /// The stack of the thread that crashed, innermost frame first, as far as it could be read; empty
+  /// for deaths that leave no time for it (SIGKILL, exit).
+  [[nodiscard]] const std::vector<std::string>& stack() const noexcept { return last().stack; }
+  /// All attempts at the item that ended with the death of a worker, this one last.
+  [[nodiscard]] const std::vector<worker_death>& attempts() const noexcept { return *attempts_; }
 
  private:
-  worker_death death_;
+  [[nodiscard]] const worker_death& last() const noexcept { return attempts_->back(); }
+
+  std::shared_ptr<const std::vector<worker_death>> attempts_;  // copies of exceptions cannot throw
 };
 
 }  // namespace procpool

@@ -121,7 +121,7 @@ TEST_CASE("procpool's own exceptions keep their members", "[exception]") {
   check_text(procpool::TimeoutError("late"));
   check_text(procpool::BrokenPool("why"));
   const auto died = caught<procpool::WorkerDied>(
-      carried(procpool::WorkerDied("gone", {.pid = 7, .exitcode = -9, .item = 3})));
+      carried(procpool::WorkerDied("gone", {{.pid = 7, .exitcode = -9, .item = 3}})));
   CHECK(died.pid() == 7);
   CHECK(died.signal() == 9);
   CHECK(died.item() == 3U);

@@ -243,7 +243,7 @@ class engine {
   void handle(const worker_report& report) {
     using kind = worker_report::kind_type;
     if (report.kind == kind::exited) {
-      worker_exited(report.worker, {report.pid, report.status, std::nullopt});
+      worker_exited(report.worker, {.pid = report.pid, .exitcode = report.status});
     } else if (report.kind == kind::not_started) {
       if (scheduler_.vacant(report.worker)) return backend_.vacate(report.worker);
       abandon_tasks(report.worker);
@@ -281,8 +281,8 @@ class engine {
     const auto running = static_cast<std::uint32_t>(started);
     if (workers_[worker].violation.empty() && running != task->done) return;
     death.item = task->first_index + task->done;
-    outcomes_.fail(*task, std::make_exception_ptr(WorkerDied(
-                              describe_death(death, workers_[worker].violation), death)));
+    death.cause = workers_[worker].violation;
+    outcomes_.fail(*task, std::make_exception_ptr(WorkerDied(describe_death(death), {death})));
     if (task->finished()) finish_front(worker);
   }
 
@@ -326,7 +326,7 @@ class engine {
   [[nodiscard]] std::string why_not_started(const worker_state& last, const worker_death& death) {
     if (last.init_error != nullptr) return "the initializer failed: " + describe(last.init_error);
     return (last.initializing ? "the initializer did not return: " : "a worker did not come up: ") +
-           describe_death(death, last.violation);
+           describe_death(death);
   }
 
   // ---- sending -------------------------------------------------------------------------------

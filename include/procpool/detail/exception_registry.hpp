@@ -148,17 +148,13 @@ template <>
 struct exception_parts<WorkerDied> {
   static void encode(encoder& out, const WorkerDied& error) {
     out.put(std::string(error.what()));
-    out.put(error.pid());
-    out.put(error.exitcode());
-    out.put(error.item());
+    out.put(error.attempts());
   }
   static WorkerDied decode(decoder& in) {
     const std::string text = in.get<std::string>();
-    worker_death death;
-    death.pid = in.get<pid_t>();
-    death.exitcode = in.get<int>();
-    death.item = in.get<std::optional<std::size_t>>();
-    return {text, death};
+    auto attempts = in.get<std::vector<worker_death>>();
+    if (attempts.empty()) in.fail("a WorkerDied without any attempt");
+    return {text, std::move(attempts)};
   }
 };
 

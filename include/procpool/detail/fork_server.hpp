@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/crash_handler.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
@@ -188,7 +189,8 @@ class fork_server {
         {outbound.data() + sizes_.ring_at(worker), sizes_.ring_bytes},
         {outbound.data() + sizes_.arena_at(), sizes_.arena_bytes},
         new (inbound.data()) result_control{},
-        {inbound.data() + sizeof(result_control), sizes_.ring_bytes}};
+        {inbound.data() + region_sizes::results_at(), sizes_.ring_bytes}};
+    const crash_handler last_words(*new (inbound.data() + region_sizes::crash_at()) crash_note{});
     worker_channel channel(memory, os::event(std::move(descriptors[1])),
                            &os::flush_standard_streams);
     const bell_closer in_children(channel);

@@ -6,7 +6,7 @@
 ///     outbound region   written by the parent, read by the workers of the pool
 ///       outbound_header | task_control[workers] | task ring[workers] | arena
 ///     inbound region    one for each worker, written by it, read by the parent
-///       result_control | result ring
+///       result_control | crash_note | result ring
 ///
 /// Cursors count bytes since the region was made; they never wrap in practice (2^64 bytes), and a
 /// ring position is the cursor modulo the ring's capacity, a power of two.
@@ -55,9 +55,24 @@ struct result_control {
   /// reads it before it sleeps.
   std::atomic<std::uint64_t> finished;
   std::atomic<std::uint64_t> started;  ///< low half of the frame's ordinal, then the item's index
+  std::atomic<std::uint64_t> started_at;  ///< when, in ns of CLOCK_MONOTONIC, in timed frames
   alignas(cache_line) std::atomic<std::uint64_t> claimed;  ///< frames before this are the worker's
   std::atomic<std::uint64_t> consumed;                    ///< bytes of a streamed task taken so far
   alignas(cache_line) std::atomic<std::uint32_t> parked;  ///< 1: asleep, or about to be
+};
+
+/// The last words of a worker that crashes. Writer: its signal handler.
+struct crash_note {
+  static constexpr std::size_t most_frames = 56;
+
+  /// 0: it did not crash. Stored when all but the stack is there.
+  alignas(cache_line) std::atomic<std::uint32_t> signal;
+  std::int32_t code;                  ///< si_code: why the signal was sent
+  std::uint64_t address;              ///< si_addr
+  std::uint64_t thread;               ///< thread id
+  std::uint64_t pc;                   ///< where it was
+  std::atomic<std::uint64_t> frames;  ///< how many of these are written
+  std::uint64_t stack[most_frames];   ///< code addresses, innermost first
 };
 
 /// What a frame in the task ring asks for.
@@ -84,9 +99,12 @@ struct frame_head {
   std::uint64_t entry_offset;  ///< code that runs it, see code_ref
   std::uint32_t entry_module;
   std::uint32_t item_count;
-  std::uint32_t first_item;   ///< items before this one are done: decode and pass over them
-  std::uint32_t initializer;  ///< 1: if it throws, the worker leaves
-  std::uint64_t body_at;      ///< offset in the arena
+  std::uint32_t first_item;  ///< items before this one are done: decode and pass over them
+  std::uint16_t
+      attempt;  ///< at the first item, from 1; those behind it are begun for the first time
+  std::uint8_t initializer;  ///< 1: if it throws, the worker leaves
+  std::uint8_t timed;        ///< 1: its items have a time limit
+  std::uint64_t body_at;     ///< offset in the arena
   std::uint64_t body_size;
   std::uint64_t callable_at;    ///< a callable shared by many frames: offset in the arena,
   std::uint64_t callable_size;  ///< and size; 0: the callable is the begin of the body
@@ -117,6 +135,7 @@ inline constexpr std::size_t record_alignment = 8;
 static_assert(sizeof(outbound_header) == 1 * cache_line);
 static_assert(sizeof(task_control) == 3 * cache_line);
 static_assert(sizeof(result_control) == 4 * cache_line);
+static_assert(sizeof(crash_note) == 8 * cache_line);
 static_assert(sizeof(frame_head) == 80 && sizeof(frame_head) % frame_alignment == 0);
 static_assert(sizeof(record_head) == 24 && sizeof(record_head) % record_alignment == 0);
 static_assert(std::is_trivially_copyable_v<frame_head> && std::is_standard_layout_v<frame_head>);

@@ -35,8 +35,12 @@ struct region_sizes {
   }
   [[nodiscard]] constexpr std::uint64_t arena_at() const { return ring_at(workers); }
   [[nodiscard]] constexpr std::uint64_t outbound_bytes() const { return arena_at() + arena_bytes; }
+  [[nodiscard]] static constexpr std::uint64_t crash_at() { return sizeof(result_control); }
+  [[nodiscard]] static constexpr std::uint64_t results_at() {
+    return crash_at() + sizeof(crash_note);
+  }
   [[nodiscard]] constexpr std::uint64_t inbound_bytes() const {
-    return round_up(sizeof(result_control) + ring_bytes, page);
+    return round_up(results_at() + ring_bytes, page);
   }
 };
 
@@ -95,7 +99,10 @@ class inbound_region {
     return *reinterpret_cast<const result_control*>(mapping_.data());  // zero-filled is its start
   }
   [[nodiscard]] std::span<const std::byte> ring() const noexcept {
-    return {mapping_.data() + sizeof(result_control), ring_bytes_};
+    return {mapping_.data() + region_sizes::results_at(), ring_bytes_};
+  }
+  [[nodiscard]] const crash_note& crash() const noexcept {
+    return *reinterpret_cast<const crash_note*>(mapping_.data() + region_sizes::crash_at());
   }
 
   /// The worker has its copy of the descriptor now.
