@@ -8,12 +8,14 @@
 #include <exception>
 #include <optional>
 #include <stdexcept>
+#include <stop_token>
 #include <type_traits>
 #include <utility>
 
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/error.hpp>
+#include <procpool/options.hpp>
 
 namespace procpool {
 
@@ -45,6 +47,13 @@ class AsyncResult {
     return take();
   }
 
+  /// The same, but gives up when a stop is requested. @throws CancelledError then; the task goes
+  /// on.
+  T get(const std::stop_token& stop) const {
+    if (!wait(stop)) throw CancelledError("the wait for the result was stopped");
+    return fetch(std::nullopt);
+  }
+
   /// Waits until the result or an exception is there; throws neither.
   void wait() const { static_cast<void>(job_->wait_until(std::nullopt)); }
   /// The same, for at most @p timeout; whether it is there.
@@ -52,6 +61,9 @@ class AsyncResult {
   bool wait(std::chrono::duration<Rep, Period> timeout) const {
     return job_->wait_until(detail::os::deadline_after(timeout));
   }
+
+  /// The same, until it is there or a stop is requested; whether it is there.
+  bool wait(const std::stop_token& stop) const { return job_->wait_until(std::nullopt, stop); }
 
   /// Whether the result or an exception is there. Does not wait and does not drive the pool.
   [[nodiscard]] bool ready() const noexcept { return job_->ready(); }
@@ -65,8 +77,9 @@ class AsyncResult {
 
   /// Drops work that no worker has begun with. For a single task: true when it will not run, false
   /// when it runs already or is done. For a map: chunks that run are left alone, their results
-  /// dropped, and the result is CancelledError. Python's Future.cancel().
-  bool cancel() { return job_->pool().cancel(*job_); }
+  /// dropped, and the result is CancelledError. Python's Future.cancel(). With
+  /// `cancel({.kill = true})` what runs ends as well: its workers are killed and replaced.
+  bool cancel(cancel_options options = {}) { return job_->pool().cancel(*job_, options.kill); }
 
  private:
   template <class Backend>

@@ -2,7 +2,8 @@
 // Level 0: vocabulary.
 /// @file
 /// The exceptions that procpool throws. All derive from procpool::Error, except bad arguments
-/// (std::invalid_argument) and calls in a wrong state of a Process or Pool (std::logic_error).
+/// (std::invalid_argument), calls in a wrong state of a Process or Pool (std::logic_error) and
+/// MemoryLimitError, which is a std::bad_alloc.
 #pragma once
 
 #include <sys/types.h>
@@ -10,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -97,6 +99,19 @@ class RemoteTraceback : public Error {
   using Error::Error;
 };
 
+/// A task needed more memory than its worker may have (pool_options::memory_limit). The worker goes
+/// on. Python has no such limit; its MemoryError is C++'s std::bad_alloc.
+class MemoryLimitError : public std::bad_alloc {
+ public:
+  explicit MemoryLimitError(const std::string& what)
+      : what_(std::make_shared<const std::string>(what)) {}
+
+  [[nodiscard]] const char* what() const noexcept override { return what_->c_str(); }
+
+ private:
+  std::shared_ptr<const std::string> what_;  // copies of exceptions cannot throw
+};
+
 /// How one attempt at a task ended with the end of its worker.
 struct worker_death {
   pid_t pid = 0;     ///< process id of the worker
@@ -106,6 +121,7 @@ struct worker_death {
   std::string callable = {};             ///< what it ran
   int attempt = 1;                       ///< counts the attempts at this item
   std::string cause = {};                ///< why the pool killed it; empty when it did not
+  std::string reason = {};               ///< what the kernel said of a crash: "address not mapped"
   std::optional<std::uintptr_t> fault_address =
       {};                               ///< of the access that ended it, for some signals
   std::vector<std::string> stack = {};  ///< of the thread that crashed, innermost first

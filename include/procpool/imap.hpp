@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <ranges>
+#include <stop_token>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -62,6 +63,11 @@ class ImapIterator {
     return next_until(detail::os::deadline_after(timeout));
   }
 
+  /// The same, but gives up when a stop is requested. @throws CancelledError; one can go on.
+  [[nodiscard]] std::optional<value_type> next(const std::stop_token& stop) {
+    return next_until(std::nullopt, stop);
+  }
+
   /// For a range-based for loop. Begins by waiting for the first result.
   class iterator {
    public:
@@ -108,22 +114,24 @@ class ImapIterator {
     bool ended = false;
   };
 
-  ImapIterator(boost::intrusive_ptr<Core> pool, const F& function, Input input,
-               std::size_t chunksize, std::size_t buffersize, bool ordered)
+  ImapIterator(boost::intrusive_ptr<Core> pool, const detail::job_rules& rules, const F& function,
+               Input input, std::size_t chunksize, std::size_t buffersize, bool ordered)
       : pool_(std::move(pool)),
+        rules_(rules),
         source_(std::make_unique<source>(std::move(input),
                                          detail::shipped_callable<Core, F>(pool_, function))),
         chunksize_(std::min(chunksize, buffersize)),
         buffersize_(buffersize),
         finished_(ordered ? nullptr : std::make_shared<detail::completion_queue>()) {}
 
-  std::optional<value_type> next_until(std::optional<detail::time_point> until) {
+  std::optional<value_type> next_until(std::optional<detail::time_point> until,
+                                       const std::stop_token& stop = {}) {
     while (true) {
       if (reading_ != nullptr && position_ < reading_->size()) return take();
       reading_ = nullptr;
       refill();
       if (ahead_.empty()) break;
-      wait_for_chunk(until);
+      wait_for_chunk(until, stop);
     }
     if (source_->failure != nullptr)
       std::rethrow_exception(std::exchange(source_->failure, nullptr));
@@ -135,9 +143,13 @@ class ImapIterator {
     return reading_->take(position_++);  // may throw: the item is passed all the same
   }
 
-  void wait_for_chunk(std::optional<detail::time_point> until) {
-    const bool came = finished_ != nullptr ? finished_->ready() || pool_->wait(*finished_, until)
-                                           : ahead_.front()->wait_until(until);
+  void wait_for_chunk(std::optional<detail::time_point> until, const std::stop_token& stop) {
+    const bool came = finished_ != nullptr
+                          ? finished_->ready() || wait_for(*pool_, *finished_, until, stop)
+                          : ahead_.front()->wait_until(until, stop);
+    if (!came && stop.stop_requested()) {
+      throw CancelledError("the wait for the next result was stopped");
+    }
     if (!came) throw TimeoutError("the next result was not ready in time");
     reading_ = finished_ != nullptr ? static_cast<chunk*>(finished_->pop().get()) : ahead_.front();
     std::erase(ahead_, reading_);
@@ -157,6 +169,7 @@ class ImapIterator {
     std::vector<std::ranges::range_value_t<Input>> items = collect(most);
     if (items.empty()) return;
     boost::intrusive_ptr<chunk> job(new chunk(pool_, submitted_, items.size(), finished_));
+    job->set_rules(rules_);
     pool_->care_for(*job);
     auto at = items.begin();
     const auto give = [&](auto visit) {
@@ -213,6 +226,7 @@ class ImapIterator {
   }
 
   boost::intrusive_ptr<Core> pool_;
+  detail::job_rules rules_;
   std::unique_ptr<source> source_;
   std::size_t chunksize_;
   std::size_t buffersize_;

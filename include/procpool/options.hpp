@@ -5,11 +5,13 @@
 /// `pool.map(f, items, {.chunksize = 20})`.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <type_traits>
 #include <utility>
 
@@ -42,6 +44,9 @@ class Initializer {
   std::shared_ptr<const detail::initializer_frame> frame_;
 };
 
+/// A span of time in an option: any std::chrono duration.
+using time_limit = std::chrono::duration<double>;
+
 /// How a Pool is made. Python: multiprocessing.Pool(processes, initializer, initargs,
 /// maxtasksperchild).
 struct pool_options {
@@ -58,6 +63,35 @@ struct pool_options {
   /// Bytes of address space for large task arguments, a multiple of 4096 and at least 64 KiB;
   /// memory is taken as it is used. Larger arguments stream through the ring.
   std::size_t arena_bytes = std::size_t{256} << 20;
+  /// Bytes of private memory that a worker may take beyond what it is born with (setrlimit(2),
+  /// RLIMIT_DATA: heap, stacks of threads, private mappings; not memory shared with others). An
+  /// allocation beyond it fails: a task that lets std::bad_alloc out ends with MemoryLimitError,
+  /// and the worker goes on. Default: what the machine has.
+  std::optional<std::size_t> memory_limit = std::nullopt;
+  /// CPU time that an item may use, of all threads of its worker, positive. The worker is killed
+  /// with SIGXCPU then, and the item ends with TimeoutError. Default: any.
+  std::optional<time_limit> cpu_limit = std::nullopt;
+  /// Resident bytes of a worker after which it leaves, between two tasks, and is replaced: against
+  /// leaks. Default: never.
+  std::optional<std::size_t> max_resident = std::nullopt;
+  /// The part of maxtasksperchild and max_resident, 0 to 1, that chance may take away, for each
+  /// worker anew: so they do not all leave at once. Default: none.
+  double recycle_jitter = 0;
+  /// Bytes of the largest encoded result that is accepted. A worker that sends a larger one is
+  /// killed, the item ends with WorkerDied. Default: half of the machine's memory.
+  std::optional<std::size_t> max_result_bytes = std::nullopt;
+};
+
+/// How a call runs whose caller waits.
+struct call_options {
+  /// The most that it may run, positive, counted from when a worker begins with it. Then that
+  /// worker is killed and replaced, and the call ends with TimeoutError. Default: any time.
+  std::optional<time_limit> timeout = std::nullopt;
+  /// Further attempts, 0 to 1000, when its worker has died or it was too late. The task sees which
+  /// it is by current_worker().attempt(). Exceptions are answers: nothing is tried again for them.
+  int retries = 0;
+  /// A requested stop ends the call with CancelledError; if it runs its worker is killed.
+  std::stop_token stop = {};
 };
 
 /// How a map is cut into tasks.
@@ -65,6 +99,12 @@ struct map_options {
   /// Items sent to a worker at a time, at least 1. Default: a quarter of a fair share,
   /// ceil(n / (4 * workers)), as in Python.
   std::optional<std::ptrdiff_t> chunksize = std::nullopt;
+  /// For each item, see call_options::timeout.
+  std::optional<time_limit> timeout = std::nullopt;
+  /// For each item, see call_options::retries.
+  int retries = 0;
+  /// A requested stop ends the map with CancelledError; workers that run a part of it are killed.
+  std::stop_token stop = {};
 };
 
 /// How an imap runs.
@@ -74,6 +114,16 @@ struct imap_options {
   /// The most items that are taken from the input ahead of those handed out, at least 1. Default:
   /// enough to keep all workers busy.
   std::optional<std::ptrdiff_t> buffersize = std::nullopt;
+  /// For each item, see call_options::timeout.
+  std::optional<time_limit> timeout = std::nullopt;
+  /// For each item, see call_options::retries.
+  int retries = 0;
+};
+
+/// How work is cancelled.
+struct cancel_options {
+  /// Also what runs: its workers are killed and replaced.
+  bool kill = false;
 };
 
 /// How an asynchronous submission with result T runs. Callbacks run one after the other on a thread
@@ -81,6 +131,10 @@ struct imap_options {
 /// the others. An exception in one is reported on stderr and harms nothing.
 template <class T>
 struct task_options {
+  /// See call_options::timeout.
+  std::optional<time_limit> timeout = std::nullopt;
+  /// See call_options::retries.
+  int retries = 0;
   /// Called with the result.
   std::conditional_t<std::is_void_v<T>, std::function<void()>,
                      std::function<void(detail::stored_t<T>&)>>
@@ -99,6 +153,10 @@ template <class T>
 struct map_async_options {
   /// See map_options::chunksize.
   std::optional<std::ptrdiff_t> chunksize = std::nullopt;
+  /// For each item, see call_options::timeout.
+  std::optional<time_limit> timeout = std::nullopt;
+  /// For each item, see call_options::retries.
+  int retries = 0;
   /// Called once with all results.
   std::conditional_t<std::is_void_v<T>, std::function<void()>,
                      std::function<void(detail::stored_t<T>&)>>

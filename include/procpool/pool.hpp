@@ -10,6 +10,7 @@
 #include <initializer_list>
 #include <optional>
 #include <ranges>
+#include <stop_token>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -22,6 +23,7 @@
 #include <procpool/detail/process_backend.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
+#include <procpool/outcome.hpp>
 
 namespace procpool {
 
@@ -50,9 +52,9 @@ template <class Backend = Processes>
 class Pool {
   using core = detail::pool_core<typename Backend::backend_type>;
   template <class F, class Range, class How>
-  using map_result = detail::gathered_t<detail::listed_result_t<
-      std::decay_t<F>,
-      detail::item_arguments<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>>>;
+  using map_result = detail::map_result_t<detail::gather_results, How, F, Range&>;
+  template <class F, class Range, class How>
+  using map_outcomes_result = detail::map_result_t<detail::gather_outcomes, How, F, Range&>;
 
  public:
   /// As many workers as CPUs are usable.
@@ -78,10 +80,21 @@ class Pool {
   /// Calls @p function(@p arguments...) in a worker and waits for the result.
   /// @throws what the task throws; WorkerDied; PoolClosed, BrokenPool, CancelledError
   template <class F, class... A>
+    requires(!std::is_same_v<std::decay_t<F>, call_options>)
   auto apply(F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
+      return apply({}, function, arguments...);
+    }
+  }
+  /// With options: `pool.apply({.timeout = 2s, .retries = 1}, f, 7)`.
+  /// @throws TimeoutError when it ran too long; std::invalid_argument for options out of range
+  template <class F, class... A>
+  auto apply(call_options options, F&& function, A&&... arguments) {
+    if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
+      const auto rules = detail::rules_of<call_options, std::decay_t<F>>(options, function);
       return detail::finish(
-          *detail::start_call(core_, detail::attended::yes, function, {}, arguments...));
+          *detail::start_call(core_, detail::attended::yes, rules, function, {}, arguments...),
+          options.stop);
     }
   }
 
@@ -91,18 +104,20 @@ class Pool {
   auto apply_async(F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
+      const detail::job_rules rules{.callable = detail::label_of<std::decay_t<F>>(function)};
       return AsyncResult<result>(
-          detail::start_call(core_, detail::attended::no, function, {}, arguments...));
+          detail::start_call(core_, detail::attended::no, rules, function, {}, arguments...));
     }
   }
-  /// With options: `pool.apply_async({.callback = log}, f, 7)`.
+  /// With options: `pool.apply_async({.timeout = 2s, .callback = log}, f, 7)`.
   template <class F, class... A>
   auto apply_async(task_options<detail::task_result_t<std::decay_t<F>, A...>> options, F&& function,
                    A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
+      const auto rules = detail::rules_of<decltype(options), std::decay_t<F>>(options, function);
       return AsyncResult<result>(detail::start_call(
-          core_, detail::attended::no, function,
+          core_, detail::attended::no, rules, function,
           {std::move(options.callback), std::move(options.error_callback)}, arguments...));
     }
   }
@@ -141,6 +156,30 @@ class Pool {
     return start_map<detail::spread>(function, items, std::move(options));
   }
 
+  /// Like map, but gives one Outcome for each item, a value or an exception, and throws for none of
+  /// them. What a pool leaves undone that ends has CancelledError or BrokenPool as its outcome.
+  template <class F, std::ranges::input_range Range>
+  auto map_outcomes(F&& function, Range&& items, map_options options = {}) {
+    return run_map<detail::as_argument, detail::gather_outcomes>(function, items, options);
+  }
+  template <class F, class Item>
+  auto map_outcomes(F&& function, std::initializer_list<Item> items, map_options options = {}) {
+    return run_map<detail::as_argument, detail::gather_outcomes>(function, items, options);
+  }
+  /// The same without waiting.
+  template <class F, std::ranges::input_range Range>
+  auto map_outcomes_async(
+      F&& function, Range&& items,
+      map_async_options<map_outcomes_result<F, Range, detail::as_argument>> options = {}) {
+    return start_map<detail::as_argument, detail::gather_outcomes>(function, items,
+                                                                   std::move(options));
+  }
+  /// Like starmap, with outcomes.
+  template <class F, std::ranges::input_range Range>
+  auto starmap_outcomes(F&& function, Range&& items, map_options options = {}) {
+    return run_map<detail::spread, detail::gather_outcomes>(function, items, options);
+  }
+
   /// Results one by one, in order, while they are computed; see ImapIterator. An lvalue range must
   /// outlive the result.
   template <class F, std::ranges::viewable_range Range>
@@ -157,25 +196,29 @@ class Pool {
   void close() { core_->close(); }
   /// Waits until all work is done and all workers have left.
   /// @throws std::logic_error unless close() or terminate() was called before
-  void join() { core_->join(); }
+  void join() { static_cast<void>(core_->join({})); }
+  /// The same, but gives up when a stop is requested; whether all have left.
+  bool join(const std::stop_token& stop) { return core_->join(stop); }
   /// Kills the workers; outstanding results end with CancelledError. Idempotent.
   void terminate() { core_->terminate(); }
 
  private:
-  template <class How, class F, class Range, class Options>
-  auto run_map(const F& function, Range& items, const Options& options) {
+  template <class How, class Gather = detail::gather_results, class F, class Range>
+  auto run_map(const F& function, Range& items, const map_options& options) {
     if constexpr (check_map<How, F, Range>()) {
-      return detail::finish(*detail::start_map<How>(core_, detail::attended::yes, function, items,
-                                                    options.chunksize, {}));
+      return detail::finish(*detail::start_map<How, Gather>(core_, detail::attended::yes, function,
+                                                            items, options, {}),
+                            options.stop);
     }
   }
 
-  template <class How, class F, class Range, class Options>
+  template <class How, class Gather = detail::gather_results, class F, class Range, class Options>
   auto start_map(const F& function, Range& items, Options options) {
     if constexpr (check_map<How, F, Range>()) {
-      return AsyncResult<map_result<F, Range&, How>>(
-          detail::start_map<How>(core_, detail::attended::no, function, items, options.chunksize,
-                                 {std::move(options.callback), std::move(options.error_callback)}));
+      return AsyncResult<detail::map_result_t<Gather, How, F, Range&>>(
+          detail::start_map<How, Gather>(
+              core_, detail::attended::no, function, items, options,
+              {std::move(options.callback), std::move(options.error_callback)}));
     }
   }
 
@@ -186,8 +229,9 @@ class Pool {
       core_->check_open();
       const auto sizes =
           detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
-      iterator results(core_, function, std::views::all(std::forward<Range>(items)), sizes.chunk,
-                       sizes.buffer, ordered);
+      const auto rules = detail::rules_of<imap_options, std::decay_t<F>>(options, function);
+      iterator results(core_, rules, function, std::views::all(std::forward<Range>(items)),
+                       sizes.chunk, sizes.buffer, ordered);
       results.refill();
       return results;
     }

@@ -25,4 +25,6 @@
 #include <procpool/async_result.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
+#include <procpool/outcome.hpp>
 #include <procpool/pool.hpp>
+#include <procpool/worker.hpp>

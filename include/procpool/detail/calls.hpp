@@ -7,38 +7,72 @@
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <optional>
 #include <ranges>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/submission.hpp>
+#include <procpool/outcome.hpp>
 
 namespace procpool::detail {
 
 /// Whether the submitting thread waits for the result at once.
 enum class attended { yes, no };
 
+/// The rules of a submission, from its options. @throws std::invalid_argument
+template <class Options, class F>
+job_rules rules_of(const Options& options, const F& function) {
+  constexpr int most_retries = 1000;
+  constexpr double longest = 1e9;  // seconds: more than 30 years are any time
+  job_rules rules{.callable = label_of<F>(function)};
+  if (options.retries < 0 || options.retries > most_retries) {
+    throw std::invalid_argument("retries must be 0 to 1000, but is " +
+                                std::to_string(options.retries));
+  }
+  rules.retries = static_cast<std::uint32_t>(options.retries);
+  if (!options.timeout) return rules;
+  const double seconds = options.timeout->count();
+  if (!(seconds > 0)) {
+    throw std::invalid_argument("timeout must be positive, but is " + std::to_string(seconds) +
+                                " s");
+  }
+  if (seconds < longest) {
+    rules.timeout = std::chrono::ceil<std::chrono::nanoseconds>(*options.timeout);
+  }
+  return rules;
+}
+
 /// Submits one call.
 template <class Core, class F, class... A>
-auto start_call(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
+auto start_call(const boost::intrusive_ptr<Core>& pool, attended how, const job_rules& rules,
+                const F& function,
                 job_callbacks<task_result_t<std::decay_t<F>, const A&...>> callbacks,
                 const A&... arguments) {
   using result = task_result_t<std::decay_t<F>, const A&...>;
   boost::intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)));
+  job->set_rules(rules);
   if (how == attended::no) pool->care_for(*job);
   submit_call<Core, std::decay_t<F>>(*pool, job, function, arguments...);
   return job;
 }
 
-/// Waits for a job and moves its result out, or throws its exception.
+/// Waits for a job and moves its result out, or throws its exception. A requested stop ends it.
 template <class T>
-T finish(typed_job<T>& job) {
-  static_cast<void>(job.wait_until(std::nullopt));
+T finish(typed_job<T>& job, const std::stop_token& stop = {}) {
+  if (!job.wait_until(std::nullopt, stop)) {
+    job.pool().cancel(job, true);
+    static_cast<void>(job.wait_until(std::nullopt));  // not long: it is cancelled, or done
+  }
   if (job.failure() != nullptr) std::rethrow_exception(job.failure());
   if constexpr (!std::is_void_v<T>) return std::move(job.result());
 }
@@ -56,13 +90,13 @@ std::optional<std::size_t> known_size(Range& range) {
 }
 
 /// Submits a map over a range. One whose size only reading can tell is read first, as in Python.
-template <class How, class Core, class F, class Range, class Callbacks>
+template <class How, class Gather, class Core, class F, class Range, class Options, class Callbacks>
 auto start_map_of(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
-                  Range& items, std::size_t size, std::optional<std::size_t> chunksize,
-                  Callbacks callbacks) {
+                  Range& items, std::size_t size, const Options& options, Callbacks callbacks) {
   using arguments = item_arguments<F, std::ranges::range_reference_t<Range>, How>;
-  using job_type = map_job<listed_result_t<F, arguments>>;
-  boost::intrusive_ptr<job_type> job(new job_type(pool, size, std::move(callbacks)));
+  const auto chunksize = checked_size(options.chunksize, "chunksize");
+  auto job = Gather::template make<listed_result_t<F, arguments>>(pool, size, std::move(callbacks));
+  job->set_rules(rules_of(options, function));
   pool->check_open();
   if (how == attended::no && size > 0) pool->care_for(*job);
   if (size == 0) {
@@ -76,25 +110,49 @@ auto start_map_of(const boost::intrusive_ptr<Core>& pool, attended how, const F&
   return job;
 }
 
-template <class How, class Core, class F, class Range>
+/// What becomes of the results of a map: a vector of them, or the first failure ...
+struct gather_results {
+  template <class R>
+  using type = gathered_t<R>;
+  template <class R>
+  static auto make(boost::intrusive_ptr<driver> pool, std::size_t size,
+                   job_callbacks<type<R>> callbacks) {
+    return boost::intrusive_ptr<map_job<R>>(
+        new map_job<R>(std::move(pool), size, std::move(callbacks)));
+  }
+};
+/// ... or a vector of outcomes, values and failures.
+struct gather_outcomes {
+  template <class R>
+  using type = std::vector<Outcome<R>>;
+  template <class R>
+  static auto make(boost::intrusive_ptr<driver> pool, std::size_t size,
+                   job_callbacks<type<R>> callbacks) {
+    return boost::intrusive_ptr<outcomes_job<R>>(
+        new outcomes_job<R>(std::move(pool), 0, size, nullptr, std::move(callbacks)));
+  }
+};
+
+/// What a map of F over a Range gives.
+template <class Gather, class How, class F, class Range>
+using map_result_t = typename Gather::template type<listed_result_t<
+    std::decay_t<F>, item_arguments<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>>>;
+
+template <class How, class Gather, class Core, class F, class Range, class Options>
 auto start_map(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
-               Range& items, std::optional<std::ptrdiff_t> chunksize,
-               job_callbacks<gathered_t<listed_result_t<
-                   std::decay_t<F>,
-                   item_arguments<std::decay_t<F>, std::ranges::range_reference_t<Range&>, How>>>>
-                   callbacks) {
+               Range& items, const Options& options,
+               job_callbacks<map_result_t<Gather, How, F, Range&>> callbacks) {
   using callable = std::decay_t<F>;
-  const auto chunk = checked_size(chunksize, "chunksize");
   if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
-    return start_map_of<How, Core, callable>(pool, how, function, items, *known_size(items), chunk,
-                                             std::move(callbacks));
+    return start_map_of<How, Gather, Core, callable>(pool, how, function, items, *known_size(items),
+                                                     options, std::move(callbacks));
   } else {
     std::vector<std::ranges::range_value_t<Range&>> read;
     for (auto&& item : items) read.emplace_back(std::forward<decltype(item)>(item));
     auto moving =
         std::ranges::subrange(std::move_iterator(read.begin()), std::move_sentinel(read.end()));
-    return start_map_of<How, Core, callable>(pool, how, function, moving, read.size(), chunk,
-                                             std::move(callbacks));
+    return start_map_of<How, Gather, Core, callable>(pool, how, function, moving, read.size(),
+                                                     options, std::move(callbacks));
   }
 }
 

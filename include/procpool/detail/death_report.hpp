@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Level 6: pool.
 /// @file
-/// The sentences that say how a worker died.
+/// The words and exceptions for tasks whose worker died.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
 #include <exception>
 #include <string>
 #include <utility>
@@ -11,39 +15,90 @@
 
 #include <string.h>
 
-#include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/exception_text.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
 
-/// "was killed by signal 11 (Segmentation fault, address not mapped, at 0x10)", or the like.
-inline std::string describe_end(const worker_death& death, const std::string& reason = "") {
+/// "was killed by signal 11 (Segmentation fault) at address 0x10", or the like.
+inline std::string describe_end(const worker_death& death) {
   if (!death.cause.empty()) return "was killed by its pool (" + death.cause + ")";
   if (death.exitcode >= 0) return "exited with code " + std::to_string(death.exitcode);
   std::string text = "was killed by signal " + std::to_string(-death.exitcode) + " (";
   text += strsignal(-death.exitcode);
-  if (!reason.empty()) text += ", " + reason;
-  return text + ")";
+  text += ")";
+  if (death.fault_address) {
+    char address[2 + 2 * sizeof(std::uintptr_t) + 1];
+    std::snprintf(address, sizeof address, "0x%jx",
+                  static_cast<std::uintmax_t>(*death.fault_address));
+    text += std::string(" at address ") + address;
+  }
+  if (!death.reason.empty()) text += ": " + death.reason;
+  return text;
 }
 
 /// "worker process 123 (PoolWorker-2) was killed by signal 9 (Killed) while it ran item 4 of f".
-inline std::string describe_death(const worker_death& death, const std::string& reason = "") {
+inline std::string describe_death(const worker_death& death) {
   std::string text = "worker process " + std::to_string(death.pid);
   if (!death.worker.empty()) text += " (" + death.worker + ")";
-  text += " " + describe_end(death, reason);
+  text += " " + describe_end(death);
   if (!death.item) return text;
   text += " while it ran item " + std::to_string(*death.item);
   if (!death.callable.empty()) text += " of " + death.callable;
   return text;
 }
 
-inline std::string describe_stack(const std::vector<std::string>& stack) {
+/// One line for each frame, and one for each attempt before the last.
+inline std::string describe_details(const std::vector<worker_death>& attempts) {
   std::string text;
+  const auto& stack = attempts.back().stack;
   for (std::size_t i = 0; i < stack.size(); ++i) {
     text += "\n  #" + std::to_string(i) + " " + stack[i];
   }
+  for (std::size_t i = 0; i + 1 < attempts.size(); ++i) {
+    const worker_death& earlier = attempts[i];
+    text += "\n  attempt " + std::to_string(earlier.attempt) + ": worker process " +
+            std::to_string(earlier.pid) + " (" + earlier.worker + ") " + describe_end(earlier);
+  }
   return text;
+}
+
+inline std::string describe_attempt(const worker_death& death) {
+  return death.attempt > 1 ? ", attempt " + std::to_string(death.attempt) : "";
+}
+
+/// For an item whose worker died. @param attempts at it, the last one is the one that counts
+inline std::exception_ptr worker_died(std::vector<worker_death> attempts) {
+  const worker_death& last = attempts.back();
+  const std::string text =
+      describe_death(last) + describe_attempt(last) + describe_details(attempts);
+  return std::make_exception_ptr(WorkerDied(text, std::move(attempts)));
+}
+
+/// "2 s", "0.05 s".
+inline std::string in_seconds(std::chrono::nanoseconds time) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g s", std::chrono::duration<double>(time).count());
+  return text;
+}
+
+/// For an item that ran longer than it may, in a worker that was killed for it.
+inline std::exception_ptr too_late(const std::vector<worker_death>& attempts,
+                                   std::chrono::nanoseconds limit) {
+  const worker_death& last = attempts.back();
+  std::string text = "item " + std::to_string(last.item.value_or(0)) + " of " + last.callable +
+                     " ran longer than its time limit of " + in_seconds(limit) +
+                     ": worker process " + std::to_string(last.pid) + " (" + last.worker +
+                     ") was killed" + describe_attempt(last) + describe_details(attempts);
+  return std::make_exception_ptr(TimeoutError(text));
+}
+
+/// For an item that used more CPU time than it may.
+inline std::exception_ptr out_of_time(const std::vector<worker_death>& attempts,
+                                      std::chrono::nanoseconds limit) {
+  return std::make_exception_ptr(TimeoutError(
+      describe_death(attempts.back()) + describe_attempt(attempts.back()) +
+      ": it used up its CPU time of " + in_seconds(limit) + describe_details(attempts)));
 }
 
 /// One line about an exception: its type and text.

@@ -9,6 +9,9 @@
 /// their outcomes in the ring; items behind it and frames not begun go back to the queue.
 #pragma once
 
+#include <signal.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -20,12 +23,15 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/death_report.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/outcomes.hpp>
 #include <procpool/detail/pool_task.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/scheduler.hpp>
+#include <procpool/detail/start_policy.hpp>
+#include <procpool/detail/worker_lives.hpp>
 #include <procpool/detail/worker_report.hpp>
 #include <procpool/error.hpp>
 
@@ -41,12 +47,13 @@ template <class Backend>
 class engine {
  public:
   /// The rules' favourites, the first workers, may spin while they wait for work.
-  engine(const region_sizes& sizes, const scheduling_rules& rules,
+  engine(const region_sizes& sizes, const scheduling_rules& rules, const life_rules& lives,
          std::shared_ptr<const initializer_frame> initializer)
       : initializer_(std::move(initializer)),
         spinners_(rules.favourites),
         backend_(sizes),
         scheduler_(rules),
+        lives_(lives, rules.maxtasksperchild),
         workers_(sizes.workers) {}
 
   /// Starts all workers and waits until each has been forked.
@@ -82,7 +89,9 @@ class engine {
     pool_task& task = store_.take();
     task.owner = std::move(owner);
     task.head = head;
+    task.head.timed = task.owner->rules().timeout.count() != 0 ? 1 : 0;
     task.first_index = first_index;
+    timed_ += task.head.timed;
     std::swap(task.body, body);  // a buffer from before is used again by keep()
     if (task.body.place == body_place::in_line) std::swap(task.body.owned, body.owned);
     scheduler_.submit(task);
@@ -123,6 +132,17 @@ class engine {
   }
   void abort(job& what, const std::exception_ptr& why) { outcomes_.abort(what, why); }
 
+  /// Kills the workers that run something of @p what, which is aborted next: what becomes of it
+  /// counts no more.
+  void stop_running(const job& what) {
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
+      auto* task = static_cast<pool_task*>(first_task(worker));
+      if (!busy(worker) || task == nullptr || task->owner.get() != &what) continue;
+      static_cast<void>(stop(worker, *task, killing::cancelled));
+    }
+    dispatch();
+  }
+
   /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
   void forget_all() {
     for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
@@ -136,6 +156,7 @@ class engine {
   /// Tells all workers to leave when they have done what they have; none is replaced.
   void retire_all() {
     replacing_ = false;
+    starts_.clear();
     scheduler_.retire_all();
     dispatch();
   }
@@ -155,8 +176,33 @@ class engine {
   /// Handles what the backend reports of lives and deaths.
   void handle_reports() {
     const bool alive = backend_.reports([this](const auto& report) { handle(report); });
-    if (!alive && broken_.empty()) break_down("the fork server of the pool has ended unexpectedly");
+    if (!alive && broken_.empty()) {
+      static_cast<void>(advance());  // what workers had done by then counts
+      break_down("the fork server of the pool has ended unexpectedly");
+    }
+    backend_.each_flooding(
+        [this](std::uint32_t worker) { condemn(worker, "it rang its bell when nobody slept"); });
     dispatch();
+  }
+
+  /// Whether look_at_clock() has to be called from time to time.
+  [[nodiscard]] bool clock_matters() const noexcept {
+    return timed_ > 0 || starts_.next().has_value();
+  }
+
+  /// Does what is due by @p now: kills workers whose task has taken too long, starts those that had
+  /// to wait for it, moves tasks away from workers that do not stir.
+  /// @returns when to look again at the latest, if nothing happens before that
+  [[nodiscard]] std::optional<os::time_point> look_at_clock(os::time_point now) {
+    constexpr std::chrono::milliseconds at_least_every{250};  // workers may be stopped meanwhile
+    while (const auto worker = starts_.due(now)) replace(*worker);
+    next_look_ = starts_.next();
+    if (scheduler_.assigned() > 0) look_by(now + at_least_every);
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
+      if (busy(worker)) watch(worker, now);
+    }
+    dispatch();
+    return next_look_;
   }
 
   /// Calls @p each(channel) for the workers that something is expected from.
@@ -191,23 +237,32 @@ class engine {
   [[nodiscard]] bool take_news() noexcept { return outcomes_.take_news(); }
 
  private:
+  // Why a worker is being killed.
+  enum class killing : std::uint8_t { no, violation, late, cancelled };
+
   // What the pool knows of a worker besides the scheduler's part.
   struct worker_state {
-    bool initializing = false;   ///< its initializer has not returned yet
-    bool retire_due = false;     ///< has to be told to retire, when there is room
-    std::uint64_t finished = 0;  ///< frames
-    std::chrono::steady_clock::time_point measured{};  ///< when it last had finished some
+    bool initializing = false;                  ///< its initializer has not returned yet
+    bool retire_due = false;                    ///< has to be told to retire, when there is room
+    killing kill = killing::no;                 ///< nothing is expected from it any more
+    std::uint64_t target = 0;                   ///< the item it is killed for, as in `started`
+    std::uint64_t finished = 0;                 ///< frames
+    os::time_point measured{};                  ///< when it last had finished some
+    std::uint64_t watched = ~std::uint64_t{0};  ///< the item it was seen with, as in `started`
+    os::time_point watched_since{};
+    bool silent = false;   ///< it left its tasks alone and gets none until it stirs
+    bool running = false;  ///< it was seen to have begun with that
     std::exception_ptr init_error;
-    std::string violation;  ///< what it did that no worker does; it is being killed
+    std::string violation;  ///< what it did that no worker does
   };
 
   // ---- workers -------------------------------------------------------------------------------
 
   void start(std::uint32_t worker) {
-    backend_.start(worker);
+    backend_.start(worker, lives_.limits());
     backend_.set_spin(worker, worker < spinners_);
     workers_[worker] = worker_state{};
-    scheduler_.add(worker);
+    scheduler_.add(worker, lives_.most_tasks());
     if (initializer_ != nullptr) send_initializer(worker);
   }
 
@@ -255,9 +310,13 @@ class engine {
   // The order matters: first what it still had to say, then who is to blame, then the rest.
   void worker_exited(std::uint32_t worker, worker_death death) {
     if (scheduler_.vacant(worker)) return backend_.vacate(worker);  // the pool broke before that
-    if (workers_[worker].violation.empty()) drain_last(worker);
+    if (workers_[worker].kill != killing::violation) drain_last(worker);
     const bool idle = !backend_.channel(worker).tasks().anything_claimed();
-    blame(worker, death);
+    complete(worker, death);
+    if (auto* task = static_cast<pool_task*>(scheduler_.front(worker));
+        task != nullptr && !workers_[worker].initializing) {
+      blame(worker, *task, death);
+    }
     const worker_state last = workers_[worker];
     abandon_tasks(worker);
     if (!replacing_ || !broken_.empty()) return;
@@ -268,22 +327,57 @@ class engine {
     }
   }
 
-  // The item that was running when the worker died gets the exception.
-  void blame(std::uint32_t worker, worker_death death) {
-    auto* task = static_cast<pool_task*>(scheduler_.front(worker));
-    if (task == nullptr || workers_[worker].initializing) return;
-    parent_channel& channel = backend_.channel(worker);
-    if (!channel.tasks().claimed(task->ordinal)) return;
-    const std::uint64_t started = channel.started();
-    if (static_cast<std::uint32_t>(started >> 32) != static_cast<std::uint32_t>(task->ordinal))
+  // What can be said of a death without looking at tasks.
+  void complete(std::uint32_t worker, worker_death& death) {
+    const worker_state& state = workers_[worker];
+    death.worker = backend_.name(worker);
+    if (state.kill == killing::violation) death.cause = state.violation;
+    if (state.kill == killing::late) death.cause = "it ran longer than its time limit";
+    if (state.kill != killing::no || death.exitcode >= 0) return;
+    crash_report last_words = backend_.last_words(worker, -death.exitcode);
+    death.fault_address = last_words.fault_address;
+    death.reason = std::move(last_words.reason);
+    death.stack = std::move(last_words.stack);
+  }
+
+  // The item that was running when the worker died is tried again, or it gets the exception.
+  void blame(std::uint32_t worker, pool_task& task, worker_death death) {
+    // A worker that overwrote its own word before it died cannot lead us in circles for ever.
+    constexpr std::uint16_t most_orphaned = 16;
+    if (!was_running(worker, task) && ++task.orphaned < most_orphaned) return;
+    const job_rules& rules = task.owner->rules();
+    death.item = task.next_index();
+    death.callable = rules.callable.text();
+    death.attempt = task.attempt;
+    task.deaths.push_back(std::move(death));
+    if (task.attempt <= rules.retries && !task.owner->resolved()) {
+      ++task.attempt;
       return;
-    // Whatever a hostile worker wrote here: outcomes come in order, so the next one is missing.
-    const auto running = static_cast<std::uint32_t>(started);
-    if (workers_[worker].violation.empty() && running != task->done) return;
-    death.item = task->first_index + task->done;
-    death.cause = workers_[worker].violation;
-    outcomes_.fail(*task, std::make_exception_ptr(WorkerDied(describe_death(death), {death})));
-    if (task->finished()) finish_front(worker);
+    }
+    outcomes_.fail(task, verdict(workers_[worker], task));
+    task.deaths.clear();
+    if (task.finished()) finish_front(worker);
+  }
+
+  // Whether a dead worker had begun with the next item of its front task. Its own word: what it
+  // says wrong costs its own task.
+  [[nodiscard]] bool was_running(std::uint32_t worker, const pool_task& task) {
+    const worker_state& state = workers_[worker];
+    parent_channel& channel = backend_.channel(worker);
+    if (state.kill == killing::violation) return true;
+    const std::uint64_t next = started_mark(task.ordinal, task.done);
+    if (!channel.tasks().claimed(task.ordinal) || channel.started() != next) return false;
+    // One that came after the item it was killed for was held back, see stop().
+    return state.kill == killing::no || state.target == next;
+  }
+
+  [[nodiscard]] std::exception_ptr verdict(const worker_state& state, const pool_task& task) {
+    const bool out_of_cpu = lives_.cpu_ns() != 0 && task.deaths.back().exitcode == -SIGXCPU;
+    if (state.kill == killing::late) return too_late(task.deaths, task.owner->rules().timeout);
+    if (out_of_cpu) {
+      return out_of_time(task.deaths, std::chrono::nanoseconds(lives_.cpu_ns()));
+    }
+    return worker_died(task.deaths);
   }
 
   // The place becomes vacant; its tasks are first in line again, in their order.
@@ -295,7 +389,13 @@ class engine {
     }
     scheduler_.died(worker, [](scheduled_task&) {});
     backend_.vacate(worker);
-    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) scheduler_.resubmit(**task);
+    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
+      if ((*task)->owner->resolved()) {
+        discard(**task);  // nobody waits for the rest of it
+      } else {
+        scheduler_.resubmit(**task);
+      }
+    }
   }
 
   void replace(std::uint32_t worker) {
@@ -306,19 +406,18 @@ class engine {
     }
   }
 
-  // After a few failures in a row more attempts would only burn the machine.
   void start_failed(std::uint32_t worker, const std::string& why) {
-    constexpr int enough = 3;
-    if (++failed_starts_ >= enough) {
-      break_down(why + " (" + std::to_string(failed_starts_) +
+    if (starts_.failed()) {
+      break_down(why + " (" + std::to_string(starts_.failures()) +
                  " workers failed to start in a row)");
     } else {
-      replace(worker);
+      starts_.postpone(worker, std::chrono::steady_clock::now());
     }
   }
 
   void break_down(const std::string& why) {
     broken_ = "the pool is broken: " + why;
+    starts_.clear();
     end_all(std::make_exception_ptr(BrokenPool(broken_)));
     forget_all();  // workers that still run are not listened to any more
   }
@@ -327,6 +426,93 @@ class engine {
     if (last.init_error != nullptr) return "the initializer failed: " + describe(last.init_error);
     return (last.initializing ? "the initializer did not return: " : "a worker did not come up: ") +
            describe_death(death);
+  }
+
+  // ---- the clock -----------------------------------------------------------------------------
+
+  // Looks after the task that this worker works on, or does not begin with.
+  void watch(std::uint32_t worker, os::time_point now) {
+    auto* task = static_cast<pool_task*>(first_task(worker));
+    if (task == nullptr) return;
+    worker_state& state = workers_[worker];
+    const auto item = running_item(worker, *task);
+    const std::uint64_t next = item.value_or(started_mark(task->ordinal, task->done));
+    const bool same = std::exchange(state.watched, next) == next;
+    if (!same || item.has_value() != std::exchange(state.running, item.has_value())) {
+      state.watched_since = now;
+    }
+    if (item && task->head.timed != 0) {
+      keep_time(worker, *task, *item, now);
+    } else if (!backend_.channel(worker).tasks().claimed(task->ordinal)) {
+      unstuck(worker, *task, now);
+    } else if (task->head.timed != 0) {
+      look_by(now + between_items);
+    }
+  }
+
+  // The item of its front task that the worker says it runs, in the form of `started`; it may be
+  // ahead of what we know to be done.
+  [[nodiscard]] std::optional<std::uint64_t> running_item(std::uint32_t worker,
+                                                          const pool_task& task) {
+    parent_channel& channel = backend_.channel(worker);
+    if (workers_[worker].initializing || !channel.tasks().claimed(task.ordinal)) return {};
+    const std::uint64_t started = channel.started();
+    const auto item = static_cast<std::uint32_t>(started);
+    const bool possible = item >= task.done && item < task.head.item_count &&
+                          started == started_mark(task.ordinal, item);
+    return possible ? std::optional(started) : std::nullopt;
+  }
+
+  // A worker that leaves its next task alone while another one could do it is stopped, or starved,
+  // or still being born: the other one gets it.
+  void unstuck(std::uint32_t worker, const pool_task& task, os::time_point now) {
+    constexpr std::chrono::milliseconds patience{20};
+    const os::time_point due = workers_[worker].watched_since + patience;
+    if (due > now) return look_by(due);
+    if (!scheduler_.anybody_idle() || !take_back(worker, task.ordinal)) {
+      return look_by(now + patience);
+    }
+    if (first_task(worker) != nullptr) return;
+    if (!backend_.channel(worker).tasks().note_silence()) return;
+    scheduler_.silence(worker);
+    workers_[worker].silent = true;
+    stalled_.push_back(worker);  // it rings when it has passed what was taken back
+  }
+
+  // The worker says when it began; the parent has seen it running, which is never earlier.
+  void keep_time(std::uint32_t worker, pool_task& task, std::uint64_t item, os::time_point now) {
+    const auto began =
+        std::min(backend_.channel(worker).started_at(), workers_[worker].watched_since);
+    const auto limit = task.owner->rules().timeout;
+    if (now - began < limit) return look_by(began + limit);
+    if (!stop(worker, task, killing::late, item)) look_by(now + between_items);
+  }
+
+  void look_by(os::time_point when) {
+    if (!next_look_ || when < *next_look_) next_look_ = when;
+  }
+
+  // Kills a worker for the item that it runs, and for no other: frames behind are taken back, and
+  // items behind in a timed frame are not begun (see result_sender::begin_timed). False when it has
+  // finished the item by now. Items behind in a cancelled job do not matter.
+  bool stop(std::uint32_t worker, pool_task& task, killing why, std::uint64_t target = 0) {
+    parent_channel& channel = backend_.channel(worker);
+    if (task.next != nullptr) take_back(worker, static_cast<pool_task*>(task.next)->ordinal);
+    const auto* behind = static_cast<pool_task*>(task.next);
+    if (behind != nullptr && channel.tasks().claimed(behind->ordinal)) return false;
+    if (why == killing::late && channel.halt() != target) {
+      channel.unhalt();
+      return false;
+    }
+    kill(worker, why, target);
+    return true;
+  }
+
+  void kill(std::uint32_t worker, killing why, std::uint64_t target) {
+    workers_[worker].kill = why;
+    workers_[worker].target = target;
+    scheduler_.silence(worker);  // it might begin with what it gets now
+    backend_.kill(worker);
   }
 
   // ---- sending -------------------------------------------------------------------------------
@@ -345,12 +531,18 @@ class engine {
     }
   }
 
-  // Workers that have no task and yet no room: their ring is full of frames that were taken back,
-  // which they have not passed yet, or of a streamed initializer. They ring when they have.
+  // Workers that have no task and get none: their ring is full of frames that were taken back,
+  // which they have not passed yet, or of a streamed initializer; or they did not stir. They ring
+  // when they have passed something.
   bool resume_stalled() {
     if (stalled_.empty()) return false;
     for (const std::uint32_t worker : std::exchange(stalled_, {})) {
-      if (scheduler_.vacant(worker)) continue;
+      if (scheduler_.vacant(worker) || workers_[worker].kill != killing::no) continue;
+      if (workers_[worker].silent && !backend_.channel(worker).anything_passed()) {
+        stalled_.push_back(worker);
+        continue;
+      }
+      workers_[worker].silent = false;
       if (workers_[worker].retire_due) send_retire(worker);
       scheduler_.resume(worker);
     }
@@ -362,6 +554,7 @@ class engine {
   bool send(std::uint32_t worker, pool_task& task) {
     parent_channel& channel = backend_.channel(worker);
     task.head.first_item = task.done;
+    task.head.attempt = task.attempt;
     task.ordinal = channel.tasks().next_ordinal();
     if (!channel.send(task.head, {task.body.place, task.body.bytes})) return false;
     if (task.body.place == body_place::in_line) {  // the ring has it now
@@ -450,7 +643,7 @@ class engine {
 
   [[nodiscard]] bool busy(std::uint32_t worker) const {
     return backend_.present(worker) && !scheduler_.vacant(worker) &&
-           workers_[worker].violation.empty() &&
+           workers_[worker].kill == killing::no &&
            (workers_[worker].initializing || first_task(worker) != nullptr);
   }
 
@@ -483,14 +676,15 @@ class engine {
     try {
       backend_.channel(worker).drain_last(record_sink{*this, worker});
     } catch (const protocol_violation& what) {
+      workers_[worker].kill = killing::violation;
       workers_[worker].violation = what.what();
     }
   }
 
-  // It has written what no worker writes: nothing from it counts any more.
+  // It has done what no worker does: nothing from it counts any more.
   void condemn(std::uint32_t worker, const char* why) {
     workers_[worker].violation = why;
-    backend_.kill(worker);
+    kill(worker, killing::violation, 0);
   }
 
   // Receives the records of one worker; see result_receiver.
@@ -509,6 +703,10 @@ class engine {
 
   void check_record(std::uint32_t worker, const record_head& head) {
     task_sender& frames = backend_.channel(worker).tasks();
+    if (head.kind != record_kind::run && head.length > lives_.max_result_bytes()) {
+      throw protocol_violation("a worker announced a result of " + std::to_string(head.length) +
+                               " bytes, more than a result may have");
+    }
     if (workers_[worker].initializing) {
       if (head.ordinal != 0 || head.item != 0) throw protocol_violation(out_of_turn);
       return;
@@ -550,7 +748,7 @@ class engine {
     }
     workers_[worker].initializing = false;
     backend_.channel(worker).tasks().pop_front();
-    failed_starts_ = 0;
+    starts_.succeeded();
   }
 
   void finish_front(std::uint32_t worker) {
@@ -558,7 +756,7 @@ class engine {
     backend_.channel(worker).tasks().pop_front();
     scheduler_.finished(worker);
     ++workers_[worker].finished;
-    failed_starts_ = 0;
+    starts_.succeeded();
     discard(task);
   }
 
@@ -568,24 +766,29 @@ class engine {
   }
 
   void discard(pool_task& task) {
+    timed_ -= task.head.timed;
     if (!task.body.block.empty()) backend_.blocks().release(task.body.block);
     if (task.owner->use_count() == 1) dead_.push_back(std::move(task.owner));
     store_.give_back(task);
   }
 
+  static constexpr std::chrono::milliseconds between_items{1};  // or between item and news of it
   static constexpr const char* out_of_turn = "a worker sent a result that it was not asked for";
 
   std::shared_ptr<const initializer_frame> initializer_;
   std::uint32_t spinners_;
   Backend backend_;
   scheduler scheduler_;
+  worker_lives lives_;
+  start_policy starts_;
   task_store store_;
   std::vector<worker_state> workers_;
   std::vector<std::uint32_t> stalled_;
   outcomes outcomes_;
   std::vector<boost::intrusive_ptr<job>> dead_;
   std::string broken_;
-  int failed_starts_ = 0;
+  std::optional<os::time_point> next_look_;
+  std::size_t timed_ = 0;  ///< tasks with a time limit
   bool replacing_ = true;
 };
 

@@ -218,7 +218,7 @@ class exception_registry {
             std::bad_weak_ptr, std::bad_optional_access, std::bad_variant_access,
             std::bad_any_cast>();
     add_all<Error, TimeoutError, CancelledError, BrokenPool, PoolClosed, ProcessError, DecodeError,
-            RemoteError, RemoteTraceback, WorkerDied>();
+            RemoteError, RemoteTraceback, WorkerDied, MemoryLimitError>();
   }
 
   template <class... E>

@@ -33,6 +33,7 @@
 #include <procpool/detail/process_report.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/task.hpp>
+#include <procpool/detail/worker_limits.hpp>
 #include <procpool/detail/worker_report.hpp>
 
 namespace procpool::detail {
@@ -43,6 +44,7 @@ struct server_request {
   std::uint32_t worker;       ///< place of the worker in the pool
   std::uint64_t incarnation;  ///< counts the workers ever started
   region_sizes sizes;         ///< with hello
+  worker_limits limits;       ///< with start
 };
 
 class fork_server {
@@ -164,20 +166,20 @@ class fork_server {
     control_.reset();
     deaths_.reset();
     os::reset_for_worker();
-    const std::string name = "PoolWorker-" + std::to_string(request.incarnation);
+    const std::string name = worker_name(request.incarnation);
     process_identity identity = identity_;
     identity.name = name;
     identity.position.push_back(static_cast<int>(request.incarnation));
     enter_child(std::move(identity));
     try {
-      work(request.worker, descriptors, name);
+      work(request, descriptors, name);
     } catch (...) {
       uncaught(name);
     }
     leave_child(1);
   }
 
-  void work(std::uint32_t worker, std::array<os::fd, os::max_passed_fds>& descriptors,
+  void work(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors,
             const std::string& name) {
     const os::mapping outbound(outbound_, sizes_.outbound_bytes(), PROT_READ);
     const os::mapping inbound(descriptors[0], sizes_.inbound_bytes(), PROT_READ | PROT_WRITE);
@@ -185,8 +187,8 @@ class fork_server {
     descriptors[0].reset();
     const worker_memory memory{
         reinterpret_cast<const outbound_header*>(outbound.data()),
-        reinterpret_cast<const task_control*>(outbound.data() + sizes_.control_at(worker)),
-        {outbound.data() + sizes_.ring_at(worker), sizes_.ring_bytes},
+        reinterpret_cast<const task_control*>(outbound.data() + sizes_.control_at(request.worker)),
+        {outbound.data() + sizes_.ring_at(request.worker), sizes_.ring_bytes},
         {outbound.data() + sizes_.arena_at(), sizes_.arena_bytes},
         new (inbound.data()) result_control{},
         {inbound.data() + region_sizes::results_at(), sizes_.ring_bytes}};
@@ -194,7 +196,8 @@ class fork_server {
     worker_channel channel(memory, os::event(std::move(descriptors[1])),
                            &os::flush_standard_streams);
     const bell_closer in_children(channel);
-    leave_child(run_worker(channel, name));
+    worker_equipment equipment{WorkerContext(name, request.worker), limit_guard(request.limits)};
+    leave_child(run_worker(channel, equipment));
   }
 
   // Processes that a task forks must not keep the worker's bell.

@@ -19,19 +19,49 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <stop_token>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/callable.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/task.hpp>
+#include <procpool/detail/type_name.hpp>
+#include <procpool/outcome.hpp>
 
 namespace procpool::detail {
 
 using os::time_point;
 
 class job;
+
+/// Which code a submission runs, for messages: its name is made when it is needed.
+struct callable_label {
+  std::string (*name)(std::uintptr_t function) = nullptr;
+  std::uintptr_t function = 0;  ///< its address, for functions
+
+  [[nodiscard]] std::string text() const { return name != nullptr ? name(function) : ""; }
+};
+
+template <class F>
+callable_label label_of(const F& callable) {
+  if constexpr (is_function_pointer_v<F>) {
+    return {[](std::uintptr_t at) { return callable_name(reinterpret_cast<F>(at)); },
+            reinterpret_cast<std::uintptr_t>(callable)};
+  } else {
+    return {[](std::uintptr_t) { return type_name<F>(); }, 0};
+  }
+}
+
+/// What holds for each item of a submission.
+struct job_rules {
+  std::chrono::nanoseconds timeout{0};  ///< it may run; 0: as long as it likes
+  std::uint32_t retries = 0;            ///< further attempts after its worker died
+  callable_label callable = {};
+};
 
 /// What a thread can wait for.
 class waitable {
@@ -51,9 +81,39 @@ class driver : public boost::intrusive_ref_counter<driver> {
   virtual ~driver() = default;
   /// Waits until @p what is ready or @p until has come; whether it is ready. Any thread.
   virtual bool wait(const waitable& what, std::optional<time_point> until) = 0;
-  /// Cancels what has not begun; true when @p what ends with CancelledError.
-  virtual bool cancel(job& what) = 0;
+  /// Has all that wait look again at what they wait for. Any thread.
+  virtual void nudge() = 0;
+  /// Cancels what has not begun, and if @p kill is set what runs; true when @p what ends with
+  /// CancelledError.
+  virtual bool cancel(job& what, bool kill) = 0;
 };
+
+/// Something to wait for, or a request to stop waiting.
+class stoppable final : public waitable {
+ public:
+  stoppable(const waitable& what, std::stop_token stop) : what_(&what), stop_(std::move(stop)) {}
+
+  [[nodiscard]] bool ready() const noexcept override {
+    return what_->ready() || stop_.stop_requested();
+  }
+  [[nodiscard]] bool resolved() const noexcept override {
+    return what_->resolved() || stop_.stop_requested();
+  }
+
+ private:
+  const waitable* what_;
+  std::stop_token stop_;
+};
+
+/// Waits until @p what is ready, @p until has come or a stop is requested; whether it is ready.
+inline bool wait_for(driver& pool, const waitable& what, std::optional<time_point> until,
+                     const std::stop_token& stop) {
+  if (!stop.stop_possible()) return pool.wait(what, until);
+  const stoppable either(what, stop);
+  const std::stop_callback wake(stop, [&] { pool.nudge(); });
+  static_cast<void>(pool.wait(either, until));
+  return what.ready();
+}
 
 /// One submission: an apply, or a whole map of many frames. Its outcomes come in under the lock of
 /// its pool; when `ready` is set they do not change any more and any thread may read them.
@@ -84,9 +144,13 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
   void count(std::size_t items) noexcept { missing_ -= items; }
   /// The whole submission ends with this exception; outcomes that still come are ignored.
   void abort(std::exception_ptr what) {
-    error_ = std::move(what);
+    give_up(std::move(what));
     missing_ = 0;
   }
+
+  /// What holds for its items; to be set before any is submitted.
+  void set_rules(const job_rules& rules) noexcept { rules_ = rules; }
+  [[nodiscard]] const job_rules& rules() const noexcept { return rules_; }
 
   /// Nobody waits for it from the beginning: the service thread is to care for it.
   void leave_unattended() noexcept { unattended_ = true; }
@@ -117,12 +181,17 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
   [[nodiscard]] driver& pool() const noexcept { return *pool_; }
   /// The exception it ended with, or null. Precondition: ready.
   [[nodiscard]] const std::exception_ptr& failure() const noexcept { return error_; }
-  bool wait_until(std::optional<time_point> until) const {
-    return ready() || pool_->wait(*this, until);
+  bool wait_until(std::optional<time_point> until, const std::stop_token& stop = {}) const {
+    return ready() || wait_for(*pool_, *this, until, stop);
   }
+
+ protected:
+  /// What is still missing will not come: it is to end with this exception.
+  virtual void give_up(std::exception_ptr what) { error_ = std::move(what); }
 
  private:
   boost::intrusive_ptr<driver> pool_;
+  job_rules rules_;
   std::exception_ptr error_;
   std::size_t error_index_ = 0;
   std::size_t missing_;
@@ -237,16 +306,18 @@ class completion_queue final : public waitable {
   std::deque<boost::intrusive_ptr<job>> finished_;
 };
 
-/// A chunk of an imap: one outcome, value or exception, for each item.
+/// One outcome, value or exception, for each item: a chunk of an imap, or a map_outcomes.
 template <class R>
-class outcomes_job final : public job {
+class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
  public:
   using stored = stored_t<R>;
+  using base = typed_job<std::vector<Outcome<R>>>;
 
   /// @param first index in the input of the first item
   outcomes_job(boost::intrusive_ptr<driver> pool, std::size_t first, std::size_t items,
-               std::shared_ptr<completion_queue> finished = nullptr)
-      : job(std::move(pool), items),
+               std::shared_ptr<completion_queue> finished = nullptr,
+               typename base::callbacks calls = {})
+      : base(std::move(pool), items, std::move(calls)),
         first_(first),
         outcomes_(items),
         finished_(std::move(finished)) {}
@@ -256,7 +327,7 @@ class outcomes_job final : public job {
   }
   void value(std::size_t index, std::span<const std::byte> encoded) override {
     decoder in(encoded);
-    outcomes_[index - first_].value.emplace(in.template get<stored>());
+    outcomes_[index - first_].emplace(in.template get<stored>());
     in.finish();
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
@@ -266,38 +337,41 @@ class outcomes_job final : public job {
     }
   }
   void error(std::size_t index, std::exception_ptr what) override {
-    outcomes_[index - first_].error = std::move(what);
+    outcomes_[index - first_].fail(std::move(what));
   }
   void announce() override {
     // Let go of the queue, which refers to this job from now on.
     if (auto queue = std::exchange(finished_, nullptr)) queue->push(this);
   }
+  [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
 
+  [[nodiscard]] std::vector<Outcome<R>>& result() override { return outcomes_; }
   [[nodiscard]] std::size_t size() const noexcept { return outcomes_.size(); }
   /// Takes an item's result or throws its exception. Precondition: ready; once for each item.
   [[nodiscard]] stored take(std::size_t index) {
-    item_outcome outcome = std::exchange(outcomes_[index], item_outcome());
-    if (outcome.value) return std::move(*outcome.value);
-    std::rethrow_exception(outcome.error != nullptr ? outcome.error : failure());
+    return std::exchange(outcomes_[index], Outcome<R>()).take();
+  }
+
+ protected:
+  // What has its outcome keeps it.
+  void give_up(std::exception_ptr what) override {
+    for (auto& each : outcomes_) {
+      if (!each.decided()) each.fail(what);
+    }
   }
 
  private:
-  struct item_outcome {
-    std::optional<stored> value;
-    std::exception_ptr error;
-  };
-
   void take_plain(std::size_t index) {
     if constexpr (is_plain_result_v<stored>) {
       decoder in(std::span<const std::byte>(raw_.data(), sizeof(stored)));
-      outcomes_[index].value.emplace(in.template get<stored>());
+      outcomes_[index].emplace(in.template get<stored>());
       std::memmove(raw_.data(), raw_.data() + sizeof(stored), raw_.size() - sizeof(stored));
       raw_.resize_uninitialized(raw_.size() - sizeof(stored));
     }
   }
 
   std::size_t first_;
-  std::vector<item_outcome> outcomes_;
+  std::vector<Outcome<R>> outcomes_;
   byte_buffer raw_;
   std::shared_ptr<completion_queue> finished_;
 };

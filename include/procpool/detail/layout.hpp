@@ -43,6 +43,7 @@ struct task_control {
   alignas(cache_line) std::atomic<std::uint64_t> limit;  ///< frames from here on are taken back
   std::atomic<std::uint32_t> doorbell;                   ///< futex that the worker sleeps on
   std::atomic<std::uint32_t> spin;  ///< whether the worker may spin before it sleeps
+  std::atomic<std::uint32_t> halt;  ///< 1: begin no further item of a timed frame for now
 };
 
 /// The result direction's cursors of one worker, and what it is doing. Writer: that worker.
@@ -74,6 +75,11 @@ struct crash_note {
   std::atomic<std::uint64_t> frames;  ///< how many of these are written
   std::uint64_t stack[most_frames];   ///< code addresses, innermost first
 };
+
+/// How `started` names an item of a frame.
+constexpr std::uint64_t started_mark(std::uint64_t ordinal, std::uint32_t item) noexcept {
+  return (ordinal << 32) | item;
+}
 
 /// What a frame in the task ring asks for.
 enum class frame_kind : std::uint32_t {

@@ -55,7 +55,7 @@ class outcomes {
 
   /// The next item has this encoded result. One that cannot be decoded has that as its exception.
   void pass(pool_task& task, std::span<const std::byte> bytes) {
-    const std::size_t index = task.first_index + task.done;
+    const std::size_t index = task.next_index();
     if (!task.owner->resolved()) {
       const users_code guard(*this);
       try {
@@ -73,7 +73,7 @@ class outcomes {
     if (!task.owner->resolved()) {
       const users_code guard(*this);
       try {
-        task.owner->plain(task.first_index + task.done, offset, bytes);
+        task.owner->plain(task.next_index(), offset, bytes);
       } catch (...) {
         abort(*task.owner, std::current_exception());
       }
@@ -84,7 +84,7 @@ class outcomes {
 
   /// The next item ended with an exception.
   void fail(pool_task& task, std::exception_ptr what) {
-    if (!task.owner->resolved()) task.owner->error(task.first_index + task.done, std::move(what));
+    if (!task.owner->resolved()) task.owner->error(task.next_index(), std::move(what));
     count(task, 1);
   }
 
@@ -119,7 +119,7 @@ class outcomes {
 
  private:
   void count(pool_task& task, std::uint32_t items) {
-    task.done += items;
+    task.pass(items);
     if (task.owner->resolved()) return;
     task.owner->count(items);
     if (task.owner->resolved()) settle(*task.owner);

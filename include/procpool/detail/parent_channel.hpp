@@ -4,8 +4,11 @@
 /// The parent's end of a channel: both rings of one worker, and the bell that wakes it.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include <procpool/detail/layout.hpp>
@@ -26,7 +29,8 @@ class parent_channel {
  public:
   parent_channel(task_control& control, std::span<std::byte> task_ring,
                  const result_control& worker, std::span<const std::byte> result_ring)
-      : bell_(control, worker),
+      : control_(&control),
+        bell_(control, worker),
         sender_(control, task_ring, worker),
         receiver_(worker, result_ring, control),
         worker_(&worker) {}
@@ -74,13 +78,31 @@ class parent_channel {
     return taken;
   }
 
+  /// Holds the worker back before the next item of a timed frame; what it had started by then.
+  [[nodiscard]] std::uint64_t halt() noexcept {
+    control_->halt.store(1, std::memory_order_seq_cst);  // before the start is read
+    return worker_->started.load(std::memory_order_seq_cst);
+  }
+  void unhalt() noexcept {
+    control_->halt.store(0, std::memory_order_seq_cst);  // before the bell
+    bell_.ring_if_parked();
+  }
+
   [[nodiscard]] task_sender& tasks() noexcept { return sender_; }
   [[nodiscard]] const task_sender& tasks() const noexcept { return sender_; }
   [[nodiscard]] std::uint64_t started() const noexcept {
     return worker_->started.load(std::memory_order_acquire);  // of a dead worker: final
   }
+  /// When the item that started() names was begun, if its frame is timed and the worker is honest.
+  [[nodiscard]] std::chrono::steady_clock::time_point started_at() const noexcept {
+    const auto at = worker_->started_at.load(std::memory_order_relaxed);  // ordered by started()
+    constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    return std::chrono::steady_clock::time_point(
+        std::chrono::nanoseconds(static_cast<std::int64_t>(std::min(at, most))));
+  }
 
  private:
+  task_control* control_;
   worker_bell bell_;
   task_sender sender_;
   result_receiver receiver_;

@@ -27,6 +27,7 @@
 #include <optional>
 #include <span>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -43,6 +44,7 @@ namespace procpool::detail {
 struct core_settings {
   region_sizes sizes;
   scheduling_rules rules;
+  life_rules lives;
   std::shared_ptr<const initializer_frame> initializer;  ///< null: none
   std::uint32_t cpus;                                    ///< that this process may use
 };
@@ -55,7 +57,7 @@ class pool_core final : public driver, private fork_participant {
       : modules_(module_table::instance().refresh()),  // before the workers are forked
         generation_(process_generation()),
         cpus_(settings.cpus),
-        engine_(settings.sizes, settings.rules, std::move(settings.initializer)),
+        engine_(settings.sizes, settings.rules, settings.lives, std::move(settings.initializer)),
         in_line_limit_(task_sender::in_line_limit(settings.sizes.ring_bytes)),
         registration_(*this) {
     engine_.start_all();
@@ -106,8 +108,10 @@ class pool_core final : public driver, private fork_participant {
     // A leader that has waited for some time may be asleep and balances nothing: what is under way
     // takes long, so a queue behind it is no place for new work.
     const bool long_tasks = leader_ != role::nobody && patient_;
+    const auto limit = owner->rules().timeout;
     engine_.submit(std::move(owner), head, first_index, std::move(body),
                    long_tasks ? preference::idle : preference::awake);
+    if (limit.count() != 0) wake_leader_by(limit);
     if (engine_.waiting() > 0 && ++crowded_ % advance_every == 0) {
       ++activity_;
       engine_.advance();
@@ -139,12 +143,18 @@ class pool_core final : public driver, private fork_participant {
     spread_news();
   }
 
-  bool cancel(job& what) override {
+  bool cancel(job& what, bool kill) override {
     if (what.ready() || generation_ != process_generation()) return false;
+    check_usable();
     std::lock_guard lock(mutex_);
     if (what.resolved() || state_ == state::terminated) return false;
     const bool nothing_runs = engine_.withdraw(what);
-    if (!nothing_runs && !what.cancellable_while_running()) return false;
+    if (!nothing_runs && !kill && !what.cancellable_while_running()) return false;
+    if (!nothing_runs && kill) {
+      engine_.advance();  // so that what it looks like is what runs
+      if (what.resolved()) return spread_news(), false;
+      engine_.stop_running(what);
+    }
     engine_.abort(what, std::make_exception_ptr(CancelledError("the task was cancelled")));
     spread_news();
     return true;
@@ -167,6 +177,17 @@ class pool_core final : public driver, private fork_participant {
     return true;
   }
 
+  /// A stop was requested of a thread that waits.
+  void nudge() override {
+    if (engine_.decoding()) {  // by user's code under the lock: its thread looks when it is back
+      nudged_.store(true, std::memory_order_relaxed);  // same thread
+      return;
+    }
+    std::lock_guard lock(mutex_);
+    changed_.notify_all();
+    if (leader_ == role::waiter) call_leader_back();
+  }
+
   // ---- the end -------------------------------------------------------------------------------
 
   /// No more work can be submitted.
@@ -176,23 +197,25 @@ class pool_core final : public driver, private fork_participant {
   }
 
   /// Waits for all work and then for all processes. @throws std::logic_error unless closed.
-  void join() {
+  /// Without a result if @p stop is requested: false.
+  bool join(const std::stop_token& stop) {
     check_usable();
     {
       std::unique_lock lock(mutex_);
       if (state_ == state::open) {
         throw std::logic_error("Pool::join() was called before close() or terminate()");
       }
-      if (state_ == state::terminated) return;
+      if (state_ == state::terminated) return true;
     }
-    wait(work_done(*this), std::nullopt);
+    if (!wait_for(*this, work_done(*this), std::nullopt, stop)) return false;
     {
       std::lock_guard lock(mutex_);
-      if (state_ == state::terminated) return;
+      if (state_ == state::terminated) return true;
       engine_.retire_all();
     }
-    wait(workers_gone(*this), std::nullopt);
+    if (!wait_for(*this, workers_gone(*this), std::nullopt, stop)) return false;
     terminate();
+    return true;
   }
 
   /// Ends everything now: what is outstanding gets CancelledError. Idempotent; any thread.
@@ -279,7 +302,8 @@ class pool_core final : public driver, private fork_participant {
 
   // Tells threads that wait what has changed.
   void spread_news() {
-    if (!engine_.take_news()) return;
+    const bool nudged = nudged_.exchange(false, std::memory_order_relaxed);  // by this thread
+    if (!engine_.take_news() && !nudged) return;
     if (!engine_.with_callbacks().empty()) service_wakes_.notify_one();
     if (followers_ > 0) changed_.notify_all();
     if (leader_ == role::waiter || state_ != state::open) call_leader_back();
@@ -290,6 +314,23 @@ class pool_core final : public driver, private fork_participant {
     if (!leader_away_) return;
     called_back_.store(true, std::memory_order_relaxed);  // ends its spinning
     engine_.backend().interrupt();
+  }
+
+  // A task that may run for so long is under way: the leader must not sleep through its end.
+  void wake_leader_by(std::chrono::nanoseconds limit) {
+    if (!leader_away_) return;
+    if (sleeps_until_ && *sleeps_until_ - std::chrono::steady_clock::now() <= limit) return;
+    call_leader_back();
+  }
+
+  // While there is always news nobody sleeps, and the clock has to be looked at all the same.
+  void look_at_clock_if_due() {
+    constexpr std::chrono::milliseconds often_enough{1};
+    if (!engine_.clock_matters()) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - looked_at_clock_ < often_enough) return;
+    looked_at_clock_ = now;
+    static_cast<void>(engine_.look_at_clock(now));
   }
 
   // ---- driving -------------------------------------------------------------------------------
@@ -336,9 +377,14 @@ class pool_core final : public driver, private fork_participant {
     if (engine_.advance()) {
       patient_ = false;
       if (++rounds_ % balance_every == 0) engine_.balance();  // others may wait behind a long task
+      look_at_clock_if_due();
       return spread_news();
     }
-    if (patient_) engine_.balance();  // what is under way takes its time
+    sleeps_until_ = until;
+    if (patient_) {  // what is under way takes its time
+      engine_.balance();
+      sleeps_until_ = earlier(until, engine_.look_at_clock(std::chrono::steady_clock::now()));
+    }
     glance_.clear();
     engine_.each_busy_channel([this](parent_channel& channel) { glance_.push_back(&channel); });
     stalled_.clear();
@@ -349,7 +395,7 @@ class pool_core final : public driver, private fork_participant {
     called_back_.store(false, std::memory_order_relaxed);  // for this round
     lock.unlock();
     dead.clear();
-    const bool slept = wait_for_news(may_spin, until);
+    const bool slept = wait_for_news(may_spin, sleeps_until_);
     lock.lock();
     patient_ = true;
     leader_away_ = false;
@@ -374,6 +420,12 @@ class pool_core final : public driver, private fork_participant {
     if (!news() && !anything_untold()) engine_.backend().wait(until);
     engine_.backend().disarm();
     return true;
+  }
+
+  static std::optional<time_point> earlier(std::optional<time_point> one,
+                                           std::optional<time_point> other) {
+    if (!one || !other) return one ? one : other;
+    return std::min(*one, *other);
   }
 
   [[nodiscard]] bool anything_untold() const noexcept {
@@ -568,6 +620,9 @@ class pool_core final : public driver, private fork_participant {
   std::vector<parent_channel*> glance_;   ///< what the leader looks at while it is away
   std::vector<parent_channel*> stalled_;  ///< and what it looks at before it sleeps
   std::atomic<bool> called_back_{false};
+  std::atomic<bool> nudged_{false};           ///< by a thread that held the lock
+  std::optional<time_point> sleeps_until_{};  ///< the leader, while it is away
+  time_point looked_at_clock_{};
 
   std::thread service_;          ///< changed under a fork_pause only
   bool service_wanted_ = false;  ///< there has been an asynchronous submission

@@ -4,7 +4,9 @@
 /// From the options of a pool, which anybody may have filled in, to settings that hold.
 #pragma once
 
+#include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -40,6 +42,32 @@ inline region_sizes checked_sizes(const pool_options& options, std::uint32_t wor
   return {workers, options.ring_bytes, options.arena_bytes};
 }
 
+inline life_rules checked_lives(const pool_options& options) {
+  life_rules rules;
+  rules.limits.memory_bytes = options.memory_limit.value_or(0);
+  rules.limits.resident_bytes = options.max_resident.value_or(0);
+  if (options.memory_limit == std::size_t{0} || options.max_resident == std::size_t{0} ||
+      options.max_result_bytes == std::size_t{0}) {
+    throw std::invalid_argument(
+        "memory_limit, max_resident and max_result_bytes must be at least 1 if given");
+  }
+  if (options.cpu_limit) {
+    if (!(options.cpu_limit->count() > 0)) {
+      throw std::invalid_argument("cpu_limit must be positive");
+    }
+    constexpr time_limit longest{1e9};
+    rules.limits.cpu_ns = std::chrono::ceil<std::chrono::nanoseconds>(
+                              std::min<time_limit>(*options.cpu_limit, longest))
+                              .count();
+  }
+  if (!(options.recycle_jitter >= 0 && options.recycle_jitter <= 1)) {
+    throw std::invalid_argument("recycle_jitter must be from 0 to 1");
+  }
+  rules.jitter = options.recycle_jitter;
+  rules.max_result_bytes = options.max_result_bytes.value_or(os::physical_memory() / 2);
+  return rules;
+}
+
 /// @throws std::invalid_argument for what cannot be.
 inline core_settings settings_of(const pool_options& options,
                                  std::shared_ptr<const initializer_frame> initializer) {
@@ -51,7 +79,8 @@ inline core_settings settings_of(const pool_options& options,
   if (options.maxtasksperchild) {
     rules.maxtasksperchild = checked_count("maxtasksperchild", *options.maxtasksperchild);
   }
-  return {checked_sizes(options, workers), rules, std::move(initializer), cpus};
+  return {checked_sizes(options, workers), rules, checked_lives(options), std::move(initializer),
+          cpus};
 }
 
 }  // namespace procpool::detail

@@ -18,6 +18,7 @@
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/parent_channel.hpp>
 #include <procpool/detail/scheduler.hpp>
+#include <procpool/error.hpp>
 
 namespace procpool::detail {
 
@@ -35,11 +36,27 @@ struct pool_task : scheduled_task {
   boost::intrusive_ptr<job> owner;
   frame_head head{};
   task_body body;
-  std::size_t first_index = 0;  ///< index in the job's input of the first item
-  std::uint32_t done = 0;       ///< items that have their outcome
-  std::uint64_t ordinal = 0;    ///< of the frame, when it was sent
+  std::size_t first_index = 0;       ///< index in the job's input of the first item
+  std::uint32_t done = 0;            ///< items that have their outcome
+  std::uint64_t ordinal = 0;         ///< of the frame, when it was sent
+  std::uint16_t attempt = 1;         ///< at the item behind those that are done
+  std::uint16_t orphaned = 0;        ///< times that its worker died before it had begun, so it said
+  std::vector<worker_death> deaths;  ///< what earlier attempts at that item came to
 
   [[nodiscard]] bool finished() const noexcept { return done == head.item_count; }
+  /// Index in the input of the item behind those that are done.
+  [[nodiscard]] std::size_t next_index() const noexcept { return first_index + done; }
+  /// So many more items have their outcome.
+  void pass(std::uint32_t items) noexcept {
+    done += items;
+    if (attempt != 1) forget_attempts();
+  }
+
+ private:
+  void forget_attempts() noexcept {
+    attempt = 1;
+    deaths.clear();
+  }
 };
 
 /// Recycles task records: submitting allocates nothing in the long run.
@@ -59,6 +76,8 @@ class task_store {
     task.body = task_body{};
     if (bytes.capacity() <= keep_bytes) task.body.owned = std::move(bytes);
     task.done = 0;
+    task.pass(0);  // forgets attempts
+    task.orphaned = 0;
     free_.push_back(&task);
   }
 

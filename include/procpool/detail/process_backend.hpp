@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/fork_server.hpp>
 #include <procpool/detail/os/event.hpp>
@@ -58,12 +59,13 @@ class process_backend {
 
   /// Asks for a worker in this place, which is vacant. Frames can be sent to it at once; the report
   /// comes later. @throws ProcessError when its region is not to be had.
-  void start(std::uint32_t worker) {
+  /// @param limits what it may use
+  void start(std::uint32_t worker, const worker_limits& limits) {
     auto fresh = std::make_unique<place>(*outbound_, worker, ++incarnations_);
     poller_.add(fresh->bell.get(), worker);
     const int descriptors[] = {fresh->inbound.file(), fresh->bell.get()};
     const server_request request{server_request::kind_type::start, worker, fresh->incarnation,
-                                 outbound_->sizes()};
+                                 outbound_->sizes(), limits};
     if (!control_.send(request, descriptors)) server_gone_ = true;
     fresh->inbound.close_file();
     places_[worker] = std::move(fresh);
@@ -72,7 +74,7 @@ class process_backend {
   /// Has the worker killed; its death is reported like any other.
   void kill(std::uint32_t worker) {
     const server_request request{
-        server_request::kind_type::kill, worker, places_[worker]->incarnation, {}};
+        server_request::kind_type::kill, worker, places_[worker]->incarnation, {}, {}};
     if (!control_.send(request)) server_gone_ = true;
   }
 
@@ -92,6 +94,13 @@ class process_backend {
     return places_[worker]->channel;
   }
   [[nodiscard]] pid_t pid(std::uint32_t worker) const noexcept { return places_[worker]->pid; }
+  [[nodiscard]] std::string name(std::uint32_t worker) const {
+    return worker_name(places_[worker]->incarnation);
+  }
+  /// What a dead worker could tell of its crash.
+  [[nodiscard]] crash_report last_words(std::uint32_t worker, int signal) const {
+    return read_crash(places_[worker]->inbound.crash(), signal);
+  }
   void set_spin(std::uint32_t worker, bool may_spin) noexcept {
     places_[worker]->control->spin.store(may_spin ? 1 : 0, std::memory_order_relaxed);  // a hint
   }
@@ -128,7 +137,8 @@ class process_backend {
   void arm() noexcept {
     auto& armed = outbound_->header().armed;
     armed.store(armed.load(std::memory_order_relaxed) + 1,
-                std::memory_order_relaxed);               // ours alone
+                std::memory_order_relaxed);  // ours alone
+    ++sleeps_;
     std::atomic_thread_fence(std::memory_order_seq_cst);  // announce, then look: parking.hpp
   }
   void disarm() noexcept {
@@ -137,13 +147,21 @@ class process_backend {
                 std::memory_order_relaxed);  // ours alone
   }
 
+  /// Calls @p each(worker) for workers that rang more often than there were sleeps to end.
+  template <class Each>
+  void each_flooding(Each each) {
+    for (const std::uint32_t worker : std::exchange(flooding_, {})) {
+      if (present(worker)) each(worker);
+    }
+  }
+
   /// Sleeps until a worker rings, the fork server reports, interrupt() is called or @p until comes.
   void wait(std::optional<os::time_point> until) {
     poller_.wait(until, [this](std::uint64_t tag) {
       if (tag == interrupt_tag) {
         interrupt_.silence();
       } else if (tag < places_.size() && places_[tag] != nullptr) {
-        places_[tag]->bell.silence();
+        answer_bell(static_cast<std::uint32_t>(tag));
       }
     });
   }
@@ -189,12 +207,21 @@ class process_backend {
     }
 
     std::uint64_t incarnation;
+    std::uint64_t rings = 0;
     pid_t pid = 0;
     inbound_region inbound;
     os::event bell;
     task_control* control;
     parent_channel channel;
   };
+
+  // A worker rings once for each sleep at the most, see parent_bell.
+  void answer_bell(std::uint32_t worker) {
+    place& at = *places_[worker];
+    const std::uint64_t count = at.bell.silence();
+    if (count > sleeps_ - at.rings) return flooding_.push_back(worker);
+    at.rings += count;
+  }
 
   static constexpr std::uint64_t control_tag = ~std::uint64_t{0};
   static constexpr std::uint64_t interrupt_tag = control_tag - 1;
@@ -207,7 +234,7 @@ class process_backend {
     poller_.add(control_.get(), control_tag);
     poller_.add(interrupt_.get(), interrupt_tag);
     const int descriptors[] = {outbound_->file()};
-    const server_request request{server_request::kind_type::hello, 0, 0, sizes};
+    const server_request request{server_request::kind_type::hello, 0, 0, sizes, {}};
     if (!control_.send(request, descriptors)) {
       throw ProcessError("the fork server of the pool ended before it had begun");
     }
@@ -229,7 +256,9 @@ class process_backend {
   std::vector<std::unique_ptr<place>> places_;
   os::poller poller_;
   os::event interrupt_;
+  std::vector<std::uint32_t> flooding_;
   std::uint64_t incarnations_ = 0;
+  std::uint64_t sleeps_ = 0;
   bool server_gone_ = false;
 };
 

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -22,24 +23,27 @@
 
 namespace procpool::detail {
 
-/// Single-threaded: the worker's main thread. Make_room is called as make_room(ready) when the ring
-/// is full and committed; it wakes the parent and returns when ready() is true.
-template <class MakeRoom>
+/// Single-threaded: the worker's main thread. Wait is called as wait(ready) when all is committed
+/// and the parent has to act; it wakes the parent and returns when ready() is true.
+template <class Wait>
 class result_sender {
  public:
   result_sender(result_control& own, std::span<std::byte> ring, const task_control& parent,
-                MakeRoom make_room)
-      : own_(&own), ring_(ring), parent_(&parent), make_room_(std::move(make_room)) {}
+                Wait wait)
+      : own_(&own), ring_(ring), parent_(&parent), wait_(std::move(wait)) {}
 
   /// From now on records answer the frame with this ordinal, and its items begin at @p item.
-  void begin_frame(std::uint64_t ordinal, std::uint32_t item) noexcept {
+  /// @param timed whether they have a time limit
+  void begin_frame(std::uint64_t ordinal, std::uint32_t item, bool timed = false) {
     ordinal_ = static_cast<std::uint32_t>(ordinal);
+    timed_ = timed;
     begin_item(item);
   }
 
   /// Says which item runs from now on: the one to blame if the worker dies.
-  void begin_item(std::uint32_t item) noexcept {
-    const std::uint64_t started = (std::uint64_t{ordinal_} << 32) | item;
+  void begin_item(std::uint32_t item) {
+    const std::uint64_t started = started_mark(ordinal_, item);
+    if (timed_) return begin_timed(started);
     own_->started.store(started, std::memory_order_release);  // after the outcome of the last one
   }
 
@@ -97,7 +101,24 @@ class result_sender {
 
   void wait_for_room(std::uint64_t bytes) {
     own_->committed.store(cursor_, std::memory_order_release);  // a part of a record, perhaps
-    make_room_([&] { return room() >= bytes; });
+    wait_([&] { return room() >= bytes; });
+  }
+
+  // Publish the start, then read the halt: the parent, when it is about to kill us for the item
+  // before, publishes the halt and then reads the start. So one of the two sees the other's word,
+  // and no item is killed for the one before it.
+  void begin_timed(std::uint64_t started) {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    own_->started_at.store(static_cast<std::uint64_t>(std::chrono::nanoseconds(now).count()),
+                           std::memory_order_relaxed);        // ordered by the next store
+    own_->started.store(started, std::memory_order_seq_cst);  // before the halt is read
+    const auto go = [this] {
+      return parent_->halt.load(std::memory_order_seq_cst) == 0;  // after the start
+    };
+    if (go()) return;
+    close_run();
+    commit();
+    wait_(go);
   }
 
   void pad() {
@@ -135,12 +156,13 @@ class result_sender {
   result_control* own_;
   ring_memory<std::byte> ring_;
   const task_control* parent_;
-  MakeRoom make_room_;
+  Wait wait_;
   std::uint64_t run_at_ = 0;
   std::uint64_t cursor_ = 0;
   std::uint64_t consumed_ = 0;
   std::uint32_t ordinal_ = 0;
   bool run_open_ = false;
+  bool timed_ = false;
 };
 
 }  // namespace procpool::detail

@@ -110,12 +110,14 @@ class scheduler {
   // ---- workers -------------------------------------------------------------------------------
 
   /// A worker has been started in this place, which is new or vacant.
-  void add(std::uint32_t worker) {
+  /// @param most_tasks after which it is to leave; by the rules if not given, 0: never
+  void add(std::uint32_t worker, std::optional<std::uint32_t> most_tasks = std::nullopt) {
     if (worker >= workers_.size()) workers_.resize(worker + 1);
     place& at = workers_[worker];
     at = place{};
     at.state = worker_state::up;
     at.depth = rules_.least_depth;
+    at.most = most_tasks.value_or(rules_.maxtasksperchild);
     ++present_;
     offer(worker);
   }
@@ -227,6 +229,15 @@ class scheduler {
     offer(worker);
   }
 
+  /// Whether a task would find a worker that has nothing to do.
+  [[nodiscard]] bool anybody_idle() const noexcept { return !idle_.empty(); }
+
+  /// The worker shows no sign of life: it gets nothing before resume().
+  void silence(std::uint32_t worker) noexcept {
+    workers_[worker].refused = true;
+    withdraw_offer(worker);
+  }
+
   /// When nothing is pending and a worker has nothing to do: whom to take tasks from.
   [[nodiscard]] std::optional<relocation> rebalance() const {
     if (!pending_.empty() || idle_.empty() || laden_ == 0) return std::nullopt;
@@ -272,6 +283,7 @@ class scheduler {
     bool refused = false;        ///< its ring is full
     std::uint32_t depth = 0;     ///< frames it may have in flight
     std::uint32_t received = 0;  ///< frames it was sent in its life
+    std::uint32_t most = 0;      ///< after which it leaves; 0: never
     worker_list* offered_in = nullptr;
     std::uint32_t previous = no_worker;  ///< neighbours there
     std::uint32_t next = no_worker;
@@ -345,7 +357,7 @@ class scheduler {
     ++at.received;
     ++assigned_;
     if (at.tasks.size() == 2) ++laden_;
-    if (at.received == rules_.maxtasksperchild) begin_retirement(worker);
+    if (at.received == at.most) begin_retirement(worker);
     offer(worker);
   }
 

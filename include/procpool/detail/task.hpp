@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <new>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -21,6 +22,9 @@
 #include <procpool/detail/callable.hpp>
 #include <procpool/detail/exception_registry.hpp>
 #include <procpool/detail/worker_channel.hpp>
+#include <procpool/detail/worker_limits.hpp>
+#include <procpool/error.hpp>
+#include <procpool/worker.hpp>
 
 namespace procpool::detail {
 
@@ -29,12 +33,18 @@ template <class R>
 inline constexpr bool is_plain_result_v = is_flat_v<R>&& std::is_default_constructible_v<R> &&
                                           sizeof(R) <= 256;
 
+/// What a worker has besides its channel.
+struct worker_equipment {
+  WorkerContext context;
+  limit_guard limits;
+  byte_buffer scratch = {};
+};
+
 /// A frame being run: what the task's code sees of its worker.
 class frame_context {
  public:
-  frame_context(worker_channel& channel, const frame_head& head, const std::string& worker,
-                byte_buffer& scratch)
-      : channel_(&channel), head_(head), worker_(&worker), scratch_(&scratch) {}
+  frame_context(worker_channel& channel, const frame_head& head, worker_equipment& worker)
+      : channel_(&channel), head_(head), worker_(&worker) {}
 
   [[nodiscard]] std::uint32_t first_item() const noexcept { return head_.first_item; }
   [[nodiscard]] std::uint32_t item_count() const noexcept { return head_.item_count; }
@@ -42,15 +52,19 @@ class frame_context {
   [[nodiscard]] std::uint32_t errors() const noexcept { return errors_; }
   [[nodiscard]] frame_bytes bytes() const { return channel_->bytes(head_); }
 
-  void begin_item(std::uint32_t item) { channel_->results().begin_item(item); }
+  void begin_item(std::uint32_t item) {
+    worker_->context.begin_item(item == head_.first_item ? head_.attempt : 1);
+    channel_->results().begin_item(item);
+    worker_->limits.begin_item();
+  }
 
   template <class R>
   void put_value(std::uint32_t item, const R& value) {
     if constexpr (is_plain_result_v<R>) {
       channel_->results().put_plain(item, &value, sizeof value);
     } else {
-      scratch_->clear();
-      encoder out(*scratch_);
+      scratch().clear();
+      encoder out(scratch());
       out.put(value);
       put_scratch(record_kind::value, item);
     }
@@ -59,10 +73,17 @@ class frame_context {
   /// The outcome of @p item is the exception being handled.
   void put_error(std::uint32_t item, const std::string& callable) {
     ++errors_;
-    scratch_->clear();
-    encoder out(*scratch_);
-    encode_current_exception(out, "in " + *worker_ + " (process " + std::to_string(::getpid()) +
-                                      "), running " + callable + ":\n");
+    scratch().clear();
+    encoder out(scratch());
+    const std::string where = "in " + worker_->context.name() + " (process " +
+                              std::to_string(::getpid()) + "), running " + callable + ":\n";
+    try {
+      throw;
+    } catch (const std::bad_alloc&) {
+      encode_shortage(out, where);
+    } catch (...) {
+      encode_current_exception(out, where);
+    }
     put_scratch(record_kind::error, item);
   }
 
@@ -75,17 +96,30 @@ class frame_context {
   }
 
  private:
+  [[nodiscard]] byte_buffer& scratch() noexcept { return worker_->scratch; }
+
+  // A std::bad_alloc in a worker that may not have all the memory there is says why.
+  void encode_shortage(encoder& out, const std::string& where) {
+    const std::uint64_t limit = worker_->limits.limits().memory_bytes;
+    if (limit == 0) return encode_current_exception(out, where);
+    try {
+      throw MemoryLimitError("the task needed more memory than its worker may take (" +
+                             std::to_string(limit) + " bytes)");
+    } catch (...) {
+      encode_current_exception(out, where);
+    }
+  }
+
   void put_scratch(record_kind kind, std::uint32_t item) {
-    channel_->results().put(kind, item, {scratch_->data(), scratch_->size()});
-    if (scratch_->capacity() > keep_bytes) *scratch_ = byte_buffer();
+    channel_->results().put(kind, item, {scratch().data(), scratch().size()});
+    if (scratch().capacity() > keep_bytes) scratch() = byte_buffer();
   }
 
   static constexpr std::size_t keep_bytes = std::size_t{64} << 20;
 
   worker_channel* channel_;
   frame_head head_;
-  const std::string* worker_;
-  byte_buffer* scratch_;
+  worker_equipment* worker_;
   std::uint32_t errors_ = 0;
 };
 
@@ -140,17 +174,29 @@ void run_frame(frame_context& frame) {
   }
 }
 
-/// The worker's life: runs frames until it is told to leave. @returns its exit code.
-inline int run_worker(worker_channel& channel, const std::string& name) {
-  byte_buffer scratch;
+/// Runs one frame; how many of its items ended with an exception.
+inline std::uint32_t run_claimed(worker_channel& channel, const frame_head& head,
+                                 worker_equipment& worker) {
+  frame_context frame(channel, head, worker);
+  const code_ref code{head.entry_offset, head.entry_module};
+  reinterpret_cast<task_entry>(module_table::instance().address(code))(frame);
+  worker.limits.end_frame();
+  channel.done(head);
+  return frame.errors();
+}
+
+/// The worker's life: runs frames until it is told to leave, or has grown too large: frames that it
+/// has not claimed are done by others. @returns its exit code.
+inline int run_worker(worker_channel& channel, worker_equipment& worker) {
+  running_worker = &worker.context;
   while (true) {
     const frame_head head = channel.next();
     if (head.kind == frame_kind::retire) return 0;
-    frame_context frame(channel, head, name, scratch);
-    const code_ref code{head.entry_offset, head.entry_module};
-    reinterpret_cast<task_entry>(module_table::instance().address(code))(frame);
-    channel.done(head);
-    if (head.initializer != 0 && frame.errors() != 0) return 1;  // not fit to run tasks
+    const std::uint32_t errors = run_claimed(channel, head, worker);
+    const bool unfit = head.initializer != 0 && errors != 0;
+    if (!unfit && !worker.limits.too_large()) continue;
+    channel.flush();
+    return unfit ? 1 : 0;
   }
 }
 

@@ -123,7 +123,14 @@ class task_sender {
     refused_at_.store(worker_->claimed.load(std::memory_order_acquire),  // frames it has passed
                       std::memory_order_relaxed);                        // for passed_more()
   }
-  /// Whether the worker has passed frames since the last refusal. Any thread.
+  /// The same for a worker that does not stir, all of whose frames were taken back. False if it has
+  /// passed them all by now.
+  [[nodiscard]] bool note_silence() noexcept {
+    const std::uint64_t claimed = worker_->claimed.load(std::memory_order_acquire);  // as above
+    refused_at_.store(claimed, std::memory_order_relaxed);                           // likewise
+    return claimed < head_;
+  }
+  /// Whether the worker has passed frames since the last refusal or silence. Any thread.
   [[nodiscard]] bool passed_more() const noexcept {
     return worker_->claimed.load(std::memory_order_relaxed) !=
            refused_at_.load(std::memory_order_relaxed);  // a glance; the next attempt tells
@@ -150,8 +157,8 @@ class task_sender {
     const std::uint64_t claimed = worker_->claimed.load(std::memory_order_seq_cst);  // after it
     std::uint64_t taken = next_ordinal_;
     for (auto frame = in_flight_.rbegin(); frame != in_flight_.rend(); ++frame) {
-      if (frame->ordinal < from || frame->at < claimed || frame->skipped) break;
-      if (frame->retires) continue;  // that order stands
+      if (frame->ordinal < from || frame->at < claimed) break;
+      if (frame->retires || frame->skipped) continue;  // that order stands; taken back before
       store_kind(*reinterpret_cast<frame_head*>(ring_.at(frame->at)), frame_kind::skip);
       frame->skipped = true;
       taken = frame->ordinal;

@@ -51,7 +51,7 @@ class worker_channel {
   /// Waits for the next frame and claims it.
   [[nodiscard]] frame_head next() {
     const frame_head head = tasks_.next([this](auto ready) { wait_until(ready); });
-    results_.begin_frame(head.ordinal, head.first_item);
+    results_.begin_frame(head.ordinal, head.first_item, head.timed != 0);
     return head;
   }
 

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <string>
 
 namespace procpool::detail {
 
@@ -18,5 +19,10 @@ struct worker_report {
   pid_t pid;
   int status;  ///< exited: Python's exit code; not_started: errno
 };
+
+/// What a worker is called in messages, as Python names them.
+inline std::string worker_name(std::uint64_t incarnation) {
+  return "PoolWorker-" + std::to_string(incarnation);
+}
 
 }  // namespace procpool::detail

@@ -39,9 +39,11 @@ class event {
     const auto sent = retry([&] { return PROCPOOL_SYSTEM(write(fd_.get(), &one, sizeof one)); });
     return sent != -1 || errno == EAGAIN;
   }
-  void silence() const noexcept {
+  /// Silences the bell; how often it had been rung.
+  std::uint64_t silence() const noexcept {
     std::uint64_t count = 0;
-    retry([&] { return PROCPOOL_SYSTEM(read(fd_.get(), &count, sizeof count)); });
+    const auto got = retry([&] { return PROCPOOL_SYSTEM(read(fd_.get(), &count, sizeof count)); });
+    return got == static_cast<ssize_t>(sizeof count) ? count : 0;
   }
 
   [[nodiscard]] int get() const noexcept { return fd_.get(); }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include <procpool/detail/os/fd.hpp>
@@ -16,6 +17,15 @@
 #include <procpool/detail/os/syscall.hpp>
 
 namespace procpool::detail::os {
+
+/// Bytes of memory that the machine has.
+inline std::uint64_t physical_memory() noexcept {
+  const long pages = PROCPOOL_SYSTEM(sysconf(_SC_PHYS_PAGES));
+  const long page = PROCPOOL_SYSTEM(sysconf(_SC_PAGESIZE));
+  constexpr std::uint64_t unknown = std::uint64_t{8} << 30;
+  if (pages <= 0 || page <= 0) return unknown;
+  return static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
+}
 
 /// Memory mapped from a descriptor; unmapped at the end of its life. Not inherited by forked
 /// children: what a child needs it maps itself, and what it does not map it cannot damage.

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// What a worker may use, and how it is held to it: memory by the kernel (setrlimit(2),
+/// RLIMIT_DATA), CPU time of an item by a timer of the kernel (timer_create(2)), resident memory by
+/// the worker itself, which leaves when it has grown too large.
+#pragma once
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/os/syscall.hpp>
+
+namespace procpool::detail {
+
+/// Travels to the worker as it is. 0: no limit.
+struct worker_limits {
+  std::uint64_t memory_bytes = 0;    ///< private memory beyond what it is born with
+  std::uint64_t resident_bytes = 0;  ///< resident memory after which it leaves
+  std::int64_t cpu_ns = 0;           ///< CPU time for each item
+};
+
+/// In the worker: holds it to its limits. For a limit that cannot be set up: ProcessError.
+class limit_guard {
+ public:
+  explicit limit_guard(const worker_limits& limits) : limits_(limits) {
+    if (limits_.resident_bytes != 0 || limits_.memory_bytes != 0) open_usage();
+    if (limits_.memory_bytes != 0) limit_memory();
+    if (limits_.cpu_ns != 0) make_timer();
+  }
+  limit_guard(const limit_guard&) = delete;
+  limit_guard& operator=(const limit_guard&) = delete;
+
+  [[nodiscard]] const worker_limits& limits() const noexcept { return limits_; }
+
+  /// An item begins: its CPU time counts from now on.
+  void begin_item() noexcept { set_timer(limits_.cpu_ns); }
+  void end_frame() noexcept { set_timer(0); }
+
+  /// Whether the worker is to leave. Looks at most once a millisecond.
+  [[nodiscard]] bool too_large() {
+    constexpr std::chrono::milliseconds pause{1};
+    if (limits_.resident_bytes == 0) return false;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - looked_ < pause) return false;
+    looked_ = now;
+    return usage().resident > limits_.resident_bytes;
+  }
+
+ private:
+  // In bytes, of /proc/self/statm (proc(5)).
+  struct memory_usage {
+    std::uint64_t resident = 0;
+    std::uint64_t data = 0;
+  };
+
+  void open_usage() {
+    statm_ = os::off_stdio(
+        os::fd(os::check(PROCPOOL_SYSTEM(open("/proc/self/statm", O_RDONLY | O_CLOEXEC)),
+                         "cannot look at the memory of a worker")));
+  }
+
+  [[nodiscard]] memory_usage usage() const {
+    std::array<char, 256> text{};
+    const auto got = PROCPOOL_SYSTEM(pread(statm_.get(), text.data(), text.size() - 1, 0));
+    unsigned long resident = 0;
+    unsigned long data = 0;
+    if (got <= 0 || std::sscanf(text.data(), "%*u %lu %*u %*u %*u %lu", &resident, &data) != 2) {
+      return {};
+    }
+    const auto page = static_cast<std::uint64_t>(PROCPOOL_SYSTEM(sysconf(_SC_PAGESIZE)));
+    return {resident * page, data * page};
+  }
+
+  void limit_memory() {
+    rlimit limit{};
+    os::check(PROCPOOL_SYSTEM(getrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
+    const std::uint64_t most = usage().data + limits_.memory_bytes;
+    limit.rlim_cur = most < limit.rlim_max ? most : limit.rlim_max;
+    os::check(PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
+  }
+
+  void make_timer() {
+    sigevent event{};
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGXCPU;
+    timer_.emplace();
+    os::check(PROCPOOL_SYSTEM(timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &*timer_)),
+              "cannot limit a worker's CPU time");
+  }
+
+  void set_timer(std::int64_t nanoseconds) noexcept {
+    constexpr std::int64_t second = 1'000'000'000;
+    if (!timer_) return;
+    itimerspec when{};
+    when.it_value = {nanoseconds / second, nanoseconds % second};
+    PROCPOOL_SYSTEM(timer_settime(*timer_, 0, &when, nullptr));
+  }
+
+  worker_limits limits_;
+  os::fd statm_;
+  std::optional<timer_t> timer_;
+  std::chrono::steady_clock::time_point looked_{};
+};
+
+}  // namespace procpool::detail

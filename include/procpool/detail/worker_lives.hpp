@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// Level 4: channels.
+/// @file
+/// How long workers live, and what they may use: the same for all, but for the jitter that keeps
+/// them from leaving all at once.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <random>
+
+#include <procpool/detail/worker_limits.hpp>
+
+namespace procpool::detail {
+
+/// What the pool's options say of it.
+struct life_rules {
+  worker_limits limits = {};
+  double jitter = 0;  ///< the part of a limit that chance may take away, 0 to 1
+  std::uint64_t max_result_bytes = ~std::uint64_t{0};  ///< of one encoded result
+};
+
+/// Draws the numbers for each new worker.
+class worker_lives {
+ public:
+  /// @param most_tasks that a worker gets before it leaves; 0: any number
+  worker_lives(const life_rules& rules, std::uint32_t most_tasks)
+      : rules_(rules), most_tasks_(most_tasks), random_(std::random_device{}()) {}
+
+  [[nodiscard]] std::uint64_t max_result_bytes() const noexcept { return rules_.max_result_bytes; }
+
+  [[nodiscard]] std::int64_t cpu_ns() const noexcept { return rules_.limits.cpu_ns; }
+
+  /// For the next worker.
+  [[nodiscard]] worker_limits limits() {
+    worker_limits limits = rules_.limits;
+    limits.resident_bytes = shortened(limits.resident_bytes);
+    return limits;
+  }
+  [[nodiscard]] std::uint32_t most_tasks() {
+    return static_cast<std::uint32_t>(shortened(most_tasks_));
+  }
+
+ private:
+  [[nodiscard]] std::uint64_t shortened(std::uint64_t most) {
+    if (most == 0 || rules_.jitter == 0) return most;
+    std::uniform_real_distribution<double> part(0, rules_.jitter);
+    const auto less = static_cast<std::uint64_t>(part(random_) * static_cast<double>(most));
+    return std::max<std::uint64_t>(most - less, 1);
+  }
+
+  life_rules rules_;
+  std::uint32_t most_tasks_;
+  std::minstd_rand random_;
+};
+
+}  // namespace procpool::detail
