@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+// Level 7: optional.
+/// @file
+/// The library's errors and outcomes for fmt: `fmt::print("{}\n", error)` writes what() says; for a
+/// WorkerDied that is a report of several lines. Include it where fmt is used; nothing else of the
+/// library needs fmt.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <exception>
+#include <string_view>
+#include <type_traits>
+
+#include <procpool/error.hpp>
+#include <procpool/outcome.hpp>
+
+namespace procpool::detail {
+
+/// Formats an exception as its text, with the options of strings (width, fill, alignment).
+template <class E>
+struct error_formatter : fmt::formatter<std::string_view> {
+  template <class Context>
+  auto format(const E& error, Context& context) const {
+    return fmt::formatter<std::string_view>::format(std::string_view(error.what()), context);
+  }
+};
+
+}  // namespace procpool::detail
+
+// One by one, so that they do not compete with the formatter for all of std::exception in
+// fmt/std.h.
+template <>
+struct fmt::formatter<procpool::Error> : procpool::detail::error_formatter<procpool::Error> {};
+template <>
+struct fmt::formatter<procpool::TimeoutError>
+    : procpool::detail::error_formatter<procpool::TimeoutError> {};
+template <>
+struct fmt::formatter<procpool::CancelledError>
+    : procpool::detail::error_formatter<procpool::CancelledError> {};
+template <>
+struct fmt::formatter<procpool::BrokenPool>
+    : procpool::detail::error_formatter<procpool::BrokenPool> {};
+template <>
+struct fmt::formatter<procpool::PoolClosed>
+    : procpool::detail::error_formatter<procpool::PoolClosed> {};
+template <>
+struct fmt::formatter<procpool::ProcessError>
+    : procpool::detail::error_formatter<procpool::ProcessError> {};
+template <>
+struct fmt::formatter<procpool::DecodeError>
+    : procpool::detail::error_formatter<procpool::DecodeError> {};
+template <>
+struct fmt::formatter<procpool::RemoteError>
+    : procpool::detail::error_formatter<procpool::RemoteError> {};
+template <>
+struct fmt::formatter<procpool::RemoteTraceback>
+    : procpool::detail::error_formatter<procpool::RemoteTraceback> {};
+template <>
+struct fmt::formatter<procpool::MemoryLimitError>
+    : procpool::detail::error_formatter<procpool::MemoryLimitError> {};
+template <>
+struct fmt::formatter<procpool::WorkerDied>
+    : procpool::detail::error_formatter<procpool::WorkerDied> {};
+
+/// The value, or the text of the exception in brackets.
+template <class T>
+  requires(!std::is_void_v<T> && fmt::is_formattable<T>::value)
+struct fmt::formatter<procpool::Outcome<T>> : fmt::formatter<T> {
+  template <class Context>
+  auto format(const procpool::Outcome<T>& outcome, Context& context) const {
+    try {
+      return fmt::formatter<T>::format(outcome.value(), context);
+    } catch (const std::exception& error) {
+      return fmt::format_to(context.out(), "[{}]", error.what());
+    } catch (...) {
+      return fmt::format_to(context.out(), "[an exception that is no std::exception]");
+    }
+  }
+};
