@@ -8,15 +8,15 @@
 #include <cxxabi.h>
 
 #include <any>
+#include <atomic>
 #include <concepts>
 #include <exception>
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <mutex>
+#include <memory>
 #include <new>
 #include <optional>
-#include <shared_mutex>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -172,7 +172,9 @@ std::exception_ptr with_trace(E error, const RemoteTraceback& trace) {
   }
 }
 
-/// The exception types that keep their type on the way. Thread-safe.
+/// The exception types that keep their type on the way. Thread-safe without a lock, because a lock
+/// that another thread holds while this process forks would stay locked in the child: whoever adds
+/// a type makes a new table.
 class exception_registry {
  public:
   struct entry {
@@ -187,25 +189,22 @@ class exception_registry {
 
   template <class E>
   void add() {
-    static_assert(std::derived_from<E, std::exception>,
-                  "procpool: only types derived from std::exception can be registered");
-    static_assert(!std::is_final_v<E>,
-                  "procpool: a final exception type cannot carry its RemoteTraceback inside");
-    const entry made{[](encoder& out, const std::exception& error) {
-                       exception_parts<E>::encode(out, dynamic_cast<const E&>(error));
-                     },
-                     [](decoder& in, const RemoteTraceback& trace) {
-                       return with_trace(exception_parts<E>::decode(in), trace);
-                     }};
-    std::unique_lock lock(mutex_);
-    entries_[typeid(E).name()] = made;
+    const generation* known = newest_.load(std::memory_order_acquire);  // made by another thread
+    while (true) {
+      auto wider = std::make_unique<generation>(generation{known->entries, known});
+      wider->template add<E>();
+      if (newest_.compare_exchange_strong(known, wider.get(), std::memory_order_acq_rel)) {
+        static_cast<void>(wider.release());  // stays for ever: readers have no lock
+        return;
+      }
+    }
   }
 
   /// The entry for a type by its mangled name.
   [[nodiscard]] std::optional<entry> find(const std::string& mangled) const {
-    std::shared_lock lock(mutex_);
-    const auto found = entries_.find(mangled);
-    return found == entries_.end() ? std::nullopt : std::optional(found->second);
+    const auto& entries = newest_.load(std::memory_order_acquire)->entries;  // behind the pointer
+    const auto found = entries.find(mangled);
+    return found == entries.end() ? std::nullopt : std::optional(found->second);
   }
 
  private:
@@ -223,12 +222,34 @@ class exception_registry {
 
   template <class... E>
   void add_all() {
-    (add<E>(), ...);
+    (first_.template add<E>(), ...);
   }
 
-  mutable std::shared_mutex mutex_;
-  std::map<std::string, entry> entries_;
+  struct generation {
+    std::map<std::string, entry> entries;
+    const generation* older;  ///< kept reachable, for leak checkers
+
+    template <class E>
+    void add() {
+      static_assert(std::derived_from<E, std::exception>,
+                    "procpool: only types derived from std::exception can be registered");
+      static_assert(!std::is_final_v<E>,
+                    "procpool: a final exception type cannot carry its RemoteTraceback inside");
+      entries[typeid(E).name()] = {[](encoder& out, const std::exception& error) {
+                                     exception_parts<E>::encode(out, dynamic_cast<const E&>(error));
+                                   },
+                                   [](decoder& in, const RemoteTraceback& trace) {
+                                     return with_trace(exception_parts<E>::decode(in), trace);
+                                   }};
+    }
+  };
+
+  generation first_{{}, nullptr};
+  std::atomic<const generation*> newest_{&first_};
 };
+
+/// Made before main, so that no fork can catch another thread in the middle of making it.
+inline const exception_registry& exception_registry_made_early = exception_registry::instance();
 
 /// Encodes the exception being handled. @p where says in which worker and in running what it was
 /// thrown. To be called inside a catch block.
