@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// Records on their way from workers: checks that each can be the next of its task, and turns it
+/// into outcomes of jobs. A worker that sends anything else is condemned.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <procpool/detail/dispatcher.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/outcomes.hpp>
+#include <procpool/detail/pool_task.hpp>
+#include <procpool/detail/result_receiver.hpp>
+#include <procpool/detail/roster.hpp>
+#include <procpool/detail/start_policy.hpp>
+
+namespace procpool::detail {
+
+template <class Backend>
+class collector {
+ public:
+  collector(roster<Backend>& pool, dispatcher<Backend>& sending, start_policy& starts)
+      : pool_(pool), sending_(sending), starts_(starts) {}
+
+  /// Takes what this worker has sent; whether there was anything.
+  bool drain(std::uint32_t worker) {
+    try {
+      worker_state& state = pool_.workers[worker];
+      const std::uint64_t before = state.finished;
+      const bool news = pool_.channel(worker).drain(record_sink{*this, worker});
+      if (!news) return false;
+      if (state.retire_due) sending_.send_retire(worker);
+      if (state.finished != before) measure(worker, state.finished - before);
+      return true;
+    } catch (const protocol_violation& what) {
+      pool_.condemn(worker, what.what());
+      return true;
+    }
+  }
+
+  /// The worker is dead: takes what it had still written.
+  void drain_last(std::uint32_t worker) {
+    try {
+      pool_.channel(worker).drain_last(record_sink{*this, worker});
+    } catch (const protocol_violation& what) {
+      pool_.workers[worker].kill = killing::violation;
+      pool_.workers[worker].violation = what.what();
+    }
+  }
+
+  /// The worker's front task has all its outcomes.
+  void finish_front(std::uint32_t worker) {
+    pool_task& task = *pool_.first_task(worker);
+    pool_.channel(worker).tasks().pop_front();
+    pool_.schedule.finished(worker);
+    ++pool_.workers[worker].finished;
+    starts_.succeeded();
+    pool_.discard(task);
+  }
+
+ private:
+  // Whether the worker should have more tasks at a time, judged by how many it has done since the
+  // last time.
+  void measure(std::uint32_t worker, std::uint64_t frames) {
+    constexpr std::chrono::microseconds short_task{5};
+    const auto now = std::chrono::steady_clock::now();
+    const auto elapsed = now - std::exchange(pool_.workers[worker].measured, now);
+    const bool ran_dry = pool_.first_task(worker) == nullptr && pool_.schedule.pending() > 0;
+    if (ran_dry || elapsed < short_task * frames) pool_.schedule.keep_fuller(worker);
+  }
+
+  // Receives the records of one worker; see result_receiver.
+  struct record_sink {
+    collector& pool;
+    std::uint32_t worker;
+
+    void check(const record_head& head) { pool.check_record(worker, head); }
+    void record(const record_head& head, std::span<const std::byte> bytes) {
+      pool.take_record(worker, head, bytes);
+    }
+    void run(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) {
+      pool.take_run(worker, head, offset, bytes);
+    }
+  };
+
+  void check_record(std::uint32_t worker, const record_head& head) {
+    task_sender& frames = pool_.channel(worker).tasks();
+    if (head.kind != record_kind::run && head.length > pool_.lives.max_result_bytes()) {
+      throw protocol_violation("a worker announced a result of " + std::to_string(head.length) +
+                               " bytes, more than a result may have");
+    }
+    if (pool_.workers[worker].initializing) {
+      return check_initialized(head);
+    }
+    const auto* task = pool_.first_task(worker);
+    if (task == nullptr || head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
+        !outcomes::fits(*task, head)) {
+      throw protocol_violation(out_of_turn);
+    }
+  }
+
+  // Nothing but the word that the initializer has returned, one byte, or its exception.
+  static void check_initialized(const record_head& head) {
+    const bool returned = head.kind == record_kind::run && head.length == 1;
+    if (head.ordinal != 0 || head.item != 0 || (!returned && head.kind != record_kind::error)) {
+      throw protocol_violation(out_of_turn);
+    }
+  }
+
+  void take_record(std::uint32_t worker, const record_head& head,
+                   std::span<const std::byte> bytes) {
+    if (pool_.workers[worker].initializing) return initialized(worker, head, bytes);
+    pool_task& task = *pool_.first_task(worker);
+    if (head.kind == record_kind::error) {
+      pool_.results.fail(task, pool_.results.received(bytes));
+    } else {
+      pool_.results.pass(task, bytes);
+    }
+    if (task.finished()) finish_front(worker);
+  }
+
+  void take_run(std::uint32_t worker, const record_head& head, std::uint64_t offset,
+                std::span<const std::byte> bytes) {
+    if (pool_.workers[worker].initializing) return initialized(worker, head, bytes);
+    pool_task& task = *pool_.first_task(worker);
+    if (!outcomes::run_fits(task, head)) throw protocol_violation(out_of_turn);  // was open before
+    pool_.results.pass_run(task, head, offset, bytes);
+    if (task.finished()) finish_front(worker);
+  }
+
+  void initialized(std::uint32_t worker, const record_head& head,
+                   std::span<const std::byte> bytes) {
+    if (head.kind == record_kind::error) {
+      pool_.workers[worker].init_error = pool_.results.received(bytes);
+      return;  // it leaves now; its exit is reported
+    }
+    pool_.workers[worker].initializing = false;
+    pool_.channel(worker).tasks().pop_front();
+    starts_.succeeded();
+  }
+
+  static constexpr const char* out_of_turn = "a worker sent a result that it was not asked for";
+
+  roster<Backend>& pool_;
+  dispatcher<Backend>& sending_;
+  start_policy& starts_;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// Tasks on their way to workers: carries out what the scheduler decides, and takes back what has
+/// not begun.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/pool_task.hpp>
+#include <procpool/detail/roster.hpp>
+#include <procpool/detail/scheduler.hpp>
+
+namespace procpool::detail {
+
+template <class Backend>
+class dispatcher {
+ public:
+  explicit dispatcher(roster<Backend>& pool) : pool_(pool) {}
+
+  /// Accepts a task that is ready to be sent. An in-line body may be the submitter's memory: it is
+  /// not used after the call.
+  void submit(pool_task& task, preference who) {
+    pool_.schedule.submit(task);
+    dispatch(who);
+    if (task.worker == no_worker) keep_or_drop(task);
+  }
+
+  /// Sends out what can be sent. To be called after anything has changed.
+  void dispatch(preference who = preference::awake) {
+    if (!pool_.broken.empty()) return;
+    while (const auto what = pool_.schedule.next(who)) {
+      if (what->task == nullptr) {
+        pool_.workers[what->worker].retire_due = true;
+        send_retire(what->worker);
+      } else if (!send(what->worker, static_cast<pool_task&>(*what->task))) {
+        pool_.schedule.refused(*what);
+        if (pool_.schedule.front(what->worker) == nullptr) stalled_.push_back(what->worker);
+      }
+    }
+  }
+
+  /// Moves tasks from workers that have more than they can begin with to idle ones.
+  void balance() {
+    while (relocate()) dispatch(preference::idle);
+  }
+
+  /// Workers that have no task and get none: their ring is full of frames that were taken back,
+  /// which they have not passed yet, or of a streamed initializer; or they did not stir. They ring
+  /// when they have passed something. Whether any task was sent.
+  bool resume_stalled() {
+    if (stalled_.empty()) return false;
+    for (const std::uint32_t worker : std::exchange(stalled_, {})) {
+      if (pool_.schedule.vacant(worker) || pool_.workers[worker].kill != killing::no) continue;
+      if (pool_.workers[worker].silent && !pool_.channel(worker).anything_passed()) {
+        stalled_.push_back(worker);
+        continue;
+      }
+      pool_.workers[worker].silent = false;
+      if (pool_.workers[worker].retire_due) send_retire(worker);
+      pool_.schedule.resume(worker);
+    }
+    const std::size_t before = pool_.schedule.pending();
+    dispatch();
+    return pool_.schedule.pending() != before;
+  }
+
+  /// Calls @p each(channel) for these workers.
+  template <class Each>
+  void each_stalled_channel(Each each) {
+    for (const std::uint32_t worker : stalled_) {
+      if (pool_.backend.present(worker)) each(pool_.channel(worker));
+    }
+  }
+
+  /// The worker does not stir, and all its tasks were taken back: it gets none until it does.
+  void set_aside(std::uint32_t worker) {
+    if (!pool_.channel(worker).tasks().note_silence()) return;  // it did this moment
+    pool_.schedule.silence(worker);
+    pool_.workers[worker].silent = true;
+    stalled_.push_back(worker);  // it rings when it has passed what was taken back
+  }
+
+  /// Tells a worker to leave, now or when it has room for that.
+  void send_retire(std::uint32_t worker) {
+    frame_head head{};
+    head.kind = frame_kind::retire;
+    if (pool_.channel(worker).send(head, {})) {
+      pool_.workers[worker].retire_due = false;
+    } else {
+      stalled_.push_back(worker);
+    }
+  }
+
+  /// Takes frames back from the youngest to this one, as far as the worker has not begun with them.
+  /// They are first in line again. Whether there were any.
+  bool take_back(std::uint32_t worker, std::uint64_t from) {
+    const std::uint64_t first = pool_.channel(worker).take_back(from);
+    bool any = false;
+    while (auto* task = static_cast<pool_task*>(pool_.schedule.back(worker))) {
+      if (task->ordinal < first) break;
+      recover_body(worker, *task);
+      pool_.schedule.taken_back(*task);
+      any = true;
+    }
+    return any;
+  }
+
+  /// Takes all tasks of @p what that have not begun away from the workers, and out of the queue.
+  /// Whether none is with a worker any more.
+  bool withdraw(const job& what) {
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) take_back_all(worker, what);
+    auto* next = pool_.schedule.first_pending();
+    while (next != nullptr) {
+      auto& task = static_cast<pool_task&>(*std::exchange(next, next->next));
+      if (task.owner.get() != &what) continue;
+      pool_.schedule.withdraw(task);
+      pool_.discard(task);
+    }
+    const bool gone = !any_assigned(what);
+    dispatch();
+    return gone;
+  }
+
+  /// The worker is dead: its place becomes vacant, its tasks are first in line again, in their
+  /// order, but for those that nobody waits for.
+  void abandon(std::uint32_t worker) {
+    std::vector<pool_task*> tasks;
+    for (auto* task = pool_.first_task(worker); task != nullptr;
+         task = roster<Backend>::next_task(*task)) {
+      tasks.push_back(task);
+      recover_body(worker, *task);
+    }
+    pool_.schedule.died(worker, [](scheduled_task&) {});
+    pool_.backend.vacate(worker);
+    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
+      if ((*task)->owner->resolved()) {
+        pool_.discard(**task);
+      } else {
+        pool_.schedule.resubmit(**task);
+      }
+    }
+  }
+
+ private:
+  bool relocate() {
+    const auto what = pool_.schedule.rebalance();
+    if (!what) return false;
+    return take_back(what->from, static_cast<pool_task&>(*what->first).ordinal);
+  }
+
+  // The frame will be sent again: its in-line body is in the ring of the worker that had it.
+  void recover_body(std::uint32_t worker, pool_task& task) {
+    if (task.body.place != body_place::in_line) return;
+    task.body.bytes = pool_.channel(worker).tasks().body(task.ordinal);
+    keep(task);
+  }
+
+  bool send(std::uint32_t worker, pool_task& task) {
+    parent_channel& channel = pool_.channel(worker);
+    task.head.first_item = task.done;
+    task.head.attempt = task.attempt;
+    task.ordinal = channel.tasks().next_ordinal();
+    if (!channel.send(task.head, {task.body.place, task.body.bytes})) return false;
+    if (task.body.place == body_place::in_line) {  // the ring has it now
+      task.body.owned.clear();
+      task.body.bytes = {};
+    }
+    return true;
+  }
+
+  // A new task has to wait; when there is no memory for its body it was never submitted.
+  void keep_or_drop(pool_task& task) {
+    try {
+      keep(task);
+    } catch (...) {
+      pool_.schedule.withdraw(task);
+      pool_.discard(task);
+      throw;
+    }
+  }
+
+  // The task waits: its body must be ours.
+  void keep(pool_task& task) {
+    if (task.body.place != body_place::in_line || !task.body.owned.empty()) return;
+    task.body.owned.append(task.body.bytes.data(), task.body.bytes.size());
+    task.body.bytes = task.body.owned.view();
+  }
+
+  void take_back_all(std::uint32_t worker, const job& what) {
+    for (auto* task = pool_.first_task(worker); task != nullptr;
+         task = roster<Backend>::next_task(*task)) {
+      if (task->owner.get() != &what) continue;
+      take_back(worker, task->ordinal);
+      return;
+    }
+  }
+
+  [[nodiscard]] bool any_assigned(const job& what) {
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      for (auto* task = pool_.first_task(worker); task != nullptr;
+           task = roster<Backend>::next_task(*task)) {
+        if (task->owner.get() == &what) return true;
+      }
+    }
+    return false;
+  }
+
+  roster<Backend>& pool_;
+  std::vector<std::uint32_t> stalled_;
+};
+
+}  // namespace procpool::detail

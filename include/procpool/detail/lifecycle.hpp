@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// Births and deaths of workers: who starts, who is replaced, and which item is charged for a
+/// death.
+///
+/// What is lost when a worker dies: the item that was running, nothing else. Items before it have
+/// their outcomes in the ring; items behind it and frames not begun go back to the queue.
+#pragma once
+
+#include <signal.h>
+
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/collector.hpp>
+#include <procpool/detail/crash_report.hpp>
+#include <procpool/detail/death_report.hpp>
+#include <procpool/detail/dispatcher.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/os/syscall.hpp>
+#include <procpool/detail/pool_task.hpp>
+#include <procpool/detail/roster.hpp>
+#include <procpool/detail/start_policy.hpp>
+#include <procpool/detail/worker_report.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// What every worker runs first.
+struct initializer_frame {
+  code_ref entry;
+  byte_buffer body;  ///< callable and arguments
+};
+
+template <class Backend>
+class lifecycle {
+ public:
+  /// @param spinners the first so many workers may spin while they wait for work
+  lifecycle(roster<Backend>& pool, dispatcher<Backend>& sending, collector<Backend>& receiving,
+            start_policy& starts, std::shared_ptr<const initializer_frame> initializer,
+            std::uint32_t spinners)
+      : pool_(pool),
+        sending_(sending),
+        receiving_(receiving),
+        starts_(starts),
+        initializer_(std::move(initializer)),
+        spinners_(spinners) {}
+
+  /// Starts all workers and waits until each has been forked.
+  /// @throws ProcessError when one cannot be; the others are ended by the backend's destructor.
+  void start_all() {
+    constexpr std::uint32_t window = 16;  // requests on the way, so that no socket buffer fills up
+    std::vector<worker_report> early_deaths;
+    std::uint32_t asked = 0;
+    for (std::uint32_t started = 0; started < pool_.size();) {
+      while (asked < pool_.size() && asked - started < window) start(asked++);
+      const worker_report report = await_report();
+      if (report.kind == worker_report::kind_type::started) ++started;
+      if (report.kind == worker_report::kind_type::exited) early_deaths.push_back(report);
+    }
+    for (const worker_report& report : early_deaths) handle(report);
+  }
+
+  /// A worker has come to its end, or to no beginning.
+  void handle(const worker_report& report) {
+    using kind = worker_report::kind_type;
+    if (report.kind == kind::exited) {
+      worker_exited(report.worker, {.pid = report.pid, .exitcode = report.status});
+    } else if (report.kind == kind::not_started) {
+      if (pool_.schedule.vacant(report.worker)) return pool_.backend.vacate(report.worker);
+      sending_.abandon(report.worker);
+      start_failed(report.worker, "a worker process could not be started: " +
+                                      std::generic_category().message(report.status));
+    }
+  }
+
+  /// Starts the workers that had to wait for it. @returns when there will be more to start
+  [[nodiscard]] std::optional<os::time_point> start_due(os::time_point now) {
+    while (const auto worker = starts_.due(now)) replace(*worker);
+    return starts_.next();
+  }
+
+  /// From now on nobody is replaced.
+  void stop_replacing() {
+    replacing_ = false;
+    starts_.clear();
+  }
+
+  /// Nothing can be run any more: everything outstanding ends with BrokenPool.
+  void break_down(const std::string& why) {
+    pool_.broken = "the pool is broken: " + why;
+    starts_.clear();
+    end_all(std::make_exception_ptr(BrokenPool(pool_.broken)));
+    forget_all();  // workers that still run are not listened to any more
+  }
+
+  /// Ends every job that is outstanding with this exception.
+  void end_all(const std::exception_ptr& why) {
+    pool_.schedule.drop_pending([&](scheduled_task& each) {
+      auto& task = static_cast<pool_task&>(each);
+      pool_.results.abort(*task.owner, why);
+      pool_.discard(task);
+    });
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      for (auto* task = pool_.first_task(worker); task != nullptr;
+           task = roster<Backend>::next_task(*task)) {
+        pool_.results.abort(*task->owner, why);
+      }
+    }
+  }
+
+  /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
+  void forget_all() {
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      if (pool_.schedule.vacant(worker)) continue;
+      pool_.schedule.died(
+          worker, [this](scheduled_task& task) { pool_.discard(static_cast<pool_task&>(task)); });
+      pool_.workers[worker] = worker_state{};
+    }
+  }
+
+ private:
+  void start(std::uint32_t worker) {
+    pool_.backend.start(worker, pool_.lives.limits());
+    pool_.backend.set_spin(worker, worker < spinners_);
+    pool_.workers[worker] = worker_state{};
+    pool_.schedule.add(worker, pool_.lives.most_tasks());
+    if (initializer_ != nullptr) send_initializer(worker);
+  }
+
+  worker_report await_report() {
+    std::optional<worker_report> got;
+    while (!got) {
+      if (!pool_.backend.wait_for_report([&](const worker_report& report) { got = report; })) {
+        throw ProcessError("the fork server of the pool ended while workers were started");
+      }
+    }
+    if (got->kind == worker_report::kind_type::not_started) {
+      os::throw_errno("cannot start a worker process of the pool", got->status);
+    }
+    return *got;
+  }
+
+  void replace(std::uint32_t worker) {
+    try {
+      start(worker);
+    } catch (const Error& error) {
+      start_failed(worker, error.what());
+    }
+  }
+
+  void send_initializer(std::uint32_t worker) {
+    parent_channel& channel = pool_.channel(worker);
+    frame_head head{};
+    head.kind = frame_kind::run;
+    head.entry_offset = initializer_->entry.offset;
+    head.entry_module = initializer_->entry.module;
+    head.item_count = 1;
+    head.initializer = 1;
+    head.body_size = initializer_->body.size();
+    const auto place = head.body_size <= channel.tasks().in_line_limit() ? body_place::in_line
+                                                                         : body_place::stream;
+    (void)channel.send(head,
+                       {place, initializer_->body.view()});  // the ring is empty: there is room
+    pool_.workers[worker].initializing = true;
+  }
+
+  // The order matters: first what it still had to say, then who is to blame, then the rest.
+  void worker_exited(std::uint32_t worker, worker_death death) {
+    if (pool_.schedule.vacant(worker))
+      return pool_.backend.vacate(worker);  // the pool broke before that
+    if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
+    const bool idle = !pool_.channel(worker).tasks().anything_claimed();
+    complete(worker, death);
+    pool_task* task = pool_.first_task(worker);
+    if (task != nullptr && !pool_.workers[worker].initializing) blame(worker, *task, death);
+    const worker_state last = pool_.workers[worker];
+    sending_.abandon(worker);
+    if (!replacing_ || !pool_.broken.empty()) return;
+    if (last.initializing || (death.exitcode > 0 && idle)) {
+      start_failed(worker, why_not_started(last, death));
+    } else {
+      replace(worker);
+    }
+  }
+
+  // What can be said of a death without looking at tasks.
+  void complete(std::uint32_t worker, worker_death& death) {
+    const worker_state& state = pool_.workers[worker];
+    death.worker = pool_.backend.name(worker);
+    if (state.kill == killing::violation) death.cause = state.violation;
+    if (state.kill == killing::late) death.cause = "it ran longer than its time limit";
+    if (state.kill != killing::no || death.exitcode >= 0) return;
+    crash_report last_words = pool_.backend.last_words(worker, -death.exitcode);
+    death.fault_address = last_words.fault_address;
+    death.reason = std::move(last_words.reason);
+    death.stack = std::move(last_words.stack);
+  }
+
+  // The item that was running when the worker died is tried again, or it gets the exception.
+  void blame(std::uint32_t worker, pool_task& task, worker_death death) {
+    // A worker that overwrote its own word before it died cannot lead us in circles for ever.
+    constexpr std::uint16_t most_orphaned = 16;
+    if (!was_running(worker, task) && ++task.orphaned < most_orphaned) return;
+    const job_rules& rules = task.owner->rules();
+    death.item = task.next_index();
+    death.callable = rules.callable.text();
+    death.attempt = task.attempt;
+    task.deaths.push_back(std::move(death));
+    if (task.attempt <= rules.retries && !task.owner->resolved()) {
+      ++task.attempt;
+      return;
+    }
+    pool_.results.fail(task, verdict(pool_.workers[worker], task));
+    task.deaths.clear();
+    if (task.finished()) receiving_.finish_front(worker);
+  }
+
+  // Whether a dead worker had begun with the next item of its front task. Its own word: what it
+  // says wrong costs its own task.
+  [[nodiscard]] bool was_running(std::uint32_t worker, const pool_task& task) {
+    const worker_state& state = pool_.workers[worker];
+    parent_channel& channel = pool_.channel(worker);
+    if (state.kill == killing::violation) return true;
+    const std::uint64_t next = started_mark(task.ordinal, task.done);
+    if (!channel.tasks().claimed(task.ordinal) || channel.started() != next) return false;
+    // One that came after the item it was killed for was held back, see stop().
+    return state.kill == killing::no || state.target == next;
+  }
+
+  [[nodiscard]] std::exception_ptr verdict(const worker_state& state, const pool_task& task) {
+    const bool out_of_cpu = pool_.lives.cpu_ns() != 0 && task.deaths.back().exitcode == -SIGXCPU;
+    if (state.kill == killing::late) return too_late(task.deaths, task.owner->rules().timeout);
+    if (out_of_cpu) {
+      return out_of_time(task.deaths, std::chrono::nanoseconds(pool_.lives.cpu_ns()));
+    }
+    return worker_died(task.deaths);
+  }
+
+  void start_failed(std::uint32_t worker, const std::string& why) {
+    if (starts_.failed()) {
+      break_down(why + " (" + std::to_string(starts_.failures()) +
+                 " workers failed to start in a row)");
+    } else {
+      starts_.postpone(worker, std::chrono::steady_clock::now());
+    }
+  }
+
+  [[nodiscard]] std::string why_not_started(const worker_state& last, const worker_death& death) {
+    if (last.init_error != nullptr) return "the initializer failed: " + describe(last.init_error);
+    return (last.initializing ? "the initializer did not return: " : "a worker did not come up: ") +
+           describe_death(death);
+  }
+
+  roster<Backend>& pool_;
+  dispatcher<Backend>& sending_;
+  collector<Backend>& receiving_;
+  start_policy& starts_;
+  std::shared_ptr<const initializer_frame> initializer_;
+  std::uint32_t spinners_;
+  bool replacing_ = true;
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// What a pool knows of its workers and their tasks, in the parent's private memory: shared by the
+/// parts of the engine, which all run under the lock of the pool.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/outcomes.hpp>
+#include <procpool/detail/parent_channel.hpp>
+#include <procpool/detail/pool_task.hpp>
+#include <procpool/detail/regions.hpp>
+#include <procpool/detail/scheduler.hpp>
+#include <procpool/detail/worker_lives.hpp>
+
+namespace procpool::detail {
+
+/// Why a worker is being killed.
+enum class killing : std::uint8_t { no, violation, late, cancelled };
+
+/// What is known of a worker besides the scheduler's part.
+struct worker_state {
+  bool initializing = false;                  ///< its initializer has not returned yet
+  bool retire_due = false;                    ///< has to be told to retire, when there is room
+  bool silent = false;                        ///< leaves its tasks alone, gets none until it stirs
+  killing kill = killing::no;                 ///< nothing is expected from it any more
+  std::uint64_t target = 0;                   ///< the item it is killed for, as in `started`
+  std::uint64_t finished = 0;                 ///< frames
+  os::time_point measured{};                  ///< when it last had finished some
+  std::uint64_t watched = ~std::uint64_t{0};  ///< the item it was seen with, as in `started`
+  os::time_point watched_since{};
+  bool running = false;  ///< it was seen to have begun with that
+  std::exception_ptr init_error;
+  std::string violation;  ///< what it did that no worker does
+};
+
+template <class Backend>
+class roster {
+ public:
+  roster(const region_sizes& sizes, const scheduling_rules& rules, const life_rules& life)
+      : backend(sizes),
+        schedule(rules),
+        lives(life, rules.maxtasksperchild),
+        workers(sizes.workers) {}
+  roster(const roster&) = delete;
+  roster& operator=(const roster&) = delete;
+
+  [[nodiscard]] std::uint32_t size() const noexcept {
+    return static_cast<std::uint32_t>(workers.size());
+  }
+  [[nodiscard]] parent_channel& channel(std::uint32_t worker) { return backend.channel(worker); }
+
+  /// The task that a worker works on or will begin with; its successors follow by `next`.
+  [[nodiscard]] pool_task* first_task(std::uint32_t worker) const {
+    if (schedule.vacant(worker)) return nullptr;
+    return static_cast<pool_task*>(schedule.front(worker));
+  }
+  [[nodiscard]] static pool_task* next_task(const pool_task& task) {
+    return static_cast<pool_task*>(task.next);
+  }
+
+  /// Whether news is expected from a worker.
+  [[nodiscard]] bool busy(std::uint32_t worker) const {
+    return backend.present(worker) && !schedule.vacant(worker) &&
+           workers[worker].kill == killing::no &&
+           (workers[worker].initializing || first_task(worker) != nullptr);
+  }
+
+  /// Has a worker killed; its death is reported like any other.
+  /// @param target the item that it is killed for, as in `started`
+  void kill(std::uint32_t worker, killing why, std::uint64_t target = 0) {
+    workers[worker].kill = why;
+    workers[worker].target = target;
+    schedule.silence(worker);  // it might begin with what it gets now
+    backend.kill(worker);
+  }
+  /// It has done what no worker does: nothing from it counts any more.
+  void condemn(std::uint32_t worker, const char* why) {
+    workers[worker].violation = why;
+    kill(worker, killing::violation);
+  }
+
+  /// A new task. Its body is still to be filled in.
+  [[nodiscard]] pool_task& make_task(boost::intrusive_ptr<job> owner, const frame_head& head,
+                                     std::size_t first_index) {
+    pool_task& task = store_.take();
+    task.owner = std::move(owner);
+    task.head = head;
+    task.head.timed = task.owner->rules().timeout.count() != 0 ? 1 : 0;
+    task.first_index = first_index;
+    timed_ += task.head.timed;
+    return task;
+  }
+  /// A task that is in no queue any more has come to its end.
+  void discard(pool_task& task) {
+    timed_ -= task.head.timed;
+    if (!task.body.block.empty()) backend.blocks().release(task.body.block);
+    if (task.owner->use_count() == 1) dead_.push_back(std::move(task.owner));
+    store_.give_back(task);
+  }
+  /// Whether any task has a time limit.
+  [[nodiscard]] bool any_timed() const noexcept { return timed_ > 0; }
+
+  /// Jobs that nobody else refers to any more: to be destroyed without the lock, because that runs
+  /// destructors of the user's.
+  [[nodiscard]] std::vector<boost::intrusive_ptr<job>> take_dead() noexcept {
+    return std::exchange(dead_, {});
+  }
+
+  Backend backend;
+  scheduler schedule;
+  worker_lives lives;
+  outcomes results;
+  std::vector<worker_state> workers;
+  std::string broken;  ///< why the pool cannot run tasks any more; empty while it can
+
+ private:
+  task_store store_;
+  std::vector<boost::intrusive_ptr<job>> dead_;
+  std::size_t timed_ = 0;
+};
+
+}  // namespace procpool::detail

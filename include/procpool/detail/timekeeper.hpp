@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// The clock: items that run too long end with their worker, and no other item with them; tasks of
+/// workers that do not stir go to others.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include <procpool/detail/dispatcher.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/pool_task.hpp>
+#include <procpool/detail/roster.hpp>
+
+namespace procpool::detail {
+
+template <class Backend>
+class timekeeper {
+ public:
+  timekeeper(roster<Backend>& pool, dispatcher<Backend>& sending)
+      : pool_(pool), sending_(sending) {}
+
+  /// Looks after all workers that have something to do. @returns when to look again at the latest
+  [[nodiscard]] std::optional<os::time_point> look(os::time_point now) {
+    constexpr std::chrono::milliseconds at_least_every{250};  // workers may be stopped meanwhile
+    next_look_.reset();
+    if (pool_.schedule.assigned() > 0) look_by(now + at_least_every);
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      if (pool_.busy(worker)) watch(worker, now);
+    }
+    return next_look_;
+  }
+
+  /// Kills a worker for the item that it runs, and for no other: frames behind are taken back, and
+  /// items behind in a timed frame are not begun (see result_sender::begin_timed). False when it
+  /// has finished the item by now. Items behind in a cancelled job do not matter.
+  bool stop(std::uint32_t worker, pool_task& task, killing why, std::uint64_t target = 0) {
+    parent_channel& channel = pool_.channel(worker);
+    const pool_task* behind = roster<Backend>::next_task(task);
+    if (behind != nullptr) sending_.take_back(worker, behind->ordinal);
+    behind = roster<Backend>::next_task(task);
+    if (behind != nullptr && channel.tasks().claimed(behind->ordinal)) return false;
+    if (why == killing::late && channel.halt() != target) {
+      channel.unhalt();
+      return false;
+    }
+    pool_.kill(worker, why, target);
+    return true;
+  }
+
+ private:
+  // Looks after the task that this worker works on, or does not begin with.
+  void watch(std::uint32_t worker, os::time_point now) {
+    pool_task* task = pool_.first_task(worker);
+    if (task == nullptr) return;
+    worker_state& state = pool_.workers[worker];
+    const auto item = running_item(worker, *task);
+    const std::uint64_t next = item.value_or(started_mark(task->ordinal, task->done));
+    const bool same = std::exchange(state.watched, next) == next;
+    if (!same || item.has_value() != std::exchange(state.running, item.has_value())) {
+      state.watched_since = now;
+    }
+    if (item && task->head.timed != 0) {
+      keep_time(worker, *task, *item, now);
+    } else if (!pool_.channel(worker).tasks().claimed(task->ordinal)) {
+      unstuck(worker, *task, now);
+    } else if (task->head.timed != 0) {
+      look_by(now + between_items);
+    }
+  }
+
+  // The item of its front task that the worker says it runs, in the form of `started`; it may be
+  // ahead of what we know to be done.
+  [[nodiscard]] std::optional<std::uint64_t> running_item(std::uint32_t worker,
+                                                          const pool_task& task) {
+    parent_channel& channel = pool_.channel(worker);
+    if (pool_.workers[worker].initializing || !channel.tasks().claimed(task.ordinal)) return {};
+    const std::uint64_t started = channel.started();
+    const auto item = static_cast<std::uint32_t>(started);
+    const bool possible = item >= task.done && item < task.head.item_count &&
+                          started == started_mark(task.ordinal, item);
+    return possible ? std::optional(started) : std::nullopt;
+  }
+
+  // A worker that leaves its next task alone while another one could do it is stopped, or starved,
+  // or still being born: the other one gets it.
+  void unstuck(std::uint32_t worker, const pool_task& task, os::time_point now) {
+    constexpr std::chrono::milliseconds patience{20};
+    const os::time_point due = pool_.workers[worker].watched_since + patience;
+    if (due > now) return look_by(due);
+    if (!pool_.schedule.anybody_idle() || !sending_.take_back(worker, task.ordinal)) {
+      return look_by(now + patience);
+    }
+    if (pool_.first_task(worker) == nullptr) sending_.set_aside(worker);
+  }
+
+  // The worker says when it began; the parent has seen it running, which is never earlier.
+  void keep_time(std::uint32_t worker, pool_task& task, std::uint64_t item, os::time_point now) {
+    const auto began =
+        std::min(pool_.channel(worker).started_at(), pool_.workers[worker].watched_since);
+    const auto limit = task.owner->rules().timeout;
+    if (now - began < limit) return look_by(began + limit);
+    if (!stop(worker, task, killing::late, item)) look_by(now + between_items);
+  }
+
+  void look_by(os::time_point when) {
+    if (!next_look_ || when < *next_look_) next_look_ = when;
+  }
+
+  static constexpr std::chrono::milliseconds between_items{1};  // or between item and news of it
+
+  roster<Backend>& pool_;
+  dispatcher<Backend>& sending_;
+  std::optional<os::time_point> next_look_;
+};
+
+}  // namespace procpool::detail
