@@ -94,7 +94,9 @@ inline std::span<const std::byte> thread_stack() {
     pthread_attr_t attributes;
     void* lowest = nullptr;
     std::size_t size = 0;
-    if (pthread_getattr_np(pthread_self(), &attributes) != 0) return std::span<const std::byte>();
+    if (PROCPOOL_SYSTEM(pthread_getattr_np(pthread_self(), &attributes)) != 0) {
+      return std::span<const std::byte>();
+    }
     pthread_attr_getstack(&attributes, &lowest, &size);
     pthread_attr_destroy(&attributes);
     return std::span(static_cast<const std::byte*>(lowest), size);

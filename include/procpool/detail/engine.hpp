@@ -123,7 +123,7 @@ class engine {
     const bool alive = pool_.backend.reports([this](const auto& report) { lives_.handle(report); });
     if (!alive && pool_.broken.empty()) {
       static_cast<void>(advance());  // what workers had done by then counts
-      lives_.break_down("the fork server of the pool has ended unexpectedly");
+      lives_.break_down(pool_.backend.gone());
     }
     pool_.backend.each_flooding([this](std::uint32_t worker) {
       pool_.condemn(worker, "it rang its bell when nobody slept");

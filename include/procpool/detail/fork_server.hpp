@@ -19,6 +19,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,11 +54,16 @@ class fork_server {
   fork_server(os::message_socket control, process_identity parent)
       : control_(std::move(control)), identity_(std::move(parent)) {}
 
-  /// Runs until the control socket closes. Never returns to the program it was forked from.
-  [[noreturn]] void run() {
+  /// Runs until the control socket closes, or until it cannot go on, which stderr is told. Never
+  /// returns to the program it was forked from, nor throws into it.
+  [[noreturn]] void run() noexcept {
     PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-server"));
-    reset_signals();
-    while (serve()) {
+    try {
+      reset_signals();
+      while (serve()) {
+      }
+    } catch (...) {
+      uncaught("procpool-server");
     }
     end();
   }
@@ -75,23 +81,28 @@ class fork_server {
     sigemptyset(&deaths);
     sigaddset(&deaths, SIGCHLD);
     PROCPOOL_SYSTEM(sigprocmask(SIG_BLOCK, &deaths, nullptr));
-    deaths_ = os::fd(PROCPOOL_SYSTEM(signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK)));
+    deaths_ = os::off_stdio(
+        os::fd(os::check(PROCPOOL_SYSTEM(signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK)),
+                         "cannot watch for the end of workers")));
   }
 
   // One round; false when the pool is gone.
   bool serve() {
-    std::array<pollfd, 2> events{{{control_.get(), POLLIN, 0}, {deaths_.get(), POLLIN, 0}}};
-    if (PROCPOOL_SYSTEM(poll(events.data(), events.size(), -1)) == -1) return errno == EINTR;
+    const short wanted = unsent_.empty() ? POLLIN : POLLIN | POLLOUT;
+    std::array<pollfd, 2> events{{{control_.get(), wanted, 0}, {deaths_.get(), POLLIN, 0}}};
+    os::check(os::retry([&] { return PROCPOOL_SYSTEM(poll(events.data(), events.size(), -1)); }),
+              "cannot wait for requests and ends of workers");
     if (events[1].revents != 0) reap();
-    return events[0].revents == 0 || answer();
+    if (!send_reports()) return false;
+    return (events[0].revents & ~POLLOUT) == 0 || answer();
   }
 
   bool answer() {
     server_request request{};
     std::array<os::fd, os::max_passed_fds> descriptors;
-    const os::received got = control_.receive(request, &descriptors, true);
-    if (got == os::received::nothing_yet) return true;
-    if (got == os::received::hang_up) return false;
+    const os::transfer got = control_.receive(request, &descriptors, true);
+    if (got == os::transfer::nothing_yet) return true;
+    if (got == os::transfer::hang_up) return false;
     switch (request.kind) {
       case server_request::kind_type::hello:
         sizes_ = request.sizes;
@@ -107,21 +118,26 @@ class fork_server {
   }
 
   bool start(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors) {
+    using kind = worker_report::kind_type;
+    if (!outbound_ || !descriptors[1]) {  // the kernel had no number free for them
+      return report({kind::not_started, request.worker, request.incarnation, 0, EMFILE});
+    }
     const pid_t server = PROCPOOL_SYSTEM(getpid());
     const pid_t pid = PROCPOOL_SYSTEM(fork());
     if (pid == 0) become_worker(request, descriptors, server);
     if (pid == -1) {
-      return report(
-          {worker_report::kind_type::not_started, request.worker, request.incarnation, 0, errno});
+      return report({kind::not_started, request.worker, request.incarnation, 0, errno});
     }
     children_.push_back({pid, request.worker, request.incarnation});
-    return report({worker_report::kind_type::started, request.worker, request.incarnation, pid, 0});
+    return report({kind::started, request.worker, request.incarnation, pid, 0});
   }
 
   void kill(const server_request& request) {
     for (const child& each : children_) {
-      // Not reaped yet, so the number is still this worker's.
-      if (each.incarnation == request.incarnation) PROCPOOL_SYSTEM(kill(each.pid, SIGKILL));
+      if (each.incarnation != request.incarnation) continue;
+      // Not reaped yet, so the number is still this worker's. Without it the pool would wait for
+      // ever; when this process ends the kernel has another try.
+      os::check(PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)), "cannot kill a worker");
     }
   }
 
@@ -131,7 +147,7 @@ class fork_server {
     }
     int status = 0;
     while (true) {  // one signal may stand for several deaths
-      const pid_t pid = PROCPOOL_SYSTEM(waitpid(-1, &status, WNOHANG));
+      const pid_t pid = os::retry([&] { return PROCPOOL_SYSTEM(waitpid(-1, &status, WNOHANG)); });
       if (pid <= 0) return;
       forget(pid, os::exitcode_of_status(status));
     }
@@ -146,21 +162,41 @@ class fork_server {
     }
   }
 
-  bool report(const worker_report& what) { return control_.send(what); }
+  // Never waits for room: the program may itself be waiting for us to read what it sends.
+  bool report(const worker_report& what) {
+    unsent_.push_back(what);
+    return send_reports();
+  }
+
+  bool send_reports() {
+    while (!unsent_.empty()) {
+      const os::transfer sent = control_.try_send(unsent_.front());
+      if (sent != os::transfer::message) return sent == os::transfer::nothing_yet;
+      unsent_.pop_front();
+    }
+    return true;
+  }
 
   [[noreturn]] void end() {
-    for (const child& each : children_) PROCPOOL_SYSTEM(kill(each.pid, SIGKILL));
-    while (os::retry([] { return PROCPOOL_SYSTEM(waitpid(-1, nullptr, 0)); }) > 0) {
+    bool all_killed = true;
+    for (const child& each : children_) {
+      if (PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)) != 0 && errno != ESRCH) all_killed = false;
+    }
+    // One that may not be killed would be waited for without end. The kernel sees to it when this
+    // process is gone (PR_SET_PDEATHSIG).
+    while (all_killed && os::retry([] { return PROCPOOL_SYSTEM(waitpid(-1, nullptr, 0)); }) > 0) {
     }
     PROCPOOL_SYSTEM(_exit(0));
     __builtin_unreachable();
   }
 
-  // In the new worker, which has a copy of everything the server has.
+  // In the new worker, which has a copy of everything the server has. Throws nothing into that.
   [[noreturn]] void become_worker(const server_request& request,
                                   std::array<os::fd, os::max_passed_fds>& descriptors,
-                                  pid_t server) {
-    PROCPOOL_SYSTEM(prctl(PR_SET_PDEATHSIG, SIGKILL));
+                                  pid_t server) noexcept {
+    if (PROCPOOL_SYSTEM(prctl(PR_SET_PDEATHSIG, SIGKILL)) != 0) {
+      os::leave_saying("a worker cannot be made to end with its fork server");
+    }
     if (PROCPOOL_SYSTEM(getppid()) != server) PROCPOOL_SYSTEM(_exit(1));  // it died before that
     PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-worker"));
     control_.reset();
@@ -217,6 +253,7 @@ class fork_server {
   os::fd outbound_;
   region_sizes sizes_{};
   std::vector<child> children_;
+  std::deque<worker_report> unsent_;
 };
 
 }  // namespace procpool::detail

@@ -118,7 +118,8 @@ class parent_bell {
     const std::uint32_t sleep = parent_->armed.load(std::memory_order_relaxed);  // after the fence
     if (sleep % 2 == 0 || sleep == rung_) return;
     rung_ = sleep;
-    if (!bell_.ring()) os::leave_now(1);  // a task closed it: our death is what the parent hears of
+    // A task closed it: our death is what the parent hears of.
+    if (!bell_.ring()) os::leave_saying("a worker cannot wake its pool");
   }
 
   void reset() noexcept { bell_.reset(); }

@@ -384,6 +384,7 @@ class pool_core final : public driver, private fork_participant {
     if (patient_) {  // what is under way takes its time
       engine_.balance();
       sleeps_until_ = earlier(until, engine_.look_at_clock(std::chrono::steady_clock::now()));
+      if (!engine_.broken().empty()) return spread_news();  // a start that was due has failed
     }
     glance_.clear();
     engine_.each_busy_channel([this](parent_channel& channel) { glance_.push_back(&channel); });

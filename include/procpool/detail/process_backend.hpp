@@ -66,7 +66,7 @@ class process_backend {
     const int descriptors[] = {fresh->inbound.file(), fresh->bell.get()};
     const server_request request{server_request::kind_type::start, worker, fresh->incarnation,
                                  outbound_->sizes(), limits};
-    if (!control_.send(request, descriptors)) server_gone_ = true;
+    if (!control_.send(request, descriptors)) gone_ = ended;
     fresh->inbound.close_file();
     places_[worker] = std::move(fresh);
   }
@@ -75,7 +75,11 @@ class process_backend {
   void kill(std::uint32_t worker) {
     const server_request request{
         server_request::kind_type::kill, worker, places_[worker]->incarnation, {}, {}};
-    if (!control_.send(request)) server_gone_ = true;
+    try {
+      if (!control_.send(request)) gone_ = ended;
+    } catch (const Error& error) {
+      gone_ = error.what();
+    }
   }
 
   /// The worker's death has been dealt with: gives its memory back.
@@ -107,29 +111,28 @@ class process_backend {
   [[nodiscard]] arena& blocks() noexcept { return outbound_->blocks(); }
 
   /// Handles what the fork server has reported: each(report). Reports about workers that are not in
-  /// their place any more are dropped. False when the fork server is gone.
+  /// their place any more are dropped. False when the fork server is gone() or cannot be heard.
   template <class Each>
   bool reports(Each each) {
     worker_report report{};
-    os::received got = os::received::nothing_yet;
-    while ((got = control_.receive(report, nullptr, true)) == os::received::message) {
-      deliver(report, each);
-    }
-    if (got == os::received::hang_up) server_gone_ = true;
-    return !server_gone_;
+    while (receive(report) == os::transfer::message) deliver(report, each);
+    return gone_.empty();
   }
 
-  /// Like reports(), but waits for one.
+  /// Like reports(), but waits for one. @throws ProcessError when that cannot be done
   template <class Each>
   bool wait_for_report(Each each) {
     worker_report report{};
-    if (control_.receive(report) != os::received::message) {
-      server_gone_ = true;
+    if (control_.receive(report) != os::transfer::message) {
+      gone_ = ended;
     } else {
       deliver(report, each);
     }
-    return !server_gone_;
+    return gone_.empty();
   }
+
+  /// Why there are no reports any more; empty while there are.
+  [[nodiscard]] const std::string& gone() const noexcept { return gone_; }
 
   // ---- sleeping ------------------------------------------------------------------------------
 
@@ -241,6 +244,18 @@ class process_backend {
     outbound_->close_file();
   }
 
+  // Also on the service thread, so it does not throw.
+  os::transfer receive(worker_report& report) {
+    try {
+      const os::transfer got = control_.receive(report, nullptr, true);
+      if (got == os::transfer::hang_up) gone_ = ended;
+      return got;
+    } catch (const Error& error) {
+      gone_ = error.what();
+      return os::transfer::hang_up;
+    }
+  }
+
   template <class Each>
   void deliver(const worker_report& report, Each& each) {
     if (report.worker >= places_.size()) return;
@@ -259,7 +274,8 @@ class process_backend {
   std::vector<std::uint32_t> flooding_;
   std::uint64_t incarnations_ = 0;
   std::uint64_t sleeps_ = 0;
-  bool server_gone_ = false;
+  static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";
+  std::string gone_;  ///< why the server is; empty while it is there
 };
 
 }  // namespace procpool::detail

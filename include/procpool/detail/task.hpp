@@ -75,8 +75,9 @@ class frame_context {
     ++errors_;
     scratch().clear();
     encoder out(scratch());
-    const std::string where = "in " + worker_->context.name() + " (process " +
-                              std::to_string(::getpid()) + "), running " + callable + ":\n";
+    const pid_t pid = PROCPOOL_SYSTEM(getpid());
+    const std::string where = "in " + worker_->context.name() + " (process " + std::to_string(pid) +
+                              "), running " + callable + ":\n";
     try {
       throw;
     } catch (const std::bad_alloc&) {

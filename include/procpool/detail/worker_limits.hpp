@@ -86,7 +86,9 @@ class limit_guard {
   void limit_memory() {
     rlimit limit{};
     os::check(PROCPOOL_SYSTEM(getrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
-    const std::uint64_t most = usage().data + limits_.memory_bytes;
+    const std::uint64_t used = usage().data;
+    if (used == 0) os::throw_errno("cannot look at the memory of a worker");
+    const std::uint64_t most = used + limits_.memory_bytes;
     limit.rlim_cur = most < limit.rlim_max ? most : limit.rlim_max;
     os::check(PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
   }

@@ -11,6 +11,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
@@ -72,16 +75,26 @@ inline void kill_and_reap(pid_t pid) noexcept {
   for (;;) PROCPOOL_SYSTEM(_exit(code));
 }
 
+/// The same for a child that cannot go on because of errno; says on stderr what it cannot do.
+[[noreturn]] inline void leave_saying(const char* what) noexcept {
+  std::fprintf(stderr, "procpool: %s: %s\n", what, std::strerror(errno));
+  std::fflush(stderr);
+  leave_now(1);
+}
+
 /// From now on exit() in this process ends in @p last(code) instead of going on to the handlers and
 /// static objects that were there already: those are the parent's. What is registered or made from
-/// now on is this process's own, and exit() deals with it first. @p last must not return.
+/// now on is this process's own, and exit() deals with it first. @p last must not return. Leaves at
+/// once if that cannot be arranged.
 ///
 /// on_exit(3) is glibc's; atexit would not tell the code.
 inline void end_exit_with(void (*last)(int)) noexcept {
   const auto forward = [](int code, void* target) {
     reinterpret_cast<void (*)(int)>(target)(code);
   };
-  PROCPOOL_SYSTEM(on_exit(forward, reinterpret_cast<void*>(last)));
+  if (PROCPOOL_SYSTEM(on_exit(forward, reinterpret_cast<void*>(last))) != 0) {
+    leave_saying("a process cannot arrange for its end");
+  }
 }
 
 }  // namespace procpool::detail::os

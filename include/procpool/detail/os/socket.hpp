@@ -23,8 +23,8 @@ namespace procpool::detail::os {
 
 inline constexpr std::size_t max_passed_fds = 4;
 
-/// What receiving gave.
-enum class received { message, nothing_yet, hang_up };
+/// What became of a message.
+enum class transfer { message, nothing_yet, hang_up };
 
 /// One end of the pair. Messages are trivially copyable structs of one type.
 class message_socket {
@@ -42,25 +42,25 @@ class message_socket {
             message_socket(off_stdio(std::move(second)))};
   }
 
-  /// Sends one message with copies of @p descriptors; false when the peer has gone.
+  /// Sends one message with copies of @p descriptors, waiting for room; false when the peer has
+  /// gone.
+  /// @throws ProcessError when the system refuses it for another reason
   template <class Message>
   bool send(const Message& message, std::span<const int> descriptors = {}) const {
-    static_assert(std::is_trivially_copyable_v<Message>);
-    iovec part{.iov_base = const_cast<Message*>(&message), .iov_len = sizeof message};
-    control_space control{};
-    msghdr head{};
-    head.msg_iov = &part;
-    head.msg_iovlen = 1;
-    if (!descriptors.empty()) attach(head, control, descriptors);
-    const auto sent =
-        retry([&] { return PROCPOOL_SYSTEM(sendmsg(fd_.get(), &head, MSG_NOSIGNAL)); });
-    return sent == static_cast<ssize_t>(sizeof message);
+    return transmit(message, descriptors, MSG_NOSIGNAL) == transfer::message;
   }
 
-  /// Receives one message and the descriptors that came with it. Waits for one unless
-  /// @p dont_wait.
+  /// Sends one message if there is room for it now. @throws ProcessError as send()
   template <class Message>
-  received receive(Message& message, std::array<fd, max_passed_fds>* descriptors = nullptr,
+  transfer try_send(const Message& message) const {
+    return transmit(message, {}, MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+
+  /// Receives one message and the descriptors that came with it, as far as there are numbers free
+  /// for them. Waits for one unless @p dont_wait.
+  /// @throws ProcessError when the system refuses it
+  template <class Message>
+  transfer receive(Message& message, std::array<fd, max_passed_fds>* descriptors = nullptr,
                    bool dont_wait = false) const {
     static_assert(std::is_trivially_copyable_v<Message>);
     iovec part{.iov_base = &message, .iov_len = sizeof message};
@@ -74,10 +74,9 @@ class message_socket {
     }
     const int flags = MSG_CMSG_CLOEXEC | (dont_wait ? MSG_DONTWAIT : 0);
     const auto got = retry([&] { return PROCPOOL_SYSTEM(recvmsg(fd_.get(), &head, flags)); });
+    if (got == -1) return failed("cannot receive from the control socket of the pool");
     if (descriptors != nullptr) detach(head, *descriptors);
-    if (got == static_cast<ssize_t>(sizeof message)) return received::message;
-    if (got == -1 && (errno == EAGAIN || errno == EWOULDBLOCK)) return received::nothing_yet;
-    return received::hang_up;
+    return got == static_cast<ssize_t>(sizeof message) ? transfer::message : transfer::hang_up;
   }
 
   [[nodiscard]] int get() const noexcept { return fd_.get(); }
@@ -87,6 +86,27 @@ class message_socket {
   struct alignas(cmsghdr) control_space {
     char bytes[CMSG_SPACE(max_passed_fds * sizeof(int))];
   };
+
+  // What errno means.
+  static transfer failed(const char* what) {
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return transfer::nothing_yet;
+    if (errno == EPIPE || errno == ECONNRESET) return transfer::hang_up;
+    throw_errno(what);
+  }
+
+  template <class Message>
+  transfer transmit(const Message& message, std::span<const int> descriptors, int flags) const {
+    static_assert(std::is_trivially_copyable_v<Message>);
+    iovec part{.iov_base = const_cast<Message*>(&message), .iov_len = sizeof message};
+    control_space control{};
+    msghdr head{};
+    head.msg_iov = &part;
+    head.msg_iovlen = 1;
+    if (!descriptors.empty()) attach(head, control, descriptors);
+    const auto sent = retry([&] { return PROCPOOL_SYSTEM(sendmsg(fd_.get(), &head, flags)); });
+    if (sent == static_cast<ssize_t>(sizeof message)) return transfer::message;
+    return failed("cannot send to the control socket of the pool");
+  }
 
   static void attach(msghdr& head, control_space& control, std::span<const int> descriptors) {
     head.msg_control = control.bytes;
