@@ -103,7 +103,8 @@ struct map_options {
   std::optional<time_limit> timeout = std::nullopt;
   /// For each item, see call_options::retries.
   int retries = 0;
-  /// A requested stop ends the map with CancelledError; workers that run a part of it are killed.
+  /// A requested stop ends the map with CancelledError, or gives that as the outcome of what is not
+  /// done; workers that run a part of it are killed.
   std::stop_token stop = {};
 };
 

@@ -6,7 +6,6 @@
 /// process made from this one by fork has the same table, one made by spawn matches build ids.
 #pragma once
 
-#include <dlfcn.h>
 #include <link.h>
 
 #include <atomic>
@@ -18,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/os/symbols.hpp>
 #include <procpool/detail/type_name.hpp>
 
 namespace procpool::detail {
@@ -119,14 +119,18 @@ class module_table {
   std::atomic<const generation*> newest_{&empty_};
 };
 
-/// The symbol at an address for messages: its demangled name, or the module and the offset.
+/// The function at an address for messages: its demangled name, or nothing when the program keeps
+/// no symbols. Finding out costs a look into the program's file; the last answer is remembered.
 inline std::string symbol_name(std::uintptr_t address) {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<void*>(address), &info) != 0 && info.dli_sname != nullptr &&
-      reinterpret_cast<std::uintptr_t>(info.dli_saddr) == address) {
-    return demangle(info.dli_sname);
+  thread_local os::code_place last;
+  if (last.address != address) {
+    os::code_place place{.address = address, .lookup = address};
+    os::name_code({&place, 1});
+    last = std::move(place);
   }
-  return "";
+  if (last.function.empty() || last.begin != address) return "";
+  // A C function called "f" would be demangled as the type float.
+  return last.function.starts_with("_Z") ? demangle(last.function.c_str()) : last.function;
 }
 
 }  // namespace procpool::detail

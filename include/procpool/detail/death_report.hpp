@@ -4,12 +4,15 @@
 /// The words and exceptions for tasks whose worker died.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -48,13 +51,22 @@ inline std::string describe_death(const worker_death& death) {
   return text;
 }
 
-/// One line for each frame, and one for each attempt before the last.
-inline std::string describe_details(const std::vector<worker_death>& attempts) {
+/// One line for each frame; a recursion is told once.
+inline std::string describe_stack(const std::vector<std::string>& stack) {
   std::string text;
-  const auto& stack = attempts.back().stack;
-  for (std::size_t i = 0; i < stack.size(); ++i) {
+  for (std::size_t i = 0; i < stack.size();) {
+    std::size_t next = i + 1;
+    while (next < stack.size() && stack[next] == stack[i]) ++next;
     text += "\n  #" + std::to_string(i) + " " + stack[i];
+    if (next - i > 1) text += " (and " + std::to_string(next - i - 1) + " times more)";
+    i = next;
   }
+  return text;
+}
+
+/// The stack, and one line for each attempt before the last.
+inline std::string describe_details(const std::vector<worker_death>& attempts) {
+  std::string text = describe_stack(attempts.back().stack);
   for (std::size_t i = 0; i + 1 < attempts.size(); ++i) {
     const worker_death& earlier = attempts[i];
     text += "\n  attempt " + std::to_string(earlier.attempt) + ": worker process " +
@@ -65,6 +77,22 @@ inline std::string describe_details(const std::vector<worker_death>& attempts) {
 
 inline std::string describe_attempt(const worker_death& death) {
   return death.attempt > 1 ? ", attempt " + std::to_string(death.attempt) : "";
+}
+
+/// A stack without the frames of the library that called the task: everybody has those.
+inline std::vector<std::string> without_callers(std::vector<std::string> stack) {
+  constexpr std::array<std::string_view, 4> ours{
+      "procpool::detail::run_item<", "procpool::detail::run_items<", "procpool::detail::run_frame<",
+      "procpool::detail::run_worker("};
+  const auto is_ours = [&](const std::string& frame) {
+    return std::ranges::any_of(ours, [&](std::string_view name) {
+      const auto at = frame.find(name);  // behind the type of its result
+      return at != std::string::npos && at < frame.find('(');
+    });
+  };
+  const auto first = std::ranges::find_if(stack, is_ours);
+  if (first != stack.begin()) stack.erase(first, stack.end());  // a crash in the library shows all
+  return stack;
 }
 
 /// For an item whose worker died. @param attempts at it, the last one is the one that counts

@@ -121,10 +121,7 @@ class engine {
   /// Handles what the backend reports of lives and deaths.
   void handle_reports() {
     const bool alive = pool_.backend.reports([this](const auto& report) { lives_.handle(report); });
-    if (!alive && pool_.broken.empty()) {
-      static_cast<void>(advance());  // what workers had done by then counts
-      lives_.break_down(pool_.backend.gone());
-    }
+    if (!alive && pool_.broken.empty()) lives_.break_down(pool_.backend.gone());
     pool_.backend.each_flooding([this](std::uint32_t worker) {
       pool_.condemn(worker, "it rang its bell when nobody slept");
     });

@@ -228,6 +228,8 @@ class fork_server {
         {outbound.data() + sizes_.arena_at(), sizes_.arena_bytes},
         new (inbound.data()) result_control{},
         {inbound.data() + region_sizes::results_at(), sizes_.ring_bytes}};
+    // Also when the program ignores it: the limit is the pool's.
+    if (request.limits.cpu_ns != 0) os::set_disposition(SIGXCPU, SIG_DFL);
     const crash_handler last_words(*new (inbound.data() + region_sizes::crash_at()) crash_note{});
     worker_channel channel(memory, os::event(std::move(descriptors[1])),
                            &os::flush_standard_streams);

@@ -94,15 +94,19 @@ class stoppable final : public waitable {
   stoppable(const waitable& what, std::stop_token stop) : what_(&what), stop_(std::move(stop)) {}
 
   [[nodiscard]] bool ready() const noexcept override {
-    return what_->ready() || stop_.stop_requested();
+    came_ = what_->ready();
+    return came_ || stop_.stop_requested();
   }
   [[nodiscard]] bool resolved() const noexcept override {
     return what_->resolved() || stop_.stop_requested();
   }
+  /// Whether it was what was waited for, when that was last looked at. The waiting thread.
+  [[nodiscard]] bool came() const noexcept { return came_; }
 
  private:
   const waitable* what_;
   std::stop_token stop_;
+  mutable bool came_ = false;
 };
 
 /// Waits until @p what is ready, @p until has come or a stop is requested; whether it is ready.
@@ -112,7 +116,7 @@ inline bool wait_for(driver& pool, const waitable& what, std::optional<time_poin
   const stoppable either(what, stop);
   const std::stop_callback wake(stop, [&] { pool.nudge(); });
   static_cast<void>(pool.wait(either, until));
-  return what.ready();
+  return either.came();  // not what.ready(): that may need the pool's lock
 }
 
 /// One submission: an apply, or a whole map of many frames. Its outcomes come in under the lock of

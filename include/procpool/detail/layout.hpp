@@ -69,7 +69,7 @@ struct crash_note {
   /// 0: it did not crash. Stored when all but the stack is there.
   alignas(cache_line) std::atomic<std::uint32_t> signal;
   std::int32_t code;                  ///< si_code: why the signal was sent
-  std::uint64_t address;              ///< si_addr
+  std::uint64_t address;              ///< si_addr; the sender's process id of a sent signal
   std::uint64_t thread;               ///< thread id
   std::uint64_t pc;                   ///< where it was
   std::atomic<std::uint64_t> frames;  ///< how many of these are written

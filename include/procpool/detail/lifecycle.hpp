@@ -105,8 +105,12 @@ class lifecycle {
     forget_all();  // workers that still run are not listened to any more
   }
 
-  /// Ends every job that is outstanding with this exception.
+  /// Ends every job that is outstanding with this exception. Items that workers have finished by
+  /// now keep their outcomes; nothing is read from them afterwards.
   void end_all(const std::exception_ptr& why) {
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      if (pool_.busy(worker)) receiving_.drain_last(worker);
+    }
     pool_.schedule.drop_pending([&](scheduled_task& each) {
       auto& task = static_cast<pool_task&>(each);
       pool_.results.abort(*task.owner, why);
@@ -205,14 +209,15 @@ class lifecycle {
     crash_report last_words = pool_.backend.last_words(worker, -death.exitcode);
     death.fault_address = last_words.fault_address;
     death.reason = std::move(last_words.reason);
-    death.stack = std::move(last_words.stack);
+    death.stack = without_callers(std::move(last_words.stack));
   }
 
   // The item that was running when the worker died is tried again, or it gets the exception.
   void blame(std::uint32_t worker, pool_task& task, worker_death death) {
     // A worker that overwrote its own word before it died cannot lead us in circles for ever.
     constexpr std::uint16_t most_orphaned = 16;
-    if (!was_running(worker, task) && ++task.orphaned < most_orphaned) return;
+    const bool ours = pool_.workers[worker].kill != killing::no;  // for what is done by now
+    if (!was_running(worker, task) && (ours || ++task.orphaned < most_orphaned)) return;
     const job_rules& rules = task.owner->rules();
     death.item = task.next_index();
     death.callable = rules.callable.text();

@@ -49,6 +49,7 @@ struct pool_task : scheduled_task {
   /// So many more items have their outcome.
   void pass(std::uint32_t items) noexcept {
     done += items;
+    orphaned = 0;  // it gets on
     if (attempt != 1) forget_attempts();
   }
 

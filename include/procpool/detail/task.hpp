@@ -54,8 +54,9 @@ class frame_context {
 
   void begin_item(std::uint32_t item) {
     worker_->context.begin_item(item == head_.first_item ? head_.attempt : 1);
+    // First the time: what the item before left of its own must not run out in this one.
+    if (head_.initializer == 0) worker_->limits.begin_item();
     channel_->results().begin_item(item);
-    worker_->limits.begin_item();
   }
 
   template <class R>
@@ -68,6 +69,11 @@ class frame_context {
       out.put(value);
       put_scratch(record_kind::value, item);
     }
+  }
+
+  /// To be held while errors are put.
+  [[nodiscard]] limit_guard::more_memory more_memory() {
+    return limit_guard::more_memory(worker_->limits);
   }
 
   /// The outcome of @p item is the exception being handled.
@@ -103,6 +109,7 @@ class frame_context {
   void encode_shortage(encoder& out, const std::string& where) {
     const std::uint64_t limit = worker_->limits.limits().memory_bytes;
     if (limit == 0) return encode_current_exception(out, where);
+    worker_->limits.note_shortage();
     try {
       throw MemoryLimitError("the task needed more memory than its worker may take (" +
                              std::to_string(limit) + " bytes)");
@@ -152,10 +159,12 @@ void run_items(frame_context& frame, F& callable, decoder& in) {
       try {
         run_item<F, P...>(frame, item, callable, std::move(arguments));
       } catch (...) {
+        const auto room = frame.more_memory();
         frame.put_error(item, callable_name(callable));
       }
     }
   } catch (...) {  // the arguments cannot be decoded: nor can those behind them
+    const auto room = frame.more_memory();
     frame.put_errors_from(std::max(item, frame.first_item()), callable_name(callable));
   }
 }
@@ -171,6 +180,7 @@ void run_frame(frame_context& frame) {
     if (bytes.callable.empty()) body.align(frame_alignment);
     run_items<F, P...>(frame, callable, body);
   } catch (...) {  // not even the callable can be had
+    const auto room = frame.more_memory();
     frame.put_errors_from(frame.first_item(), type_name<F>());
   }
 }

@@ -70,7 +70,7 @@ class timekeeper {
     } else if (!pool_.channel(worker).tasks().claimed(task->ordinal)) {
       unstuck(worker, *task, now);
     } else if (task->head.timed != 0) {
-      look_by(now + between_items);
+      keep_time_between(worker, *task, now);
     }
   }
 
@@ -106,6 +106,15 @@ class timekeeper {
     const auto limit = task.owner->rules().timeout;
     if (now - began < limit) return look_by(began + limit);
     if (!stop(worker, task, killing::late, item)) look_by(now + between_items);
+  }
+
+  // The worker has the task and is between two items, or we have not seen the outcomes yet. If it
+  // stays there it was stopped at just this place: others do the rest, and nobody is charged.
+  void keep_time_between(std::uint32_t worker, pool_task& task, os::time_point now) {
+    const auto since = pool_.workers[worker].watched_since;
+    const bool late = now - since >= task.owner->rules().timeout + between_items;
+    const std::uint64_t before = pool_.channel(worker).started();
+    if (!late || !stop(worker, task, killing::late, before)) look_by(now + between_items);
   }
 
   void look_by(os::time_point when) {

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -48,9 +49,29 @@ class limit_guard {
   void begin_item() noexcept { set_timer(limits_.cpu_ns); }
   void end_frame() noexcept { set_timer(0); }
 
-  /// Whether the worker is to leave. Looks at most once a millisecond.
+  /// While it exists the worker may take a little more memory than its limit: to tell that it has
+  /// met it.
+  class more_memory {
+   public:
+    explicit more_memory(limit_guard& guard) noexcept : guard_(&guard) { guard_->ease(reserve); }
+    more_memory(const more_memory&) = delete;
+    more_memory& operator=(const more_memory&) = delete;
+    ~more_memory() { guard_->ease(0); }
+
+   private:
+    limit_guard* guard_;
+  };
+
+  /// A task has failed for want of memory. If what there is is not given back the worker leaves.
+  void note_shortage() noexcept { shortage_ = true; }
+
+  /// Whether the worker is to leave. Looks at its size at most once a millisecond.
   [[nodiscard]] bool too_large() {
     constexpr std::chrono::milliseconds pause{1};
+    if (shortage_) {
+      shortage_ = false;
+      if (usage().data > memory_.rlim_cur - limits_.memory_bytes / 8) return true;
+    }
     if (limits_.resident_bytes == 0) return false;
     const auto now = std::chrono::steady_clock::now();
     if (now - looked_ < pause) return false;
@@ -88,9 +109,17 @@ class limit_guard {
     os::check(PROCPOOL_SYSTEM(getrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
     const std::uint64_t used = usage().data;
     if (used == 0) os::throw_errno("cannot look at the memory of a worker");
-    const std::uint64_t most = used + limits_.memory_bytes;
+    const std::uint64_t most = used + std::min(limits_.memory_bytes, RLIM_INFINITY - used);
     limit.rlim_cur = most < limit.rlim_max ? most : limit.rlim_max;
     os::check(PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
+    memory_ = limit;
+  }
+
+  void ease(std::uint64_t bytes) noexcept {
+    if (limits_.memory_bytes == 0) return;
+    rlimit eased = memory_;
+    eased.rlim_cur += std::min(bytes, memory_.rlim_max - memory_.rlim_cur);
+    PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &eased));
   }
 
   void make_timer() {
@@ -110,7 +139,11 @@ class limit_guard {
     PROCPOOL_SYSTEM(timer_settime(*timer_, 0, &when, nullptr));
   }
 
+  static constexpr std::uint64_t reserve = std::uint64_t{1} << 20;
+
   worker_limits limits_;
+  rlimit memory_{};        ///< of private memory, as set
+  bool shortage_ = false;  ///< an allocation has failed
   os::fd statm_;
   std::optional<timer_t> timer_;
   std::chrono::steady_clock::time_point looked_{};
