@@ -5,6 +5,8 @@
 /// sleeps. Carries frames and tells of lives and deaths; decides nothing.
 #pragma once
 
+#include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +22,8 @@
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/fork_server.hpp>
 #include <procpool/detail/os/event.hpp>
+#include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
 #include <procpool/detail/parent_channel.hpp>
 #include <procpool/detail/regions.hpp>
@@ -37,10 +41,15 @@ class process_backend {
     process_identity workers{.daemon = false,
                              .position = process_context::instance().identity().position,
                              .parent = link_to_this_process()};
-    server_ = fork_process();
-    if (server_ == 0) {
-      ours.reset();
-      fork_server(std::move(theirs), std::move(workers)).run();
+    {
+      // No handler of the program's runs in the fork server, and no Ctrl-C ends it, before it has
+      // its own way with signals (fork_server::reset_signals, which unblocks them).
+      const os::signals_blocked guard;
+      server_ = fork_process();
+      if (server_ == 0) {
+        ours.reset();
+        fork_server(std::move(theirs), std::move(workers)).run();
+      }
     }
     theirs.reset();
     control_ = std::move(ours);
@@ -177,7 +186,7 @@ class process_backend {
   void shut_down() noexcept {
     if (server_ <= 0) return;
     control_.reset();  // the server sees it, kills and reaps the workers and ends
-    os::retry([this] { return PROCPOOL_SYSTEM(waitpid(server_, nullptr, 0)); });
+    end_server();
     server_ = 0;
     places_.clear();
   }
@@ -186,6 +195,7 @@ class process_backend {
   /// parent's.
   void abandon() noexcept {
     server_ = 0;
+    server_process_.reset();
     control_.reset();
     poller_.reset();
     interrupt_.reset();
@@ -229,7 +239,21 @@ class process_backend {
   static constexpr std::uint64_t control_tag = ~std::uint64_t{0};
   static constexpr std::uint64_t interrupt_tag = control_tag - 1;
 
+  // By descriptor where there is one: when somebody else has reaped the server (a waitpid for any
+  // child in the host program) its number may be another child's by now, which is not ours to reap.
+  void end_server() noexcept {
+    if (!server_process_) {
+      os::retry([this] { return PROCPOOL_SYSTEM(waitpid(server_, nullptr, 0)); });
+      return;
+    }
+    // One that was stopped (SIGSTOP) would not see that the socket has closed.
+    PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, server_process_.get(), SIGCONT, nullptr, 0U));
+    os::await_end(server_process_.get());
+    server_process_.reset();
+  }
+
   void prepare(const region_sizes& sizes) {
+    server_process_ = os::find_process_if_possible(server_);
     outbound_.emplace(sizes);
     places_.resize(sizes.workers);
     interrupt_ = os::event::make();
@@ -266,6 +290,7 @@ class process_backend {
   }
 
   pid_t server_ = 0;
+  os::fd server_process_;
   os::message_socket control_;
   std::optional<outbound_region> outbound_;
   std::vector<std::unique_ptr<place>> places_;

@@ -80,18 +80,11 @@ inline std::string default_process_name(const std::vector<int>& position) {
 }
 
 /// What a child of this process needs to know about it. Costs a descriptor for as long as it is
-/// kept. Throws ProcessError. Where there is no pidfd_open (valgrind 3.19) the descriptor is empty.
+/// kept. Throws ProcessError.
 inline parent_link link_to_this_process() {
   const pid_t pid = PROCPOOL_SYSTEM(getpid());
-  const auto find = [pid] {
-    try {
-      return os::find_process(pid);
-    } catch (const ProcessError& error) {
-      if (error.code() != std::errc::function_not_supported) throw;
-      return os::fd();
-    }
-  };
-  return {pid, process_context::instance().identity().name, std::make_shared<const os::fd>(find())};
+  return {pid, process_context::instance().identity().name,
+          std::make_shared<const os::fd>(os::find_process_if_possible(pid))};
 }
 
 }  // namespace procpool::detail

@@ -5,9 +5,13 @@
 #pragma once
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -68,13 +72,34 @@ class mapping {
   std::size_t size_ = 0;
 };
 
+/// Sets the size of a file. Beyond RLIMIT_FSIZE (ulimit -f) the kernel says it twice: by EFBIG,
+/// which is enough, and by a SIGXFSZ to this thread, which would end the program.
+inline int set_size(const fd& file, std::size_t size) noexcept {
+  sigset_t excess;
+  sigset_t mask;
+  sigset_t pending;
+  sigemptyset(&excess);
+  sigaddset(&excess, SIGXFSZ);
+  PROCPOOL_SYSTEM(sigpending(&pending));
+  PROCPOOL_SYSTEM(pthread_sigmask(SIG_BLOCK, &excess, &mask));
+  const int result =
+      retry([&] { return PROCPOOL_SYSTEM(ftruncate(file.get(), static_cast<off_t>(size))); });
+  const int error = errno;
+  if (result == -1 && error == EFBIG && sigismember(&pending, SIGXFSZ) == 0) {
+    const timespec at_once{};
+    PROCPOOL_SYSTEM(sigtimedwait(&excess, nullptr, &at_once));
+  }
+  PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &mask, nullptr));
+  errno = error;
+  return result;
+}
+
 /// A new anonymous file in memory of @p size bytes, whose size nobody can change from now on.
 /// @throws ProcessError when descriptors or memory are exhausted.
 inline fd sealed_memory(const char* name, std::size_t size) {
   fd file = off_stdio(fd(check(PROCPOOL_SYSTEM(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
                                "cannot create shared memory for the pool")));
-  check(retry([&] { return PROCPOOL_SYSTEM(ftruncate(file.get(), static_cast<off_t>(size))); }),
-        "cannot size shared memory for the pool");
+  check(set_size(file, size), "cannot size shared memory for the pool");
   // A peer that could truncate the file could make us die of SIGBUS (fcntl(2), file sealing).
   check(PROCPOOL_SYSTEM(fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)),
         "cannot seal shared memory for the pool");

@@ -18,6 +18,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <system_error>
 
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
@@ -66,6 +67,17 @@ inline fd find_process(pid_t pid) {
   const long opened = PROCPOOL_SYSTEM(syscall(SYS_pidfd_open, pid, 0U));
   if (opened == -1 && errno == ESRCH) return {};
   return off_stdio(fd(static_cast<int>(check(opened, "cannot open a descriptor for a process"))));
+}
+
+/// The same where one can do without: empty also where there are no such descriptors (valgrind 3.19
+/// does not know the call).
+inline fd find_process_if_possible(pid_t pid) {
+  try {
+    return find_process(pid);
+  } catch (const ProcessError& error) {
+    if (error.code() != std::errc::function_not_supported) throw;
+    return {};
+  }
 }
 
 /// Sends a signal; a process that has ended already is nobody's mistake.
@@ -132,6 +144,15 @@ inline std::optional<int> reap(int process) {
   }
   if (info.si_pid == 0) return std::nullopt;
   return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+}
+
+/// Waits until a child of this process has ended and collects it, unless somebody else does.
+inline void await_end(int process) noexcept {
+  siginfo_t info{};
+  const auto by_descriptor = static_cast<idtype_t>(3);  // P_PIDFD, missing before glibc 2.36
+  retry([&] {
+    return PROCPOOL_SYSTEM(waitid(by_descriptor, static_cast<id_t>(process), &info, WEXITED));
+  });
 }
 
 }  // namespace procpool::detail::os
