@@ -253,7 +253,7 @@ std::vector<int> unusual_signals() {
   for (int number = 1; number < 65; ++number) {
     const bool crash = number == SIGSEGV || number == SIGBUS || number == SIGILL ||
                        number == SIGFPE || number == SIGABRT || number == SIGTRAP ||
-                       number == SIGSYS;
+                       number == SIGSYS || number == SIGXCPU;
     const auto handler = state.actions[static_cast<std::size_t>(number)].sa_handler;
     if (sigismember(&state.mask, number) != 0) found.push_back(-number);
     if (!crash && handler != SIG_DFL) found.push_back(number);

@@ -95,7 +95,14 @@ class killer {
   killer& operator=(const killer&) = delete;
   ~killer() { end(); }
 
-  void allow(int kills) { allowed_.store(kills, std::memory_order_relaxed); }  // a pace, no order
+  /// So many kills are due by now. Waits a little if they are far behind: until tasks have run in
+  /// fresh workers.
+  void allow(int kills) {
+    allowed_.store(kills, std::memory_order_relaxed);  // a pace, no order
+    for (int i = 0; i < 20 && count_.load(std::memory_order_relaxed) + 20 < kills; ++i) {
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+  }
   void end() {
     ended_.store(true, std::memory_order_relaxed);  // joined next
     if (thread_.joinable()) thread_.join();
@@ -117,7 +124,9 @@ class killer {
     const pid_t victim = book->pids[random_() % workers].load(std::memory_order_relaxed);  // a hint
     if (victim == 0 || killed_.contains(victim)) return;
     if (stops_ && random_() % 4 == 0) return hold(victim);
-    if (kill(victim, SIGKILL) == 0) killed_.insert(victim);
+    if (kill(victim, SIGKILL) != 0) return;
+    killed_.insert(victim);
+    count_.store(static_cast<int>(killed_.size()), std::memory_order_relaxed);  // a pace
   }
 
   void hold(pid_t victim) {
@@ -133,6 +142,7 @@ class killer {
   std::set<pid_t> killed_;
   int stopped_ = 0;
   std::atomic<int> allowed_{0};
+  std::atomic<int> count_{0};
   std::atomic<bool> ended_{false};
   std::thread thread_;
 };
