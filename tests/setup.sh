@@ -3,7 +3,7 @@
 #
 # Sourced by bash. A script calls `setup_need THING...`; nothing is installed, and apt is not even
 # asked, when all is there. Things: compiler cmake ninja git python3 pkg-config boost fmt catch2
-# clang-14 clang-16 clang-format clang-tidy. Progress goes to stdout, complaints to stderr.
+# clang-14 clang-16 clang-format clang-tidy spin valgrind. Progress goes to stdout, complaints to stderr.
 
 setup_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 setup_backports_file=/etc/apt/sources.list.d/procpool-backports
