@@ -194,7 +194,9 @@ inline void send_again(siginfo_t& info, ucontext_t& thread) noexcept {
   os::set_disposition(number, SIG_DFL);
   sigdelset(&thread.uc_sigmask, number);
   if (PROCPOOL_SYSTEM(syscall(SYS_rt_tgsigqueueinfo, process, self, number, &info)) == 0) return;
-  PROCPOOL_SYSTEM(syscall(SYS_tgkill, process, self, number));  // no memory for the details
+  // No memory for the details.
+  if (PROCPOOL_SYSTEM(syscall(SYS_tgkill, process, self, number)) == 0) return;
+  PROCPOOL_SYSTEM(_exit(128 + number));  // a sandbox that allows neither: it must not go on
 }
 
 /// Has the thread die of the signal when its handler returns, as if there had been no handler.

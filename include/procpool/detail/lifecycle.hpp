@@ -80,6 +80,7 @@ class lifecycle {
     } else if (report.kind == kind::not_started) {
       if (pool_.schedule.vacant(report.worker)) return pool_.backend.vacate(report.worker);
       sending_.abandon(report.worker);
+      if (!replacing_) return;
       start_failed(report.worker, "a worker process could not be started: " +
                                       std::generic_category().message(report.status));
     }
