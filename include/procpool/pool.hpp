@@ -91,7 +91,8 @@ class Pool {
   template <class F, class... A>
   auto apply(call_options options, F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
-      const auto rules = detail::rules_of<call_options, std::decay_t<F>>(options, function);
+      const auto rules =
+          detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
       return detail::finish(
           *detail::start_call(core_, detail::attended::yes, rules, function, {}, arguments...),
           options.stop);
@@ -115,7 +116,8 @@ class Pool {
                    A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
-      const auto rules = detail::rules_of<decltype(options), std::decay_t<F>>(options, function);
+      const auto rules =
+          detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
       return AsyncResult<result>(detail::start_call(
           core_, detail::attended::no, rules, function,
           {std::move(options.callback), std::move(options.error_callback)}, arguments...));
@@ -229,7 +231,8 @@ class Pool {
       core_->check_open();
       const auto sizes =
           detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
-      const auto rules = detail::rules_of<imap_options, std::decay_t<F>>(options, function);
+      const auto rules =
+          detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
       iterator results(core_, rules, function, std::views::all(std::forward<Range>(items)),
                        sizes.chunk, sizes.buffer, ordered);
       results.refill();

@@ -385,3 +385,32 @@ TEST_CASE("result ring: a forged cursor or an unfinished run is a violation", "[
 }
 
 }  // namespace
+
+TEST_CASE("task ring: the space of a skipped frame is not used again while the worker looks at it",
+          "[rings]") {
+  memory m(4096);
+  auto sender = m.sender();
+  auto receiver = m.receiver();
+  const auto body = pattern(944, 1);  // four frames fill the ring
+  for (std::uint32_t i = 0; i < 4; ++i) REQUIRE(sender.try_send(head_for(body, i), body));
+  REQUIRE(sender.take_back(0) == 0);
+  REQUIRE_FALSE(sender.try_send(head_for(body, 99), body));
+  m.tasks.limit.store(0);  // holds the worker between its claim and its look at the kind
+  bool held = false;
+  const auto wait = [&](auto ready) {
+    if (ready()) return;
+    if (held) throw std::runtime_error("nothing more");
+    held = true;
+    CHECK_FALSE(sender.try_send(head_for(body, 99), body));
+    m.tasks.limit.store(no_limit);
+  };
+  CHECK_THROWS(receiver.next(wait));  // four frames to pass over, none to run
+  CHECK(sender.try_send(head_for(body, 99), body));
+  CHECK(receiver.next(must_be_ready).item_count == 99);
+}
+
+TEST_CASE("results: before the first item nothing is named as started", "[rings]") {
+  memory m(4096);
+  result_sender results(m.results, {m.result_ring.get(), m.size}, m.tasks, must_be_ready);
+  CHECK(m.results.started.load() != started_mark(0, 0));
+}

@@ -22,6 +22,7 @@
 
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/submission.hpp>
+#include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
 
 namespace procpool::detail {
@@ -30,24 +31,23 @@ namespace procpool::detail {
 enum class attended { yes, no };
 
 /// The rules of a submission, from its options. @throws std::invalid_argument
-template <class Options, class F>
-job_rules rules_of(const Options& options, const F& function) {
+template <class F>
+job_rules rules_of(std::optional<time_limit> timeout, int retries, const F& function) {
   constexpr int most_retries = 1000;
   constexpr double longest = 1e9;  // seconds: more than 30 years are any time
   job_rules rules{.callable = label_of<F>(function)};
-  if (options.retries < 0 || options.retries > most_retries) {
-    throw std::invalid_argument("retries must be 0 to 1000, but is " +
-                                std::to_string(options.retries));
+  if (retries < 0 || retries > most_retries) {
+    throw std::invalid_argument("retries must be 0 to 1000, but is " + std::to_string(retries));
   }
-  rules.retries = static_cast<std::uint32_t>(options.retries);
-  if (!options.timeout) return rules;
-  const double seconds = options.timeout->count();
+  rules.retries = static_cast<std::uint32_t>(retries);
+  if (!timeout) return rules;
+  const double seconds = timeout->count();
   if (!(seconds > 0)) {
     throw std::invalid_argument("timeout must be positive, but is " + std::to_string(seconds) +
                                 " s");
   }
   if (seconds < longest) {
-    rules.timeout = std::chrono::ceil<std::chrono::nanoseconds>(*options.timeout);
+    rules.timeout = std::chrono::ceil<std::chrono::nanoseconds>(*timeout);
   }
   return rules;
 }
@@ -96,7 +96,7 @@ auto start_map_of(const boost::intrusive_ptr<Core>& pool, attended how, const F&
   using arguments = item_arguments<F, std::ranges::range_reference_t<Range>, How>;
   const auto chunksize = checked_size(options.chunksize, "chunksize");
   auto job = Gather::template make<listed_result_t<F, arguments>>(pool, size, std::move(callbacks));
-  job->set_rules(rules_of(options, function));
+  job->set_rules(rules_of(options.timeout, options.retries, function));
   pool->check_open();
   if (how == attended::no && size > 0) pool->care_for(*job);
   if (size == 0) {

@@ -5,6 +5,7 @@
 /// not begun.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -38,7 +39,7 @@ class dispatcher {
         send_retire(what->worker);
       } else if (!send(what->worker, static_cast<pool_task&>(*what->task))) {
         pool_.schedule.refused(*what);
-        if (pool_.schedule.front(what->worker) == nullptr) stalled_.push_back(what->worker);
+        if (pool_.schedule.front(what->worker) == nullptr) stall(what->worker);
       }
     }
   }
@@ -68,9 +69,21 @@ class dispatcher {
     return pool_.schedule.pending() != before;
   }
 
+  /// Whether a worker that had nothing to do got a task since forget_widened(). Set before the
+  /// frame is published: whoever misses that worker's bell sees this. Any thread.
+  [[nodiscard]] bool widened() const noexcept {
+    return widened_.load(std::memory_order_relaxed);  // the caller has fenced
+  }
+  void forget_widened() noexcept {
+    widened_.store(false, std::memory_order_relaxed);  // under the lock, as where it is set
+  }
+  /// Whether each_stalled_channel() would call a channel that it did not the last time.
+  [[nodiscard]] bool more_stalled() const noexcept { return more_stalled_; }
+
   /// Calls @p each(channel) for these workers.
   template <class Each>
   void each_stalled_channel(Each each) {
+    more_stalled_ = false;
     for (const std::uint32_t worker : stalled_) {
       if (pool_.backend.present(worker)) each(pool_.channel(worker));
     }
@@ -81,7 +94,7 @@ class dispatcher {
     if (!pool_.channel(worker).tasks().note_silence()) return;  // it did this moment
     pool_.schedule.silence(worker);
     pool_.workers[worker].silent = true;
-    stalled_.push_back(worker);  // it rings when it has passed what was taken back
+    stall(worker);  // it rings when it has passed what was taken back
   }
 
   /// Tells a worker to leave, now or when it has room for that.
@@ -91,7 +104,7 @@ class dispatcher {
     if (pool_.channel(worker).send(head, {})) {
       pool_.workers[worker].retire_due = false;
     } else {
-      stalled_.push_back(worker);
+      stall(worker);
     }
   }
 
@@ -146,6 +159,11 @@ class dispatcher {
   }
 
  private:
+  void stall(std::uint32_t worker) {
+    stalled_.push_back(worker);
+    more_stalled_ = true;
+  }
+
   bool relocate() {
     const auto what = pool_.schedule.rebalance();
     if (!what) return false;
@@ -164,6 +182,9 @@ class dispatcher {
     task.head.first_item = task.done;
     task.head.attempt = task.attempt;
     task.ordinal = channel.tasks().next_ordinal();
+    if (pool_.schedule.front(worker) == &task) {
+      widened_.store(true, std::memory_order_relaxed);  // ordered by the publication of the frame
+    }
     if (!channel.send(task.head, {task.body.place, task.body.bytes})) return false;
     if (task.body.place == body_place::in_line) {  // the ring has it now
       task.body.owned.clear();
@@ -211,6 +232,8 @@ class dispatcher {
 
   roster<Backend>& pool_;
   std::vector<std::uint32_t> stalled_;
+  std::atomic<bool> widened_{false};
+  bool more_stalled_ = false;
 };
 
 }  // namespace procpool::detail

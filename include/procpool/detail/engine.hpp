@@ -147,10 +147,17 @@ class engine {
   /// Calls @p each(channel) for the workers that something is expected from.
   template <class Each>
   void each_busy_channel(Each each) {
+    sending_.forget_widened();
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.busy(worker)) each(pool_.channel(worker));
     }
   }
+
+  /// Whether something is expected from more workers than each_busy_channel() has called. Any
+  /// thread.
+  [[nodiscard]] bool widened() const noexcept { return sending_.widened(); }
+  /// The same for the next ones.
+  [[nodiscard]] bool more_stalled() const noexcept { return sending_.more_stalled(); }
 
   /// Calls @p each(channel) for the workers that get no task for now, see resume_stalled().
   template <class Each>

@@ -81,6 +81,9 @@ constexpr std::uint64_t started_mark(std::uint64_t ordinal, std::uint32_t item) 
   return (ordinal << 32) | item;
 }
 
+/// Before the first item `started` names none.
+inline constexpr std::uint64_t nothing_started = ~std::uint64_t{0};
+
 /// What a frame in the task ring asks for.
 enum class frame_kind : std::uint32_t {
   run = 1,     ///< call something

@@ -38,13 +38,12 @@ class parent_channel {
   /// Sends a frame and wakes the worker; false when there is no room now.
   bool send(frame_head head, const frame_body& body) {
     head.place = body.place;
-    const bool sent = body.place == body_place::stream ? sender_.try_send_stream(head, body.bytes)
-                                                       : sender_.try_send(head, body.bytes);
-    if (sent) {
-      bell_.ring_if_parked();
-    } else {
+    bool sent = try_send(head, body);
+    if (!sent) {
       sender_.note_refusal();
+      sent = try_send(head, body);  // it may have passed frames between that look and the note
     }
+    if (sent) bell_.ring_if_parked();
     return sent;
   }
 
@@ -102,6 +101,11 @@ class parent_channel {
   }
 
  private:
+  bool try_send(const frame_head& head, const frame_body& body) {
+    return body.place == body_place::stream ? sender_.try_send_stream(head, body.bytes)
+                                            : sender_.try_send(head, body.bytes);
+  }
+
   task_control* control_;
   worker_bell bell_;
   task_sender sender_;

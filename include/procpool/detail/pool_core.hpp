@@ -112,6 +112,7 @@ class pool_core final : public driver, private fork_participant {
     engine_.submit(std::move(owner), head, first_index, std::move(body),
                    long_tasks ? preference::idle : preference::awake);
     if (limit.count() != 0) wake_leader_by(limit);
+    look_after_stalls();
     if (engine_.waiting() > 0 && ++crowded_ % advance_every == 0) {
       ++activity_;
       engine_.advance();
@@ -300,8 +301,14 @@ class pool_core final : public driver, private fork_participant {
     std::vector<std::span<std::byte>> blocks_;
   };
 
+  // A leader that is away does not look at workers that were stalled since.
+  void look_after_stalls() {
+    if (engine_.more_stalled()) call_leader_back();
+  }
+
   // Tells threads that wait what has changed.
   void spread_news() {
+    look_after_stalls();
     const bool nudged = nudged_.exchange(false, std::memory_order_relaxed);  // by this thread
     if (!engine_.take_news() && !nudged) return;
     if (!engine_.with_callbacks().empty()) service_wakes_.notify_one();
@@ -418,7 +425,7 @@ class pool_core final : public driver, private fork_participant {
     }
     if (may_spin && spin_until(news)) return false;
     engine_.backend().arm();
-    if (!news() && !anything_untold()) engine_.backend().wait(until);
+    if (!news() && !engine_.widened() && !anything_untold()) engine_.backend().wait(until);
     engine_.backend().disarm();
     return true;
   }

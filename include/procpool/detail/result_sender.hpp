@@ -30,7 +30,10 @@ class result_sender {
  public:
   result_sender(result_control& own, std::span<std::byte> ring, const task_control& parent,
                 Wait wait)
-      : own_(&own), ring_(ring), parent_(&parent), wait_(std::move(wait)) {}
+      : own_(&own), ring_(ring), parent_(&parent), wait_(std::move(wait)) {
+    // Zero would be the first item of the first frame, which then seems begun when it is claimed.
+    own.started.store(nothing_started, std::memory_order_relaxed);  // before the first claim
+  }
 
   /// From now on records answer the frame with this ordinal, and its items begin at @p item.
   /// @param timed whether they have a time limit

@@ -42,6 +42,7 @@ class task_receiver {
       const auto& head = *reinterpret_cast<const frame_head*>(ring_.at(cursor_));
       if (load_kind(head) != frame_kind::pad && claim(head, wait)) return head;
       cursor_ += footprint(head);
+      own_->claimed.store(cursor_, std::memory_order_release);  // after the last look at the frame
     }
   }
 
@@ -83,8 +84,9 @@ class task_receiver {
   // Publish the claim, then read the limit: the mirror image of task_sender::take_back.
   template <class Wait>
   bool claim(const frame_head& head, Wait wait) {
-    own_->claimed.store(cursor_ + footprint(head), std::memory_order_seq_cst);  // before the limit
-    if (parent_->limit.load(std::memory_order_seq_cst) <= cursor_) {            // after the claim
+    // Not its end: when that is claimed the parent uses the space of a skipped frame again.
+    own_->claimed.store(cursor_ + 1, std::memory_order_seq_cst);      // before the limit
+    if (parent_->limit.load(std::memory_order_seq_cst) <= cursor_) {  // after the claim
       wait([this] {
         return parent_->limit.load(std::memory_order_acquire) > cursor_;  // kinds are settled
       });
