@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
 #include <string>
 #include <utility>
@@ -40,8 +41,10 @@ class collector {
       return true;
     } catch (const protocol_violation& what) {
       pool_.condemn(worker, what.what());
-      return true;
+    } catch (const std::bad_alloc&) {
+      pool_.condemn(worker, no_memory);
     }
+    return true;
   }
 
   /// The worker is dead: takes what it had still written.
@@ -49,8 +52,9 @@ class collector {
     try {
       pool_.channel(worker).drain_last(record_sink{*this, worker});
     } catch (const protocol_violation& what) {
-      pool_.workers[worker].kill = killing::violation;
-      pool_.workers[worker].violation = what.what();
+      note_last(worker, what.what());
+    } catch (const std::bad_alloc&) {
+      note_last(worker, no_memory);
     }
   }
 
@@ -73,6 +77,11 @@ class collector {
     const auto elapsed = now - std::exchange(pool_.workers[worker].measured, now);
     const bool ran_dry = pool_.first_task(worker) == nullptr && pool_.schedule.pending() > 0;
     if (ran_dry || elapsed < short_task * frames) pool_.schedule.keep_fuller(worker);
+  }
+
+  void note_last(std::uint32_t worker, const char* violation) {
+    pool_.workers[worker].kill = killing::violation;
+    pool_.workers[worker].violation = violation;
   }
 
   // Receives the records of one worker; see result_receiver.
@@ -145,6 +154,7 @@ class collector {
     starts_.succeeded();
   }
 
+  static constexpr const char* no_memory = "there is no memory for its result";
   static constexpr const char* out_of_turn = "a worker sent a result that it was not asked for";
 
   roster<Backend>& pool_;

@@ -186,7 +186,8 @@ class lifecycle {
     if (pool_.schedule.vacant(worker))
       return pool_.backend.vacate(worker);  // the pool broke before that
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
-    const bool idle = !pool_.channel(worker).tasks().anything_claimed();
+    const bool idle =
+        !pool_.channel(worker).tasks().anything_claimed() && pool_.workers[worker].finished == 0;
     complete(worker, death);
     pool_task* task = pool_.first_task(worker);
     if (task != nullptr && !pool_.workers[worker].initializing) blame(worker, *task, death);
@@ -216,7 +217,7 @@ class lifecycle {
   // The item that was running when the worker died is tried again, or it gets the exception.
   void blame(std::uint32_t worker, pool_task& task, worker_death death) {
     // A worker that overwrote its own word before it died cannot lead us in circles for ever.
-    constexpr std::uint16_t most_orphaned = 16;
+    constexpr std::uint16_t most_orphaned = 4;
     const bool ours = pool_.workers[worker].kill != killing::no;  // for what is done by now
     if (!was_running(worker, task) && (ours || ++task.orphaned < most_orphaned)) return;
     const job_rules& rules = task.owner->rules();

@@ -45,10 +45,11 @@ class outcomes {
     return false;
   }
 
-  /// Whether a run of plain values has whole values and no more than are missing.
+  /// Whether a run of plain values has whole values, one at least and no more than are missing.
   [[nodiscard]] static bool run_fits(const pool_task& task, const record_head& head) {
     const std::size_t size = task.owner->plain_size();
-    return head.length % size == 0 && head.length / size <= task.head.item_count - task.done;
+    return head.length != 0 && head.length % size == 0 &&
+           head.length / size <= task.head.item_count - task.done;
   }
 
   // ---- outcomes ------------------------------------------------------------------------------

@@ -62,6 +62,9 @@ class result_receiver {
     const std::uint64_t end = bounded(std::max(committed, finished));
     const std::uint64_t before = cursor_;
     if (end != cursor_) read_until(end, sink, false);
+    if (open_ && end == finished) {  // nothing is behind it that could complete it
+      throw protocol_violation("a worker ended a task in the middle of a result");
+    }
     own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
     seen_.store(end, std::memory_order_relaxed);               // for anything()
     return cursor_ != before;  // not if there is but a part of a head

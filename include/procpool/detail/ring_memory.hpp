@@ -32,6 +32,7 @@ class ring_memory {
   }
 
   void copy_in(std::uint64_t cursor, const void* from, std::size_t size) const noexcept {
+    if (size == 0) return;  // memcpy wants pointers, even for nothing
     const std::size_t head = std::min<std::size_t>(size, until_end(cursor));
     std::memcpy(at(cursor), from, head);
     if (head < size) {
@@ -40,6 +41,7 @@ class ring_memory {
   }
 
   void copy_out(std::uint64_t cursor, void* to, std::size_t size) const noexcept {
+    if (size == 0) return;  // likewise
     const std::size_t head = std::min<std::size_t>(size, until_end(cursor));
     std::memcpy(to, at(cursor), head);
     if (head < size) {
