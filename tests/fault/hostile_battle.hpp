@@ -47,7 +47,9 @@ inline constexpr std::uint32_t chunk_attacker = 4;
 struct manners {
   bool may_succeed = false;  ///< the worker may get away with it: the result is the task's own
   bool lingers = false;      ///< goes on after its task: later tasks of that worker are its victims
-  bool swells = false;       ///< may fill the parent's memory up to its limit
+  bool wild = false;    ///< and leaves no word of the worker to be trusted: what it was sent and
+                        ///< may have begun is not run again
+  bool swells = false;  ///< may fill the parent's memory up to its limit
 };
 
 inline constexpr std::size_t most_innocents = 256;
@@ -119,9 +121,15 @@ inline std::string innocent_text(std::uint32_t id) {
   note_run(id);
   return std::string(id % 16 == 0 ? 3 * ring_bytes : id, static_cast<char>('a' + id % 26));
 }
+inline std::int32_t innocent_number_of(std::int32_t x) {
+  return x * x + 1;
+}
 inline void stand_up() {
   common->muster.pass();
 }
+
+inline const procpool::pool_options small_pool{
+    .processes = processes, .ring_bytes = ring_bytes, .arena_bytes = arena_bytes};
 
 // ---- the battle --------------------------------------------------------------------------------
 
@@ -239,6 +247,9 @@ class battle {
     try {
       if (result.get() == right) return;
       judge_innocent(id, "has a wrong value");
+    } catch (const procpool::WorkerDied& death) {
+      if (allowed_.wild && death.pid() == common->attacker) common->ran_by[id] = death.pid();
+      judge_innocent(id, death.what());
     } catch (const std::exception& error) {
       judge_innocent(id, error.what());
     }
@@ -292,8 +303,7 @@ class battle {
   std::uint64_t rounds_ = 0;
   int problems_ = 0;
   ending last_ = ending::none;
-  procpool::Pool<> pool_{procpool::pool_options{
-      .processes = processes, .ring_bytes = ring_bytes, .arena_bytes = arena_bytes}};
+  procpool::Pool<> pool_{small_pool};
 };
 
 /// A number of /proc/self/status, in KiB.
@@ -311,12 +321,18 @@ inline constexpr long swell_limit_kib = 1024L * 1024;  // freed memory stays in 
 inline constexpr long swell_limit_kib = 64L * 1024;
 #endif
 
+/// What slow machines and sanitizers need, as for the watchdog.
+inline unsigned time_factor() {
+  const char* given = std::getenv("PROCPOOL_TEST_LIMIT_SCALE");
+  return given != nullptr ? static_cast<unsigned>(std::max(1, std::atoi(given))) : 1;
+}
+
 /// Runs @p body(battle) in a process of its own and looks after it: alive, not swollen, no leaks.
 /// @returns 0 when all was as it should be; the exit code tells more.
 template <class Body>
 int wage(const std::string& name, manners allowed, Body body) {
   return support::run_child([&] {
-    alarm(50);
+    alarm(50 * time_factor());
     figures->over = false;
     const auto before = support::take_snapshot();
     const long size = status_kib("VmRSS:");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Runs a fuzz target without a fuzzer: on the files and directories that are given as arguments,
-// or else on random changes of good messages, the same ones in every run.
+// Runs a fuzz target without a fuzzer: on the files and folders that are given as arguments, or on
+// encoded values of its own if none is. `--random 1000` before them: also on so many random changes
+// of those, the same ones in every run.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -24,36 +26,29 @@ void run(const input& bytes) {
   LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
 }
 
-bool replay_file(const std::filesystem::path& path) {
+input read_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
-  const input bytes{std::istreambuf_iterator<char>(file), {}};
-  if (!file) {
-    std::fprintf(stderr, "%s: cannot be read\n", path.c_str());
-    return false;
-  }
-  run(bytes);
-  return true;
+  input bytes{std::istreambuf_iterator<char>(file), {}};
+  if (!file) throw std::runtime_error(path.string() + ": cannot be read");
+  return bytes;
 }
 
-int replay(const std::vector<std::filesystem::path>& places) {
-  std::size_t count = 0;
-  bool all_read = true;
-  const auto one = [&](const std::filesystem::path& path) {
-    const bool read = replay_file(path);
-    all_read = all_read && read;
-    count += read ? 1 : 0;
-  };
+/// The contents of all these files, and of the files in these folders; in the same order always.
+std::vector<input> read_all(const std::vector<std::filesystem::path>& places) {
+  std::vector<std::filesystem::path> files;
   for (const auto& place : places) {
     if (!std::filesystem::is_directory(place)) {
-      one(place);
+      files.push_back(place);
       continue;
     }
     for (const auto& entry : std::filesystem::recursive_directory_iterator(place)) {
-      if (entry.is_regular_file()) one(entry.path());
+      if (entry.is_regular_file()) files.push_back(entry.path());
     }
   }
-  std::printf("%zu inputs replayed\n", count);
-  return all_read ? 0 : 1;
+  std::sort(files.begin(), files.end());
+  std::vector<input> all;
+  for (const auto& file : files) all.push_back(read_file(file));
+  return all;
 }
 
 template <class T>
@@ -93,6 +88,7 @@ void overwrite_number(input& bytes, std::mt19937_64& random) {
 }
 
 void mutate(input& bytes, std::mt19937_64& random) {
+  if (bytes.empty()) bytes.push_back(0);
   const std::size_t at = random() % bytes.size();
   const auto byte = static_cast<std::uint8_t>(random());
   const auto place = bytes.begin() + static_cast<std::ptrdiff_t>(at);
@@ -116,22 +112,32 @@ void mutate(input& bytes, std::mt19937_64& random) {
   if (bytes.empty()) bytes.push_back(byte);
 }
 
-int run_random(std::size_t count) {
+void run_random(const std::vector<input>& good, std::size_t count) {
   std::mt19937_64 random(20240229);  // NOLINT(cert-msc51-cpp): the same inputs in every run
-  const auto good = seeds();
-  for (const input& bytes : good) run(bytes);
   for (std::size_t i = 0; i < count; ++i) {
     input bytes = good[i % good.size()];
     for (std::size_t changes = 1 + random() % 4; changes != 0; --changes) mutate(bytes, random);
     run(bytes);
   }
-  std::printf("%zu random inputs run\n", count);
-  return 0;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc < 2) return run_random(200'000);
-  return replay(std::vector<std::filesystem::path>(argv + 1, argv + argc));
+int main(int argc, char** argv) try {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  std::size_t count = words.empty() ? 200'000 : 0;
+  if (words.size() >= 2 && words[0] == "--random") {
+    count = std::stoul(words[1]);
+    words.erase(words.begin(), words.begin() + 2);
+  }
+  auto good = read_all({words.begin(), words.end()});
+  if (words.empty()) good = seeds();
+  if (good.empty()) throw std::runtime_error("there are no inputs");
+  for (const input& bytes : good) run(bytes);
+  run_random(good, count);
+  std::printf("%zu inputs run, and %zu random changes of them\n", good.size(), count);
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
 }
