@@ -73,16 +73,16 @@ enum class phase : std::uint32_t { construct, run, end };
   X(gettid) X(getuid) X(inotify_add_watch) X(inotify_init1) X(kill) X(killpg) X(listen) X(lseek)  \
   X(lstat) X(madvise) X(memfd_create) X(mincore) X(mkdir) X(mlock) X(mmap) X(mprotect) X(msync)   \
   X(munlock) X(munmap) X(nanosleep) X(on_exit) X(pipe2) X(poll) X(posix_fallocate) X(ppoll)       \
-  X(pread) X(preadv) X(prlimit) X(process_vm_readv) X(process_vm_writev) X(pwrite) X(pwritev)     \
-  X(raise) X(readlink) X(readv) X(recv) X(recvfrom) X(rename) X(rmdir) X(sched_getaffinity)       \
-  X(sched_getcpu) X(sched_getparam) X(sched_getscheduler) X(sched_setaffinity)                    \
-  X(sched_setscheduler) X(sched_yield) X(select) X(send) X(sendfile) X(sendto) X(setpgid)         \
-  X(setpriority) X(setrlimit) X(setsid) X(setsockopt) X(shutdown) X(sigaction) X(sigaltstack)     \
-  X(signalfd) X(sigpending) X(sigprocmask) X(sigqueue) X(sigsuspend) X(sigtimedwait) X(sigwait)   \
-  X(sigwaitinfo) X(sleep) X(socket) X(socketpair) X(splice) X(stat) X(statx) X(symlink)           \
-  X(sysconf) X(tgkill) X(timer_create) X(timer_delete) X(timer_gettime) X(timer_settime)          \
-  X(timerfd_create) X(timerfd_gettime) X(timerfd_settime) X(truncate) X(umask) X(uname)           \
-  X(unlink) X(unshare) X(usleep) X(writev)
+  X(pread) X(preadv) X(preadv2) X(prlimit) X(process_vm_readv) X(process_vm_writev) X(pwrite)     \
+  X(pwritev) X(raise) X(readlink) X(readv) X(recv) X(recvfrom) X(rename) X(rmdir)                 \
+  X(sched_getaffinity) X(sched_getcpu) X(sched_getparam) X(sched_getscheduler)                    \
+  X(sched_setaffinity) X(sched_setscheduler) X(sched_yield) X(select) X(send) X(sendfile)         \
+  X(sendto) X(setpgid) X(setpriority) X(setrlimit) X(setsid) X(setsockopt) X(shutdown)            \
+  X(sigaction) X(sigaltstack) X(signalfd) X(sigpending) X(sigprocmask) X(sigqueue) X(sigsuspend)  \
+  X(sigtimedwait) X(sigwait) X(sigwaitinfo) X(sleep) X(socket) X(socketpair) X(splice) X(stat)    \
+  X(statx) X(symlink) X(sysconf) X(tgkill) X(timer_create) X(timer_delete) X(timer_gettime)       \
+  X(timer_settime) X(timerfd_create) X(timerfd_gettime) X(timerfd_settime) X(truncate) X(umask)   \
+  X(uname) X(unlink) X(unshare) X(usleep) X(writev)
 /// Every call by name; those that do different things by an argument have a name for each.
 #define FAILING_NAME(name) #name,
 inline constexpr std::array call_names{

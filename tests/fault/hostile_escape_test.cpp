@@ -226,8 +226,7 @@ void pretend_to_be_awake(const order&) {
   }).detach();
 }
 
-TEST_CASE("a worker that plays with its bell harms no other",
-          "[fault][.open][hostile][limit:300]") {
+TEST_CASE("a worker that plays with its bell harms no other", "[fault][hostile][limit:300]") {
   const campaign figures("bells");
   CHECK(wage_all("closed", close_everything, 2, any_end) == 0);
   CHECK(wage_all("closed, a text", close_everything, 2, any_end, shape::text) == 0);
@@ -271,8 +270,7 @@ void ring_the_fork_server(const order&) {
   die();
 }
 
-TEST_CASE("what a worker makes of its process costs one task",
-          "[fault][.open][hostile][limit:300]") {
+TEST_CASE("what a worker makes of its process costs one task", "[fault][hostile][limit:300]") {
   const campaign figures("processes");
   CHECK(wage_all("another program", become_another_program, 3) == 0);
   CHECK(wage_all("doubled", double_oneself, 2, any_end) == 0);

@@ -109,7 +109,7 @@ TEST_CASE("random bytes all over a worker's writable shared memory cost one task
 }
 
 TEST_CASE("random bytes in shared memory while the task runs on and returns harm no other worker",
-          "[fault][.open][hostile][limit:300]") {
+          "[fault][hostile][limit:300]") {
   const campaign figures("random bytes from a thread");
   constexpr manners allowed{.may_succeed = true, .lingers = true, .wild = true};
   const int times = full() ? 30 : 3;
@@ -188,7 +188,7 @@ void deny_everything(const order& what) {
   _exit(1);
 }
 
-TEST_CASE("forged cursors cost one task", "[fault][.open][hostile][limit:600]") {
+TEST_CASE("forged cursors cost one task", "[fault][hostile][limit:600]") {
   const campaign figures("forged cursors");
   constexpr std::int32_t all = fields * values * 3;
   CHECK(wage_all("cursors, a number", forge_cursor, all, shape::number, any_end) == 0);
@@ -288,7 +288,7 @@ void forge_half_a_record(const order& what) {
   leave(finale::die_later);
 }
 
-TEST_CASE("forged records cost one task", "[fault][.open][hostile][limit:600]") {
+TEST_CASE("forged records cost one task", "[fault][hostile][limit:600]") {
   const campaign figures("forged records");
   constexpr auto all = static_cast<std::int32_t>(3 * std::size(forgeries));
   // One that has forged its result and then returns may meet its end in the next task.
@@ -299,7 +299,7 @@ TEST_CASE("forged records cost one task", "[fault][.open][hostile][limit:600]") 
 }
 
 TEST_CASE("half a record of a task that then seems not to have begun costs one task",
-          "[fault][.open][hostile][limit:300]") {
+          "[fault][hostile][limit:300]") {
   const campaign figures("half records");
   CHECK(wage_all("half, a number", forge_half_a_record, 1, shape::number, any_end, 5) == 0);
   CHECK(wage_all("half, a text", forge_half_a_record, 2, shape::text, any_end, 5) == 0);

@@ -23,7 +23,8 @@ WRAPPERS = {
     # files and descriptors
     "open": (2, 3), "openat": (3, 4), "creat": 2, "close": 1, "close_range": 3, "closefrom": 1,
     "dup": 1, "dup2": 2, "dup3": 3, "pipe": 1, "pipe2": 2, "fcntl": (2, 3), "ioctl": (2, 3),
-    "read": 3, "pread": 4, "readv": 3, "preadv": 4, "write": 3, "pwrite": 4, "writev": 3,
+    "read": 3, "pread": 4, "readv": 3, "preadv": 4, "preadv2": 5, "write": 3,
+    "pwrite": 4, "writev": 3,
     "pwritev": 4, "lseek": 3, "fsync": 1, "fdatasync": 1, "ftruncate": 2, "truncate": 2,
     "fallocate": 4, "posix_fallocate": 3, "sendfile": 4, "splice": 6, "tee": 4,
     "copy_file_range": 6, "stat": 2, "fstat": 2, "lstat": 2, "fstatat": 4, "statx": 5,

@@ -36,6 +36,7 @@ class collector {
       const std::uint64_t before = state.finished;
       const bool news = pool_.channel(worker).drain(record_sink{*this, worker});
       if (!news) return false;
+      check_whole(worker);
       if (state.retire_due) sending_.send_retire(worker);
       if (state.finished != before) measure(worker, state.finished - before);
       return true;
@@ -84,6 +85,15 @@ class collector {
     pool_.workers[worker].violation = violation;
   }
 
+  // All outcomes of a frame are there before the worker is done with it.
+  void check_whole(std::uint32_t worker) {
+    const pool_task* task = pool_.first_task(worker);
+    if (task == nullptr || !pool_.channel(worker).between_frames()) return;
+    if (task->done != task->head.first_item) {
+      throw protocol_violation("a worker finished a task without all of its results");
+    }
+  }
+
   // Receives the records of one worker; see result_receiver.
   struct record_sink {
     collector& pool;
@@ -104,20 +114,27 @@ class collector {
       throw protocol_violation("a worker announced a result of " + std::to_string(head.length) +
                                " bytes, more than a result may have");
     }
+    if (frames.streaming_front()) {
+      throw protocol_violation("a worker answered a task before it had read it");
+    }
     if (pool_.workers[worker].initializing) {
-      return check_initialized(head);
+      return check_initialized(worker, head);
     }
     const auto* task = pool_.first_task(worker);
     if (task == nullptr || head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
         !outcomes::fits(*task, head)) {
       throw protocol_violation(out_of_turn);
     }
+    frames.note_begun();  // so it stays its front task until the rest of the record is there
   }
 
   // Nothing but the word that the initializer has returned, one byte, or its exception.
-  static void check_initialized(const record_head& head) {
-    const bool returned = head.kind == record_kind::run && head.length == 1;
-    if (head.ordinal != 0 || head.item != 0 || (!returned && head.kind != record_kind::error)) {
+  void check_initialized(std::uint32_t worker, const record_head& head) const {
+    const bool returned = head.kind == record_kind::run &&
+                          (head.length == 1 || head.length == open_length);  // died in writing it
+    const bool again = pool_.workers[worker].init_error != nullptr;
+    if (again || head.ordinal != 0 || head.item != 0 ||
+        (!returned && head.kind != record_kind::error)) {
       throw protocol_violation(out_of_turn);
     }
   }
@@ -149,6 +166,7 @@ class collector {
       pool_.workers[worker].init_error = pool_.results.received(bytes);
       return;  // it leaves now; its exit is reported
     }
+    if (head.length != 1) throw protocol_violation(out_of_turn);  // was open before
     pool_.workers[worker].initializing = false;
     pool_.channel(worker).tasks().pop_front();
     starts_.succeeded();

@@ -149,7 +149,11 @@ class fork_server {
     while (true) {  // one signal may stand for several deaths
       const pid_t pid = os::retry([&] { return PROCPOOL_SYSTEM(waitpid(-1, &status, WNOHANG)); });
       if (pid <= 0) return;
-      forget(pid, os::exitcode_of_status(status));
+      if (WIFSTOPPED(status)) {  // it made us its tracer, to be told of stops like of deaths
+        PROCPOOL_SYSTEM(kill(pid, SIGKILL));
+      } else {
+        forget(pid, os::exitcode_of_status(status));
+      }
     }
   }
 
@@ -178,16 +182,23 @@ class fork_server {
   }
 
   [[noreturn]] void end() {
-    bool all_killed = true;
-    for (const child& each : children_) {
-      if (PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)) != 0 && errno != ESRCH) all_killed = false;
-    }
     // One that may not be killed would be waited for without end. The kernel sees to it when this
-    // process is gone (PR_SET_PDEATHSIG).
-    while (all_killed && os::retry([] { return PROCPOOL_SYSTEM(waitpid(-1, nullptr, 0)); }) > 0) {
-    }
+    // process is gone (PR_SET_PDEATHSIG). Nor do we wait for any child: a worker can give us
+    // children that we know nothing of (CLONE_PARENT).
+    std::erase_if(children_, [](const child& each) {
+      return PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)) != 0 && errno != ESRCH;
+    });
+    for (const child& each : children_) await_death(each.pid);
     PROCPOOL_SYSTEM(_exit(0));
     __builtin_unreachable();
+  }
+
+  static void await_death(pid_t pid) {
+    int status = 0;
+    do {
+      status = 0;
+    } while (os::retry([&] { return PROCPOOL_SYSTEM(waitpid(pid, &status, 0)); }) == pid &&
+             WIFSTOPPED(status));
   }
 
   // In the new worker, which has a copy of everything the server has. Throws nothing into that.

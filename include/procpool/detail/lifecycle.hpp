@@ -186,15 +186,17 @@ class lifecycle {
     if (pool_.schedule.vacant(worker))
       return pool_.backend.vacate(worker);  // the pool broke before that
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
-    const bool idle =
-        !pool_.channel(worker).tasks().anything_claimed() && pool_.workers[worker].finished == 0;
+    const bool unborn = death.exitcode > 0 && pool_.workers[worker].finished == 0 &&
+                        !pool_.channel(worker).tasks().anything_claimed();
     complete(worker, death);
     pool_task* task = pool_.first_task(worker);
-    if (task != nullptr && !pool_.workers[worker].initializing) blame(worker, *task, death);
+    const bool initializing = pool_.workers[worker].initializing;
+    const bool blamed = task != nullptr && !initializing && blame(worker, *task, death, unborn);
     const worker_state last = pool_.workers[worker];
     sending_.abandon(worker);
     if (!replacing_ || !pool_.broken.empty()) return;
-    if (last.initializing || (death.exitcode > 0 && idle)) {
+    if (blamed) starts_.succeeded();  // it was the task, not the start
+    if (last.initializing || (unborn && !blamed)) {
       start_failed(worker, why_not_started(last, death));
     } else {
       replace(worker);
@@ -215,11 +217,14 @@ class lifecycle {
   }
 
   // The item that was running when the worker died is tried again, or it gets the exception.
-  void blame(std::uint32_t worker, pool_task& task, worker_death death) {
-    // A worker that overwrote its own word before it died cannot lead us in circles for ever.
-    constexpr std::uint16_t most_orphaned = 4;
-    const bool ours = pool_.workers[worker].kill != killing::no;  // for what is done by now
-    if (!was_running(worker, task) && (ours || ++task.orphaned < most_orphaned)) return;
+  // @param unborn the worker left as if it could not start. Whether that item was running.
+  bool blame(std::uint32_t worker, pool_task& task, worker_death death, bool unborn) {
+    // A worker that overwrote its own word before it died cannot lead us in circles for ever, nor
+    // break the pool.
+    const std::uint16_t most = unborn ? pool_task::most_unborn : pool_task::most_orphaned;
+    const killing kill = pool_.workers[worker].kill;
+    const bool ours = kill == killing::late || kill == killing::cancelled;  // for what is done
+    if (!was_running(worker, task) && (ours || ++task.orphaned < most)) return false;
     const job_rules& rules = task.owner->rules();
     death.item = task.next_index();
     death.callable = rules.callable.text();
@@ -227,23 +232,36 @@ class lifecycle {
     task.deaths.push_back(std::move(death));
     if (task.attempt <= rules.retries && !task.owner->resolved()) {
       ++task.attempt;
-      return;
+      return true;
     }
     pool_.results.fail(task, verdict(pool_.workers[worker], task));
     task.deaths.clear();
     if (task.finished()) receiving_.finish_front(worker);
+    return true;
   }
 
-  // Whether a dead worker had begun with the next item of its front task. Its own word: what it
-  // says wrong costs its own task.
+  // Whether a dead worker had begun with the next item of its front task: it was seen running it,
+  // or says so. What may have run must not run again.
   [[nodiscard]] bool was_running(std::uint32_t worker, const pool_task& task) {
     const worker_state& state = pool_.workers[worker];
     parent_channel& channel = pool_.channel(worker);
-    if (state.kill == killing::violation) return true;
     const std::uint64_t next = started_mark(task.ordinal, task.done);
-    if (!channel.tasks().claimed(task.ordinal) || channel.started() != next) return false;
+    const bool seen = state.running && state.watched >= next &&
+                      state.watched < started_mark(task.ordinal, task.head.item_count);
+    if (seen || !word_possible(channel, task)) return true;
+    if (channel.started() != next || !channel.tasks().claimed(task.ordinal)) return false;
     // One that came after the item it was killed for was held back, see stop().
-    return state.kill == killing::no || state.target == next;
+    return state.kill == killing::no || state.kill == killing::violation || state.target == next;
+  }
+
+  // Whether what a worker says it has started can be true. Outcomes are in order, so it was at the
+  // next item or had just finished the one before it; or it had not begun with this frame.
+  [[nodiscard]] static bool word_possible(parent_channel& channel, const pool_task& task) {
+    const std::uint64_t started = channel.started();
+    const std::uint64_t next = started_mark(task.ordinal, task.done);
+    if (started == next || (task.done > 0 && started + 1 == next)) return true;
+    const auto answered = channel.tasks().last_answered();
+    return answered ? started >> 32 == started_mark(*answered, 0) >> 32 : started == 0;
   }
 
   [[nodiscard]] std::exception_ptr verdict(const worker_state& state, const pool_task& task) {

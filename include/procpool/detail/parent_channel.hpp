@@ -54,10 +54,14 @@ class parent_channel {
     if (sender_.pump() || news) bell_.ring_if_parked();  // it may wait for bytes or for room
     return news;
   }
+  [[nodiscard]] bool between_frames() const noexcept { return receiver_.between_frames(); }
   template <class Sink>
   void drain_last(Sink&& sink) {
     receiver_.drain_last(sink);
   }
+
+  /// Wakes the worker, in case it sleeps against all rules.
+  void wake() noexcept { bell_.ring(); }
 
   /// Whether drain() would find something new. Any thread.
   [[nodiscard]] bool anything() const noexcept { return receiver_.anything(); }

@@ -91,6 +91,11 @@ class worker_bell {
     const std::uint32_t sleep = worker_->parked.load(std::memory_order_relaxed);  // after the fence
     if (sleep == 0 || sleep == rung_) return;
     rung_ = sleep;
+    ring();
+  }
+
+  /// Wakes the worker if it sleeps, whatever it says: what it said may have been overwritten.
+  void ring() noexcept {
     own_->doorbell.fetch_add(1, std::memory_order_release);  // a sleep about to begin sees it
     os::futex_wake(own_->doorbell);
   }

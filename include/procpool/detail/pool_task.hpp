@@ -33,6 +33,9 @@ struct task_body {
 
 /// A task of the pool. Its items get their outcomes strictly in order.
 struct pool_task : scheduled_task {
+  static constexpr std::uint16_t most_orphaned = 4;
+  static constexpr std::uint16_t most_unborn = 2;  ///< fewer than break the pool
+
   boost::intrusive_ptr<job> owner;
   frame_head head{};
   task_body body;

@@ -59,16 +59,23 @@ class result_receiver {
   bool drain(Sink&& sink) {
     const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // bytes
     const std::uint64_t finished = worker_->finished.load(std::memory_order_acquire);    // likewise
+    if (std::max(committed, finished) < cursor_) {
+      throw protocol_violation("a worker's result cursor went back");
+    }
     const std::uint64_t end = bounded(std::max(committed, finished));
     const std::uint64_t before = cursor_;
     if (end != cursor_) read_until(end, sink, false);
-    if (open_ && end == finished) {  // nothing is behind it that could complete it
-      throw protocol_violation("a worker ended a task in the middle of a result");
+    between_frames_ = finished == end && end != 0;
+    if (between_frames_ && (open_ || cursor_ != end)) {
+      throw protocol_violation("a worker finished a task in the middle of a result");
     }
     own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
     seen_.store(end, std::memory_order_relaxed);               // for anything()
     return cursor_ != before;  // not if there is but a part of a head
   }
+
+  /// Whether the worker had all results of some frame, and none of the next, written by drain().
+  [[nodiscard]] bool between_frames() const noexcept { return between_frames_; }
 
   /// The worker is dead: also takes what it had written and not committed. A record that is cut
   /// off is dropped.
@@ -157,6 +164,7 @@ class result_receiver {
   std::uint64_t cursor_ = 0;
   std::atomic<std::uint64_t> seen_{0};
   bool open_ = false;
+  bool between_frames_ = false;
 };
 
 }  // namespace procpool::detail

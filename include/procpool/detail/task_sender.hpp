@@ -23,6 +23,7 @@
 #include <cstring>
 #include <deque>
 #include <limits>
+#include <optional>
 #include <span>
 
 #include <procpool/detail/layout.hpp>
@@ -104,19 +105,21 @@ class task_sender {
   }
 
   [[nodiscard]] bool streaming() const noexcept { return !stream_.empty(); }
+  /// Whether the oldest frame without its results is not sent in full yet.
+  [[nodiscard]] bool streaming_front() const noexcept {
+    return streaming() && front_ordinal() + 1 == next_ordinal_;
+  }
   /// Whether the worker has taken more of a stream since the last pump(). Any thread.
   [[nodiscard]] bool anything_taken() const noexcept {
     return worker_->consumed.load(std::memory_order_relaxed) !=
            taken_.load(std::memory_order_relaxed);  // a glance; pump() looks properly
   }
   [[nodiscard]] std::uint64_t next_ordinal() const noexcept { return next_ordinal_; }
+  /// Ordinal of the last frame that got all its results.
+  [[nodiscard]] std::optional<std::uint64_t> last_answered() const noexcept { return answered_; }
 
   /// Ordinal of the oldest frame whose results are not complete. Precondition: there is one.
-  [[nodiscard]] std::uint64_t front_ordinal() const noexcept {
-    auto front = in_flight_.begin();
-    while (front->skipped) ++front;
-    return front->ordinal;
-  }
+  [[nodiscard]] std::uint64_t front_ordinal() const noexcept { return front().ordinal; }
 
   /// There was no room for a frame. From now on passed_more() tells whether there may be.
   void note_refusal() noexcept {
@@ -145,6 +148,7 @@ class task_sender {
   /// The front frame has all its results: its space can be used again.
   void pop_front() {
     while (in_flight_.front().skipped) in_flight_.pop_front();  // passed over, or it had no results
+    answered_ = in_flight_.front().ordinal;
     in_flight_.pop_front();
   }
 
@@ -153,8 +157,8 @@ class task_sender {
   std::uint64_t take_back(std::uint64_t from) {
     if (streaming() || from >= next_ordinal_) return next_ordinal_;
     const entry& first = find(from);
-    control_->limit.store(first.at, std::memory_order_seq_cst);  // before the claim is read
-    const std::uint64_t claimed = worker_->claimed.load(std::memory_order_seq_cst);  // after it
+    control_->limit.store(first.at, std::memory_order_seq_cst);      // before the claim is read
+    const std::uint64_t claimed = claim(std::memory_order_seq_cst);  // after it
     std::uint64_t taken = next_ordinal_;
     for (auto frame = in_flight_.rbegin(); frame != in_flight_.rend(); ++frame) {
       if (frame->ordinal < from || frame->at < claimed) break;
@@ -168,15 +172,16 @@ class task_sender {
   }
 
   /// Whether the worker has begun with this frame; it stays so when it is dead.
-  [[nodiscard]] bool claimed(std::uint64_t ordinal) const noexcept {
-    const std::uint64_t claimed =
-        worker_->claimed.load(std::memory_order_acquire);  // its last word
-    return find(ordinal).at < claimed;
+  [[nodiscard]] bool claimed(std::uint64_t ordinal) noexcept {
+    return find(ordinal).at < claim(std::memory_order_acquire);  // its last word
   }
 
+  /// A record of the oldest frame has come: whatever the worker says, it has begun with it.
+  void note_begun() noexcept { claim_seen_ = std::max(claim_seen_, front().at + 1); }
+
   /// Whether the worker has ever begun with a frame.
-  [[nodiscard]] bool anything_claimed() const noexcept {
-    return worker_->claimed.load(std::memory_order_acquire) != 0;  // its last word
+  [[nodiscard]] bool anything_claimed() noexcept {
+    return claim(std::memory_order_acquire) != 0;  // its last word
   }
 
  private:
@@ -190,6 +195,20 @@ class task_sender {
     bool skipped;
   };
 
+  // How far the worker has claimed. That only grows, up to what it was sent: what was seen once
+  // stays, whatever a worker that runs wild writes there later.
+  std::uint64_t claim(std::memory_order order) noexcept {
+    const std::uint64_t claimed = worker_->claimed.load(order);
+    const std::uint64_t sent = in_flight_.empty() ? head_ : in_flight_.back().end;
+    if (claimed <= sent) claim_seen_ = std::max(claim_seen_, claimed);
+    return claim_seen_;
+  }
+
+  [[nodiscard]] const entry& front() const noexcept {
+    auto front = in_flight_.begin();
+    while (front->skipped) ++front;
+    return *front;
+  }
   [[nodiscard]] const entry& find(std::uint64_t ordinal) const noexcept {
     return in_flight_[static_cast<std::size_t>(ordinal - in_flight_.front().ordinal)];
   }
@@ -259,6 +278,8 @@ class task_sender {
   std::span<const std::byte> stream_;
   std::uint64_t head_ = 0;
   std::uint64_t next_ordinal_ = 0;
+  std::uint64_t claim_seen_ = 0;
+  std::optional<std::uint64_t> answered_;
   std::atomic<std::uint64_t> taken_{0};
   std::atomic<std::uint64_t> refused_at_{0};
 };

@@ -61,10 +61,9 @@ class timekeeper {
     worker_state& state = pool_.workers[worker];
     const auto item = running_item(worker, *task);
     const std::uint64_t next = item.value_or(started_mark(task->ordinal, task->done));
-    const bool same = std::exchange(state.watched, next) == next;
-    if (!same || item.has_value() != std::exchange(state.running, item.has_value())) {
-      state.watched_since = now;
-    }
+    const bool same_item = std::exchange(state.watched, next) == next;
+    const bool same_state = std::exchange(state.running, item.has_value()) == item.has_value();
+    if (!same_item || !same_state) state.watched_since = now;
     if (item && task->head.timed != 0) {
       keep_time(worker, *task, *item, now);
     } else if (!pool_.channel(worker).tasks().claimed(task->ordinal)) {
@@ -75,7 +74,8 @@ class timekeeper {
   }
 
   // The item of its front task that the worker says it runs, in the form of `started`; it may be
-  // ahead of what we know to be done.
+  // ahead of what we know to be done. What was seen running runs until its outcome is there or a
+  // later item runs: a worker that says now this, now that wins no time.
   [[nodiscard]] std::optional<std::uint64_t> running_item(std::uint32_t worker,
                                                           const pool_task& task) {
     parent_channel& channel = pool_.channel(worker);
@@ -84,18 +84,23 @@ class timekeeper {
     const auto item = static_cast<std::uint32_t>(started);
     const bool possible = item >= task.done && item < task.head.item_count &&
                           started == started_mark(task.ordinal, item);
+    const worker_state& state = pool_.workers[worker];
+    const bool seen = state.running && state.watched >= started_mark(task.ordinal, task.done) &&
+                      state.watched < started_mark(task.ordinal, task.head.item_count);
+    if (seen && (!possible || started < state.watched)) return state.watched;
     return possible ? std::optional(started) : std::nullopt;
   }
 
   // A worker that leaves its next task alone while another one could do it is stopped, or starved,
   // or still being born: the other one gets it.
-  void unstuck(std::uint32_t worker, const pool_task& task, os::time_point now) {
+  void unstuck(std::uint32_t worker, pool_task& task, os::time_point now) {
     constexpr std::chrono::milliseconds patience{20};
     const os::time_point due = pool_.workers[worker].watched_since + patience;
     if (due > now) return look_by(due);
-    if (!pool_.schedule.anybody_idle() || !sending_.take_back(worker, task.ordinal)) {
-      return look_by(now + patience);
-    }
+    pool_.channel(worker).wake();
+    const bool moves = task.orphaned < pool_task::most_orphaned && pool_.schedule.anybody_idle();
+    if (!moves || !sending_.take_back(worker, task.ordinal)) return look_by(now + patience);
+    ++task.orphaned;  // the worker may have lied
     if (pool_.first_task(worker) == nullptr) sending_.set_aside(worker);
   }
 
@@ -105,6 +110,7 @@ class timekeeper {
         std::min(pool_.channel(worker).started_at(), pool_.workers[worker].watched_since);
     const auto limit = task.owner->rules().timeout;
     if (now - began < limit) return look_by(began + limit);
+    if (now - began > limit + grace) return pool_.kill(worker, killing::late, item);
     if (!stop(worker, task, killing::late, item)) look_by(now + between_items);
   }
 
@@ -121,6 +127,8 @@ class timekeeper {
     if (!next_look_ || when < *next_look_) next_look_ = when;
   }
 
+  /// After which a worker is not believed any more that it has just finished the item.
+  static constexpr std::chrono::milliseconds grace{500};
   static constexpr std::chrono::milliseconds between_items{1};  // or between item and news of it
 
   roster<Backend>& pool_;

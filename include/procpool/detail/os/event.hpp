@@ -6,6 +6,7 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,7 +43,10 @@ class event {
   /// Silences the bell; how often it had been rung.
   std::uint64_t silence() const noexcept {
     std::uint64_t count = 0;
-    const auto got = retry([&] { return PROCPOOL_SYSTEM(read(fd_.get(), &count, sizeof count)); });
+    // Never waits, even when another holder has cleared O_NONBLOCK, which all of them share.
+    const iovec into{&count, sizeof count};
+    const auto got =
+        retry([&] { return PROCPOOL_SYSTEM(preadv2(fd_.get(), &into, 1, -1, RWF_NOWAIT)); });
     return got == static_cast<ssize_t>(sizeof count) ? count : 0;
   }
 
