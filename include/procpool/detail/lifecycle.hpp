@@ -261,7 +261,8 @@ class lifecycle {
     const std::uint64_t next = started_mark(task.ordinal, task.done);
     if (started == next || (task.done > 0 && started + 1 == next)) return true;
     const auto answered = channel.tasks().last_answered();
-    return answered ? started >> 32 == started_mark(*answered, 0) >> 32 : started == 0;
+    if (answered) return started >> 32 == started_mark(*answered, 0) >> 32;
+    return started == nothing_started || started == 0;  // 0: it did not come as far as to say so
   }
 
   [[nodiscard]] std::exception_ptr verdict(const worker_state& state, const pool_task& task) {
