@@ -168,7 +168,7 @@ class ImapIterator {
   void submit(std::size_t most) {
     std::vector<std::ranges::range_value_t<Input>> items = collect(most);
     if (items.empty()) return;
-    boost::intrusive_ptr<chunk> job(new chunk(pool_, submitted_, items.size(), finished_));
+    boost::intrusive_ptr<chunk> job(new chunk(pool_, submitted_, items.size(), finished_), false);
     job->set_rules(rules_);
     pool_->care_for(*job);
     auto at = items.begin();

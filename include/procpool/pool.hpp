@@ -94,7 +94,7 @@ class Pool {
       const auto rules =
           detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
       return detail::finish(
-          *detail::start_call(core_, detail::attended::yes, rules, function, {}, arguments...),
+          *detail::start_call(core_, detail::attended::yes, rules, function, nullptr, arguments...),
           options.stop);
     }
   }
@@ -107,7 +107,7 @@ class Pool {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
       const detail::job_rules rules{.callable = detail::label_of<std::decay_t<F>>(function)};
       return AsyncResult<result>(
-          detail::start_call(core_, detail::attended::no, rules, function, {}, arguments...));
+          detail::start_call(core_, detail::attended::no, rules, function, nullptr, arguments...));
     }
   }
   /// With options: `pool.apply_async({.timeout = 2s, .callback = log}, f, 7)`.
@@ -118,9 +118,11 @@ class Pool {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
       const auto rules =
           detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
-      return AsyncResult<result>(detail::start_call(
-          core_, detail::attended::no, rules, function,
-          {std::move(options.callback), std::move(options.error_callback)}, arguments...));
+      return AsyncResult<result>(
+          detail::start_call(core_, detail::attended::no, rules, function,
+                             detail::callback_of<result>(
+                                 {std::move(options.callback), std::move(options.error_callback)}),
+                             arguments...));
     }
   }
 
@@ -209,7 +211,7 @@ class Pool {
   auto run_map(const F& function, Range& items, const map_options& options) {
     if constexpr (check_map<How, F, Range>()) {
       return detail::finish(*detail::start_map<How, Gather>(core_, detail::attended::yes, function,
-                                                            items, options, {}),
+                                                            items, options, nullptr),
                             options.stop);
     }
   }
@@ -217,10 +219,11 @@ class Pool {
   template <class How, class Gather = detail::gather_results, class F, class Range, class Options>
   auto start_map(const F& function, Range& items, Options options) {
     if constexpr (check_map<How, F, Range>()) {
-      return AsyncResult<detail::map_result_t<Gather, How, F, Range&>>(
-          detail::start_map<How, Gather>(
-              core_, detail::attended::no, function, items, options,
-              {std::move(options.callback), std::move(options.error_callback)}));
+      using result = detail::map_result_t<Gather, How, F, Range&>;
+      auto callback = detail::callback_of<result>(
+          {std::move(options.callback), std::move(options.error_callback)});
+      return AsyncResult<result>(detail::start_map<How, Gather>(
+          core_, detail::attended::no, function, items, options, std::move(callback)));
     }
   }
 

@@ -137,8 +137,9 @@ void play(script& input, worker_memory_block& memory, result_receiver& parent, p
 
 boost::intrusive_ptr<job> job_of(bool plain) {
   static const boost::intrusive_ptr<driver> pool(new no_pool);
-  static const boost::intrusive_ptr<job> longs(new map_job<long>(pool, items, {}));
-  static const boost::intrusive_ptr<job> texts(new map_job<std::string>(pool, items, {}));
+  static const boost::intrusive_ptr<job> longs(new map_job<long>(pool, items, nullptr), false);
+  static const boost::intrusive_ptr<job> texts(new map_job<std::string>(pool, items, nullptr),
+                                               false);
   return plain ? longs : texts;
 }
 

@@ -59,7 +59,7 @@ class encoder {
   }
 
   /// Appends `n` bytes as they are.
-  void bytes(const void* data, std::size_t n) {
+  [[gnu::always_inline]] void bytes(const void* data, std::size_t n) {
     detail::byte_area& area = *area_;
     if (n > area.capacity - area.size) [[unlikely]] {
       if (!make_room(n)) return;

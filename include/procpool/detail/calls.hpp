@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <ranges>
 #include <stdexcept>
@@ -55,11 +56,11 @@ job_rules rules_of(std::optional<time_limit> timeout, int retries, const F& func
 /// Submits one call.
 template <class Core, class F, class... A>
 auto start_call(const boost::intrusive_ptr<Core>& pool, attended how, const job_rules& rules,
-                const F& function,
-                job_callbacks<task_result_t<std::decay_t<F>, const A&...>> callbacks,
+                const F& function, std::unique_ptr<done_callback> callbacks,
                 const A&... arguments) {
   using result = task_result_t<std::decay_t<F>, const A&...>;
-  boost::intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)));
+  boost::intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)),
+                                             false);
   job->set_rules(rules);
   if (how == attended::no) pool->care_for(*job);
   submit_call<Core, std::decay_t<F>>(*pool, job, function, arguments...);
@@ -90,9 +91,10 @@ std::optional<std::size_t> known_size(Range& range) {
 }
 
 /// Submits a map over a range. One whose size only reading can tell is read first, as in Python.
-template <class How, class Gather, class Core, class F, class Range, class Options, class Callbacks>
+template <class How, class Gather, class Core, class F, class Range, class Options>
 auto start_map_of(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
-                  Range& items, std::size_t size, const Options& options, Callbacks callbacks) {
+                  Range& items, std::size_t size, const Options& options,
+                  std::unique_ptr<done_callback> callbacks) {
   using arguments = item_arguments<F, std::ranges::range_reference_t<Range>, How>;
   const auto chunksize = checked_size(options.chunksize, "chunksize");
   auto job = Gather::template make<listed_result_t<F, arguments>>(pool, size, std::move(callbacks));
@@ -116,9 +118,9 @@ struct gather_results {
   using type = gathered_t<R>;
   template <class R>
   static auto make(boost::intrusive_ptr<driver> pool, std::size_t size,
-                   job_callbacks<type<R>> callbacks) {
+                   std::unique_ptr<done_callback> callbacks) {
     return boost::intrusive_ptr<map_job<R>>(
-        new map_job<R>(std::move(pool), size, std::move(callbacks)));
+        new map_job<R>(std::move(pool), size, std::move(callbacks)), false);
   }
 };
 /// ... or a vector of outcomes, values and failures.
@@ -127,9 +129,9 @@ struct gather_outcomes {
   using type = std::vector<Outcome<R>>;
   template <class R>
   static auto make(boost::intrusive_ptr<driver> pool, std::size_t size,
-                   job_callbacks<type<R>> callbacks) {
+                   std::unique_ptr<done_callback> callbacks) {
     return boost::intrusive_ptr<outcomes_job<R>>(
-        new outcomes_job<R>(std::move(pool), 0, size, nullptr, std::move(callbacks)));
+        new outcomes_job<R>(std::move(pool), 0, size, nullptr, std::move(callbacks)), false);
   }
 };
 
@@ -140,8 +142,7 @@ using map_result_t = typename Gather::template type<listed_result_t<
 
 template <class How, class Gather, class Core, class F, class Range, class Options>
 auto start_map(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
-               Range& items, const Options& options,
-               job_callbacks<map_result_t<Gather, How, F, Range&>> callbacks) {
+               Range& items, const Options& options, std::unique_ptr<done_callback> callbacks) {
   using callable = std::decay_t<F>;
   if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
     return start_map_of<How, Gather, Core, callable>(pool, how, function, items, *known_size(items),

@@ -101,6 +101,7 @@ class dispatcher {
   void send_retire(std::uint32_t worker) {
     frame_head head{};
     head.kind = frame_kind::retire;
+    head.place = body_place::in_line;
     if (pool_.channel(worker).send(head, {})) {
       pool_.workers[worker].retire_due = false;
     } else {
@@ -185,7 +186,7 @@ class dispatcher {
     if (pool_.schedule.front(worker) == &task) {
       widened_.store(true, std::memory_order_relaxed);  // ordered by the publication of the frame
     }
-    if (!channel.send(task.head, {task.body.place, task.body.bytes})) return false;
+    if (!channel.send(task.head, task.body.bytes)) return false;
     if (task.body.place == body_place::in_line) {  // the ring has it now
       task.body.owned.clear();
       task.body.bytes = {};

@@ -67,10 +67,10 @@ class engine {
   /// Accepts a frame of work. An in-line body may be the caller's memory: it is not used after the
   /// call.
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
-              task_body body, preference who) {
+              task_body&& body, preference who) {
     pool_task& task = pool_.make_task(std::move(owner), head, first_index);
-    std::swap(task.body, body);  // a buffer from before is used again when the task has to wait
-    if (task.body.place == body_place::in_line) std::swap(task.body.owned, body.owned);
+    task.body.take(body);
+    task.head.place = task.body.place;
     sending_.submit(task, who);
   }
 

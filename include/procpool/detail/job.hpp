@@ -28,6 +28,7 @@
 #include <procpool/codec.hpp>
 #include <procpool/detail/callable.hpp>
 #include <procpool/detail/os/event.hpp>
+#include <procpool/detail/slab.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/type_name.hpp>
 #include <procpool/outcome.hpp>
@@ -119,20 +120,41 @@ inline bool wait_for(driver& pool, const waitable& what, std::optional<time_poin
   return either.came();  // not what.ready(): that may need the pool's lock
 }
 
+/// Something to be called when a submission ends, on the pool's service thread.
+class done_callback {
+ public:
+  virtual ~done_callback() = default;
+  virtual void call(job& done) = 0;
+
+  std::unique_ptr<done_callback> next;  ///< to be called after this one
+};
+
+/// What the pool has to do for a job of some type, so that it need not ask for each outcome.
+struct job_form {
+  std::size_t plain_size =
+      0;                   ///< bytes of each result when they come packed in runs; 0: they do not
+  bool sealed = false;     ///< seal() does something
+  bool announced = false;  ///< announce() does something
+};
+
 /// One submission: an apply, or a whole map of many frames. Its outcomes come in under the lock of
 /// its pool; when `ready` is set they do not change any more and any thread may read them.
-class job : public waitable, public boost::intrusive_ref_counter<job> {
+class job : public waitable {
  public:
-  job(boost::intrusive_ptr<driver> pool, std::size_t items)
-      : pool_(std::move(pool)), missing_(items) {}
+  /// Begins with one reference, the maker's.
+  job(boost::intrusive_ptr<driver> pool, std::size_t items, const job_form& form,
+      std::unique_ptr<done_callback> callbacks)
+      : form_(form), pool_(std::move(pool)), callbacks_(std::move(callbacks)), missing_(items) {}
   virtual ~job() = default;
   job(const job&) = delete;
   job& operator=(const job&) = delete;
+  static void* operator new(std::size_t size) { return slab_memory::allocate(size); }
+  static void operator delete(void* memory) noexcept { slab_memory::deallocate(memory); }
 
   // ---- for the pool, under its lock ----------------------------------------------------------
 
   /// Bytes of each result when they come packed in runs; 0 when each is encoded by itself.
-  [[nodiscard]] virtual std::size_t plain_size() const noexcept = 0;
+  [[nodiscard]] std::size_t plain_size() const noexcept { return form_.plain_size; }
   /// The encoded result of one item. @throws DecodeError, or what a user's codec throws.
   virtual void value(std::size_t index, std::span<const std::byte> encoded) = 0;
   /// The next bytes of the plain results from item @p index on, from byte @p offset on.
@@ -163,16 +185,18 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
   [[nodiscard]] bool resolved() const noexcept override { return missing_ == 0; }
   /// Whether cancelling ends it at once though parts of it run; their outcomes are dropped then.
   [[nodiscard]] virtual bool cancellable_while_running() const noexcept { return false; }
+  /// Whether seal() and announce() have to be called.
+  [[nodiscard]] const job_form& form() const noexcept { return form_; }
   /// Everything has come: brings the result into its final form.
   virtual void seal() {}
   /// It has become ready.
   virtual void announce() {}
   /// Whether there is something to do before it is ready, which must not run under the lock.
-  [[nodiscard]] virtual bool has_callback() const noexcept { return false; }
-  /// Nobody gets to see the result: there is nothing to call.
-  virtual void forget_callback() noexcept {}
-  /// Runs the callback. Without the lock.
-  virtual void run_callback() {}
+  [[nodiscard]] bool has_callback() const noexcept { return callbacks_ != nullptr; }
+  /// What is to be called, once: without the lock. Dropped when nobody gets to see the result.
+  [[nodiscard]] std::unique_ptr<done_callback> take_callbacks() noexcept {
+    return std::move(callbacks_);
+  }
   void set_ready() noexcept {
     ready_.store(true, std::memory_order_release);  // the outcomes before it
   }
@@ -183,6 +207,19 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
     return ready_.load(std::memory_order_acquire);  // the outcomes behind it
   }
   [[nodiscard]] driver& pool() const noexcept { return *pool_; }
+  [[nodiscard]] std::uint32_t use_count() const noexcept {
+    return references_.load(std::memory_order_acquire);  // what the others did before they let go
+  }
+  friend void intrusive_ptr_add_ref(const job* what) noexcept {
+    what->references_.fetch_add(1, std::memory_order_relaxed);  // the caller has one already
+  }
+  friend void intrusive_ptr_release(const job* what) noexcept {
+    // Who has the only reference need not exchange anything: nobody can make another one.
+    if (what->use_count() == 1 ||
+        what->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // as in use_count()
+      delete what;
+    }
+  }
   /// The exception it ended with, or null. Precondition: ready.
   [[nodiscard]] const std::exception_ptr& failure() const noexcept { return error_; }
   bool wait_until(std::optional<time_point> until, const std::stop_token& stop = {}) const {
@@ -194,7 +231,10 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
   virtual void give_up(std::exception_ptr what) { error_ = std::move(what); }
 
  private:
+  mutable std::atomic<std::uint32_t> references_{1};
+  const job_form form_;
   boost::intrusive_ptr<driver> pool_;
+  std::unique_ptr<done_callback> callbacks_;
   job_rules rules_;
   std::exception_ptr error_;
   std::size_t error_index_ = 0;
@@ -207,8 +247,20 @@ class job : public waitable, public boost::intrusive_ref_counter<job> {
 template <class R>
 using stored_t = std::conditional_t<std::is_void_v<R>, std::byte, R>;
 
-/// Calls made when a submission ends, on the pool's service thread (Python's callback and
-/// error_callback).
+template <class Stored>
+inline constexpr std::size_t plain_size_of = is_plain_result_v<Stored> ? sizeof(Stored) : 0;
+
+/// A job whose result, as the user gets it, is a T.
+template <class T>
+class typed_job : public job {
+ public:
+  using job::job;
+
+  /// The result itself. Precondition: ready, no failure.
+  [[nodiscard]] virtual stored_t<T>& result() = 0;
+};
+
+/// Python's callback and error_callback.
 template <class T>
 struct job_callbacks {
   std::conditional_t<std::is_void_v<T>, std::function<void()>, std::function<void(stored_t<T>&)>>
@@ -216,38 +268,34 @@ struct job_callbacks {
   std::function<void(std::exception_ptr)> failure;
 };
 
-/// A job whose result, as the user gets it, is a T.
+/// Calls the one that fits.
 template <class T>
-class typed_job : public job {
+class result_callback final : public done_callback {
  public:
-  using callbacks = job_callbacks<T>;
+  explicit result_callback(job_callbacks<T> calls) : calls_(std::move(calls)) {}
 
-  typed_job(boost::intrusive_ptr<driver> pool, std::size_t items, callbacks calls)
-      : job(std::move(pool), items), calls_(std::move(calls)) {}
-
-  /// The result itself. Precondition: ready, no failure.
-  [[nodiscard]] virtual stored_t<T>& result() = 0;
-
-  [[nodiscard]] bool has_callback() const noexcept override {
-    return calls_.success || calls_.failure;
-  }
-  void forget_callback() noexcept override { calls_ = {}; }
-  void run_callback() override {
-    const callbacks calls = std::exchange(calls_, {});
-    if (failure() != nullptr) {
-      if (calls.failure) calls.failure(failure());
-    } else if (calls.success) {
+  void call(job& done) override {
+    if (done.failure() != nullptr) {
+      if (calls_.failure) calls_.failure(done.failure());
+    } else if (calls_.success) {
       if constexpr (std::is_void_v<T>) {
-        calls.success();
+        calls_.success();
       } else {
-        calls.success(result());
+        calls_.success(static_cast<typed_job<T>&>(done).result());
       }
     }
   }
 
  private:
-  callbacks calls_;
+  job_callbacks<T> calls_;
 };
+
+/// Null when there is none.
+template <class T>
+std::unique_ptr<done_callback> callback_of(job_callbacks<T> calls) {
+  if (!calls.success && !calls.failure) return nullptr;
+  return std::make_unique<result_callback<T>>(std::move(calls));
+}
 
 /// One call.
 template <class R>
@@ -255,12 +303,11 @@ class call_job final : public typed_job<R> {
  public:
   using stored = stored_t<R>;
 
-  explicit call_job(boost::intrusive_ptr<driver> pool, typename typed_job<R>::callbacks calls = {})
-      : typed_job<R>(std::move(pool), 1, std::move(calls)) {}
+  explicit call_job(boost::intrusive_ptr<driver> pool,
+                    std::unique_ptr<done_callback> callbacks = nullptr)
+      : typed_job<R>(std::move(pool), 1, {.plain_size = plain_size_of<stored>},
+                     std::move(callbacks)) {}
 
-  [[nodiscard]] std::size_t plain_size() const noexcept override {
-    return is_plain_result_v<stored> ? sizeof(stored) : 0;
-  }
   void value(std::size_t, std::span<const std::byte> encoded) override {
     decoder in(encoded);
     result_.emplace(in.template get<stored>());
@@ -320,15 +367,14 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
   /// @param first index in the input of the first item
   outcomes_job(boost::intrusive_ptr<driver> pool, std::size_t first, std::size_t items,
                std::shared_ptr<completion_queue> finished = nullptr,
-               typename base::callbacks calls = {})
-      : base(std::move(pool), items, std::move(calls)),
+               std::unique_ptr<done_callback> callbacks = nullptr)
+      : base(std::move(pool), items,
+             {.plain_size = plain_size_of<stored>, .announced = finished != nullptr},
+             std::move(callbacks)),
         first_(first),
         outcomes_(items),
         finished_(std::move(finished)) {}
 
-  [[nodiscard]] std::size_t plain_size() const noexcept override {
-    return is_plain_result_v<stored> ? sizeof(stored) : 0;
-  }
   void value(std::size_t index, std::span<const std::byte> encoded) override {
     decoder in(encoded);
     outcomes_[index - first_].emplace(in.template get<stored>());
@@ -389,8 +435,11 @@ class map_job final
   using whole = std::conditional_t<std::is_void_v<R>, void, std::vector<stored>>;
   using base = typed_job<whole>;
 
-  map_job(boost::intrusive_ptr<driver> pool, std::size_t items, typename base::callbacks calls)
-      : base(std::move(pool), items, std::move(calls)) {
+  map_job(boost::intrusive_ptr<driver> pool, std::size_t items,
+          std::unique_ptr<done_callback> callbacks)
+      : base(std::move(pool), items,
+             {.plain_size = plain_size_of<stored>, .sealed = !packed && !std::is_void_v<R>},
+             std::move(callbacks)) {
     if constexpr (packed) {
       results_.resize(items);
     } else if constexpr (!std::is_void_v<R>) {
@@ -398,9 +447,6 @@ class map_job final
     }
   }
 
-  [[nodiscard]] std::size_t plain_size() const noexcept override {
-    return is_plain_result_v<stored> ? sizeof(stored) : 0;
-  }
   void value(std::size_t index, std::span<const std::byte> encoded) override {
     if constexpr (!is_plain_result_v<stored>) {
       decoder in(encoded);

@@ -174,10 +174,9 @@ class lifecycle {
     head.item_count = 1;
     head.initializer = 1;
     head.body_size = initializer_->body.size();
-    const auto place = head.body_size <= channel.tasks().in_line_limit() ? body_place::in_line
-                                                                         : body_place::stream;
-    (void)channel.send(head,
-                       {place, initializer_->body.view()});  // the ring is empty: there is room
+    const bool small = head.body_size <= channel.tasks().in_line_limit();
+    head.place = small ? body_place::in_line : body_place::stream;
+    (void)channel.send(head, initializer_->body.view());  // the ring is empty: there is room
     pool_.workers[worker].initializing = true;
   }
 

@@ -48,6 +48,7 @@ class outcomes {
   /// Whether a run of plain values has whole values, one at least and no more than are missing.
   [[nodiscard]] static bool run_fits(const pool_task& task, const record_head& head) {
     const std::size_t size = task.owner->plain_size();
+    if (head.length == size) return true;  // one value; that one is missing is known
     return head.length != 0 && head.length % size == 0 &&
            head.length / size <= task.head.item_count - task.done;
   }
@@ -80,7 +81,7 @@ class outcomes {
       }
     }
     if (offset + bytes.size() < head.length) return;
-    count(task, static_cast<std::uint32_t>(head.length / task.owner->plain_size()));
+    count(task, items_of(task, head));
   }
 
   /// The next item ended with an exception.
@@ -119,6 +120,12 @@ class outcomes {
   [[nodiscard]] bool take_news() noexcept { return std::exchange(news_, false); }
 
  private:
+  // How many values a run has. Divisions cost as much as all the rest for a single one.
+  [[nodiscard]] static std::uint32_t items_of(const pool_task& task, const record_head& head) {
+    const std::size_t size = task.owner->plain_size();
+    return head.length == size ? 1 : static_cast<std::uint32_t>(head.length / size);
+  }
+
   void count(pool_task& task, std::uint32_t items) {
     task.pass(items);
     if (task.owner->resolved()) return;
@@ -139,18 +146,22 @@ class outcomes {
   };
 
   void settle(job& what) {
-    const users_code guard(*this);
-    try {
-      what.seal();
-    } catch (...) {  // a result that cannot be moved
-      what.abort(std::current_exception());
-    }
+    if (what.form().sealed) seal(what);
     news_ = true;
     if (what.has_callback()) {
       with_callbacks_.emplace_back(&what);
     } else {
       what.set_ready();
-      what.announce();
+      if (what.form().announced) what.announce();
+    }
+  }
+
+  void seal(job& what) {
+    const users_code guard(*this);
+    try {
+      what.seal();
+    } catch (...) {  // a result that cannot be moved
+      what.abort(std::current_exception());
     }
   }
 

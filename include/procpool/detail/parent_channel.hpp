@@ -18,12 +18,6 @@
 
 namespace procpool::detail {
 
-/// Where the bytes of a frame's body are in the parent, and how they are to travel.
-struct frame_body {
-  body_place place = body_place::in_line;
-  std::span<const std::byte> bytes;  ///< for in_line and stream; the arena's are there already
-};
-
 /// Not thread-safe: used under the lock of its pool.
 class parent_channel {
  public:
@@ -35,9 +29,9 @@ class parent_channel {
         receiver_(worker, result_ring, control),
         worker_(&worker) {}
 
-  /// Sends a frame and wakes the worker; false when there is no room now.
-  bool send(frame_head head, const frame_body& body) {
-    head.place = body.place;
+  /// Sends a frame and wakes the worker; false when there is no room now. Where the head says its
+  /// body is, that is in @p body, but for one in the arena.
+  bool send(const frame_head& head, std::span<const std::byte> body) {
     bool sent = try_send(head, body);
     if (!sent) {
       sender_.note_refusal();
@@ -105,9 +99,9 @@ class parent_channel {
   }
 
  private:
-  bool try_send(const frame_head& head, const frame_body& body) {
-    return body.place == body_place::stream ? sender_.try_send_stream(head, body.bytes)
-                                            : sender_.try_send(head, body.bytes);
+  bool try_send(const frame_head& head, std::span<const std::byte> body) {
+    return head.place == body_place::stream ? sender_.try_send_stream(head, body)
+                                            : sender_.try_send(head, body);
   }
 
   task_control* control_;

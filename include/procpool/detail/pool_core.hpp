@@ -100,7 +100,7 @@ class pool_core final : public driver, private fork_participant {
 
   /// Hands a frame of work over; see engine::submit.
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
-              task_body body) {
+              task_body&& body) {
     check_usable();
     std::lock_guard lock(mutex_);
     check_open_locked();
@@ -123,23 +123,16 @@ class pool_core final : public driver, private fork_participant {
   /// To be called before the frames of an asynchronous submission.
   /// @throws ProcessError when there can be no service thread
   void care_for(job& what) {
-    check_usable();
-    {
-      std::lock_guard lock(mutex_);
-      check_open_locked();
-      what.leave_unattended();
-      service_wanted_ = true;
-      if (serving_) return;
-    }
-    const fork_pause none;  // no thread may come into being while another one forks
-    start_service();
+    what.leave_unattended();
+    if (!service_there_.load(std::memory_order_relaxed)) summon_service();  // submit() has the lock
   }
 
   /// Ends a job that cannot be submitted in full: what has not begun is dropped.
   void abandon(job& what, const std::exception_ptr& why) {
+    std::unique_ptr<done_callback> never_called;  // destroyed without the lock: it is the user's
     std::lock_guard lock(mutex_);
     if (state_ != state::terminated) engine_.withdraw(what);
-    what.forget_callback();
+    never_called = what.take_callbacks();
     engine_.abort(what, why);
     spread_news();
   }
@@ -448,13 +441,25 @@ class pool_core final : public driver, private fork_participant {
 
   // ---- the service thread --------------------------------------------------------------------
 
+  void summon_service() {
+    check_usable();
+    {
+      std::lock_guard lock(mutex_);
+      check_open_locked();
+      service_wanted_ = true;
+      if (serving_) return;
+    }
+    const fork_pause none;  // no thread may come into being while another one forks
+    start_service();
+  }
+
   // Starts the thread if it is wanted and not there. Under a fork_pause or after a fork.
   void start_service() {
     {
       std::lock_guard lock(mutex_);
       stopping_ = state_ == state::terminated;
       if (serving_ || stopping_ || !service_wanted_) return;
-      serving_ = true;
+      set_serving(true);
     }
     if (service_.joinable()) service_.join();  // it ended after the wait for it was over
     try {
@@ -463,7 +468,7 @@ class pool_core final : public driver, private fork_participant {
       service_ = std::thread([self = boost::intrusive_ptr<pool_core>(this)] { self->serve(); });
     } catch (const std::system_error& error) {
       std::lock_guard lock(mutex_);
-      serving_ = false;
+      set_serving(false);
       throw ProcessError("cannot start the service thread of the pool", error.code());
     }
   }
@@ -483,7 +488,13 @@ class pool_core final : public driver, private fork_participant {
         lead(lock, role::service, service_idle(*this), std::nullopt);
       }
     }
-    serving_ = false;
+    set_serving(false);
+  }
+
+  // With the lock.
+  void set_serving(bool serving) {
+    serving_ = serving;
+    service_there_.store(serving, std::memory_order_relaxed);  // a hint to go without the lock
   }
 
   // Somebody drives, or did a moment ago. While one and the same thread has the lead, there is less
@@ -528,7 +539,7 @@ class pool_core final : public driver, private fork_participant {
     in_callback_ = true;
     for (auto& each : batch) {
       lock.unlock();
-      run_callback(*each);
+      run_callbacks_of(*each);
       lock.lock();
       each->set_ready();
       each->announce();
@@ -542,11 +553,13 @@ class pool_core final : public driver, private fork_participant {
     lock.lock();
   }
 
-  static void run_callback(job& finished) noexcept {
-    try {
-      finished.run_callback();
-    } catch (...) {
-      report_callback_error(describe(std::current_exception()));
+  static void run_callbacks_of(job& finished) noexcept {
+    for (auto each = finished.take_callbacks(); each != nullptr; each = std::move(each->next)) {
+      try {
+        each->call(finished);
+      } catch (...) {
+        report_callback_error(describe(std::current_exception()));
+      }
     }
   }
 
@@ -632,9 +645,10 @@ class pool_core final : public driver, private fork_participant {
   std::optional<time_point> sleeps_until_{};  ///< the leader, while it is away
   time_point looked_at_clock_{};
 
-  std::thread service_;          ///< changed under a fork_pause only
-  bool service_wanted_ = false;  ///< there has been an asynchronous submission
-  bool serving_ = false;         ///< the thread is there
+  std::thread service_;                     ///< changed under a fork_pause only
+  bool service_wanted_ = false;             ///< there has been an asynchronous submission
+  bool serving_ = false;                    ///< the thread is there
+  std::atomic<bool> service_there_{false};  ///< the same, for who has not the lock
   std::uint64_t seen_activity_ = 0;
   int quiet_ticks_ = 0;
   int doublings_ = 0;            ///< of its tick, while another thread drives for long

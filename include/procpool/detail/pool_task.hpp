@@ -29,6 +29,24 @@ struct task_body {
   byte_buffer owned;
   std::span<std::byte> block;            ///< of the arena; to be given back
   std::shared_ptr<const void> callable;  ///< keeps the block of a shared callable
+
+  /// Becomes @p other. An in-line body leaves our buffer alone: it is used if the task has to wait.
+  void take(task_body& other) noexcept {
+    place = other.place;
+    bytes = other.bytes;
+    block = other.block;
+    if (place != body_place::in_line) owned = std::move(other.owned);
+    if (other.callable != nullptr) callable = std::move(other.callable);
+  }
+  /// Becomes empty, and keeps a buffer of at most @p keep_bytes.
+  void clear(std::size_t keep_bytes) noexcept {
+    place = body_place::in_line;
+    bytes = {};
+    block = {};
+    owned.clear();
+    if (owned.capacity() > keep_bytes) owned = byte_buffer();
+    if (callable != nullptr) callable.reset();
+  }
 };
 
 /// A task of the pool. Its items get their outcomes strictly in order.
@@ -75,10 +93,7 @@ class task_store {
   /// Precondition: its arena block, if it had one, has been given back.
   void give_back(pool_task& task) {
     task.owner.reset();
-    byte_buffer bytes = std::move(task.body.owned);
-    bytes.clear();
-    task.body = task_body{};
-    if (bytes.capacity() <= keep_bytes) task.body.owned = std::move(bytes);
+    task.body.clear(keep_bytes);
     task.done = 0;
     task.pass(0);  // forgets attempts
     task.orphaned = 0;

@@ -329,20 +329,24 @@ class scheduler {
 
   // A worker that may get a task is in one of three lists.
   void offer(std::uint32_t worker) noexcept {
-    withdraw_offer(worker);
     place& at = workers_[worker];
-    if (!wants_more(at)) return;
     const bool favourite = worker < rules_.favourites;
-    if (at.tasks.empty()) {
-      at.offered_in = &idle_;
-    } else {
-      at.offered_in = favourite && at.tasks.size() < rules_.most_warm ? &warm_ : &busy_;
-    }
+    worker_list* list = list_for(at, favourite);
+    if (list == at.offered_in && (list == nullptr || list->last == worker)) return;  // as it was
+    withdraw_offer(worker);
+    at.offered_in = list;
+    if (list == nullptr) return;
     if (at.offered_in == &idle_ && !favourite) {
       idle_.push_front(workers_, worker);
     } else {
       at.offered_in->push_back(workers_, worker);
     }
+  }
+
+  [[nodiscard]] worker_list* list_for(const place& at, bool favourite) noexcept {
+    if (!wants_more(at)) return nullptr;
+    if (at.tasks.empty()) return &idle_;
+    return favourite && at.tasks.size() < rules_.most_warm ? &warm_ : &busy_;
   }
 
   void withdraw_offer(std::uint32_t worker) noexcept {

@@ -115,6 +115,17 @@ void submit_body(Core& pool, boost::intrusive_ptr<job> owner, frame_head head,
   }
 }
 
+/// Hands over a frame with one item and an in-line body, which is copied.
+template <class Core>
+void submit_small(Core& pool, boost::intrusive_ptr<job> owner, frame_head head,
+                  std::span<const std::byte> body) {
+  head.kind = frame_kind::run;
+  head.body_size = body.size();
+  task_body where;
+  where.bytes = body;
+  pool.submit(std::move(owner), head, 0, std::move(where));
+}
+
 template <class Core>
 code_ref checked_entry(Core& pool, code_ref entry) {
   pool.check_code(entry);
@@ -129,6 +140,23 @@ inline frame_head frame_for(code_ref entry, std::size_t items) {
   return head;
 }
 
+inline constexpr std::size_t unknown_size = std::numeric_limits<std::size_t>::max();
+
+/// Bytes of an encoded call when its types tell; unknown_size: only encoding can, or it is long.
+template <class F, class... S>
+constexpr std::size_t known_call_size(type_list<S...>) {
+  constexpr std::size_t longest = 512;
+  constexpr bool known = (is_function_pointer_v<F> || (std::is_empty_v<F> && !encodable<F>)) &&
+                         (true && ... && is_flat_v<S>);
+  if constexpr (!known) {
+    return unknown_size;
+  } else {
+    constexpr std::size_t callable = is_function_pointer_v<F> ? frame_alignment : 0;
+    constexpr std::size_t size = (callable + ... + sizeof(S));
+    return size <= longest ? size : unknown_size;
+  }
+}
+
 /// Submits one call: @p owner gets its outcome as item 0.
 template <class Core, class F, class... A>
 void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
@@ -141,6 +169,13 @@ void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
     put_arguments(out, types{}, arguments...);
   };
   const frame_head head = frame_for(checked_entry(pool, entry_point<F, types>()), 1);
+  constexpr std::size_t known = known_call_size<F>(types{});
+  if constexpr (known != unknown_size) {
+    alignas(frame_alignment) std::byte bytes[known + 1];  // nothing is no array
+    encoder out(std::span<std::byte>(bytes, known));
+    fill(out);
+    return submit_small(pool, std::move(owner), head, {bytes, out.size()});
+  }
   encoder counting = encoder::counting();
   fill(counting);
   const std::size_t size = counting.size();
@@ -154,8 +189,7 @@ void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
     const std::size_t grown = scratch.get().size();
     return submit_body(pool, std::move(owner), head, 0, place_large(pool, scratch.get()), grown);
   }
-  submit_body(pool, std::move(owner), head, 0,
-              {body_place::in_line, scratch.get().view(), {}, {}, {}}, scratch.get().size());
+  submit_small(pool, std::move(owner), head, scratch.get().view());
 }
 
 /// A callable as it goes into every frame of a map: small ones into each body, large ones once into

@@ -21,11 +21,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <deque>
 #include <limits>
 #include <optional>
 #include <span>
 
+#include <procpool/detail/growing_ring.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/ring_memory.hpp>
 
@@ -68,10 +68,11 @@ class task_sender {
     return in_line_limit(ring_.capacity());
   }
 
-  /// Sends a frame whose body is in-line (@p body) or in the arena; false: no room now.
-  bool try_send(frame_head head, std::span<const std::byte> body) {
-    head.length = sizeof head + round_up<std::uint64_t>(body.size(), frame_alignment);
-    std::byte* at = make_room(head);
+  /// Sends a frame whose body is in-line (@p body) or in the arena, as @p head says; false: no room
+  /// now. Length and ordinal of the head are filled in here.
+  bool try_send(const frame_head& head, std::span<const std::byte> body) {
+    const std::uint64_t padded = round_up<std::uint64_t>(body.size(), frame_alignment);
+    std::byte* at = make_room(head, sizeof head + padded, 0);
     if (at == nullptr) return false;
     if (!body.empty()) std::memcpy(at + sizeof head, body.data(), body.size());
     publish();
@@ -79,10 +80,10 @@ class task_sender {
   }
 
   /// Sends the head of a frame whose @p body follows by pump(); @p body must outlive the frame.
-  bool try_send_stream(frame_head head, std::span<const std::byte> body) {
-    head.length = sizeof head;
-    if (make_room(head) == nullptr) return false;
-    head_ -= round_up<std::uint64_t>(body.size(), frame_alignment);  // sent by pump(), not yet
+  bool try_send_stream(const frame_head& head, std::span<const std::byte> body) {
+    const std::uint64_t padded = round_up<std::uint64_t>(body.size(), frame_alignment);
+    if (make_room(head, sizeof head, padded) == nullptr) return false;
+    head_ -= padded;  // sent by pump(), not yet
     stream_ = body;
     publish();
     pump();
@@ -160,12 +161,13 @@ class task_sender {
     control_->limit.store(first.at, std::memory_order_seq_cst);      // before the claim is read
     const std::uint64_t claimed = claim(std::memory_order_seq_cst);  // after it
     std::uint64_t taken = next_ordinal_;
-    for (auto frame = in_flight_.rbegin(); frame != in_flight_.rend(); ++frame) {
-      if (frame->ordinal < from || frame->at < claimed) break;
-      if (frame->retires || frame->skipped) continue;  // that order stands; taken back before
-      store_kind(*reinterpret_cast<frame_head*>(ring_.at(frame->at)), frame_kind::skip);
-      frame->skipped = true;
-      taken = frame->ordinal;
+    for (std::size_t i = in_flight_.size(); i > 0; --i) {
+      entry& frame = in_flight_[i - 1];
+      if (frame.ordinal < from || frame.at < claimed) break;
+      if (frame.retires || frame.skipped) continue;  // that order stands; taken back before
+      store_kind(*reinterpret_cast<frame_head*>(ring_.at(frame.at)), frame_kind::skip);
+      frame.skipped = true;
+      taken = frame.ordinal;
     }
     control_->limit.store(no_limit, std::memory_order_seq_cst);  // lets a waiting worker go on
     return taken;
@@ -205,9 +207,9 @@ class task_sender {
   }
 
   [[nodiscard]] const entry& front() const noexcept {
-    auto front = in_flight_.begin();
-    while (front->skipped) ++front;
-    return *front;
+    std::size_t i = 0;
+    while (in_flight_[i].skipped) ++i;
+    return in_flight_[i];
   }
   [[nodiscard]] const entry& find(std::uint64_t ordinal) const noexcept {
     return in_flight_[static_cast<std::size_t>(ordinal - in_flight_.front().ordinal)];
@@ -240,21 +242,24 @@ class task_sender {
     return used < ring_.capacity() ? ring_.capacity() - used : 0;
   }
 
-  // Writes the head where it and its in-line body lie in one piece; nullptr when there is no room.
-  std::byte* make_room(frame_head& head) {
+  // Writes the head where the @p length bytes of it and its in-line body lie in one piece; nullptr
+  // when there is no room. @param streamed bytes that follow it
+  std::byte* make_room(const frame_head& head, std::uint64_t length, std::uint64_t streamed) {
     if (streaming()) return nullptr;
-    const std::uint64_t gap = ring_.until_end(head_) < head.length ? ring_.until_end(head_) : 0;
-    if (room() < gap + head.length) return nullptr;
+    const std::uint64_t gap = ring_.until_end(head_) < length ? ring_.until_end(head_) : 0;
+    if (room() < gap + length) return nullptr;
+    in_flight_.make_room();
     const std::uint64_t begin = head_;
     if (gap >= sizeof(frame_head)) write_pad(gap);
     head_ += gap;  // a gap too small for a head is understood by both sides
-    head.ordinal = next_ordinal_++;
     std::byte* at = ring_.at(head_);
+    auto* sent = reinterpret_cast<frame_head*>(at);
     std::memcpy(at, &head, sizeof head);
-    const std::uint64_t end = head_ + footprint(head);
-    const bool streamed = head.place == body_place::stream;
+    sent->length = length;
+    sent->ordinal = next_ordinal_;
+    const std::uint64_t end = head_ + length + streamed;
     const bool retires = head.kind == frame_kind::retire;
-    in_flight_.push_back({begin, head_, end, head.ordinal, streamed, retires, false});
+    in_flight_.push_back({begin, head_, end, next_ordinal_++, streamed != 0, retires, false});
     head_ = end;
     return at;
   }
@@ -274,7 +279,7 @@ class task_sender {
   task_control* control_;
   ring_memory<std::byte> ring_;
   const result_control* worker_;
-  std::deque<entry> in_flight_;
+  growing_ring<entry> in_flight_;
   std::span<const std::byte> stream_;
   std::uint64_t head_ = 0;
   std::uint64_t next_ordinal_ = 0;
