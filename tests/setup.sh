@@ -3,7 +3,7 @@
 #
 # Sourced by bash. A script calls `setup_need THING...`; nothing is installed, and apt is not even
 # asked, when all is there. Things: compiler cmake ninja git python3 pkg-config boost fmt catch2
-# clang-14 clang-16 clang-format clang-tidy spin valgrind. Progress goes to stdout, complaints to stderr.
+# clang-14 clang-16 clang-format clang-tidy spin valgrind tbb joblib mpi4py. Progress goes to stdout, complaints to stderr.
 
 setup_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 setup_backports_file=/etc/apt/sources.list.d/procpool-backports
@@ -27,6 +27,9 @@ setup_has() {
     clang-16) command -v clang++-16 >/dev/null && setup_has_sanitizers clang++-16 ;;
     clang-format) command -v clang-format-14 >/dev/null ;;
     clang-tidy) command -v clang-tidy-14 >/dev/null ;;
+    tbb) setup_has_header tbb/task_group.h ;;
+    joblib) /usr/bin/python3 -c "import joblib" 2>/dev/null ;;
+    mpi4py) command -v mpirun >/dev/null && /usr/bin/python3 -c "import mpi4py" 2>/dev/null ;;
     boost | fmt | catch2)
       setup_probe
       grep -qx "$1" <<<"$setup_probed"
@@ -34,6 +37,8 @@ setup_has() {
     *) command -v "$1" >/dev/null ;;
   esac
 }
+
+setup_has_header() { echo "#include <$1>" | "${CXX:-g++}" -fsyntax-only -x c++ - 2>/dev/null; }
 
 # setup_at_least 3.24 "cmake version 3.25.1"
 setup_at_least() {
@@ -92,6 +97,9 @@ setup_packages_of() {
     clang-16) echo clang-16 libclang-rt-16-dev ;;
     clang-format) echo clang-format-14 ;;
     clang-tidy) echo clang-tidy-14 ;;
+    tbb) echo libtbb-dev ;;
+    joblib) echo python3-joblib ;;
+    mpi4py) echo python3-mpi4py openmpi-bin ;;
     *) echo "$1" ;;
   esac
 }
@@ -231,12 +239,12 @@ setup_missing() {
 }
 
 # Without these the build stops; the other things have a substitute: CMake fetches the source of a
-# library, make does what ninja does.
+# library, make does what ninja does, a peer is left out of a comparison.
 setup_without_substitute() {
   local thing
   for thing; do
     case $thing in
-      boost | fmt | catch2) ;;
+      boost | fmt | catch2 | tbb | joblib | mpi4py) ;;
       ninja) command -v make >/dev/null || printf 'ninja ' ;;
       *) printf '%s ' "$thing" ;;
     esac
@@ -259,7 +267,7 @@ setup_need() {
 (installing takes apt-get, and root or sudo; packages: $(setup_packages_for $missing | tr '\n' ' '))"
   [ -z "$hard" ] || setup_fail "$setup_hint"
   setup_say "$setup_hint"
-  setup_say "going on: CMake fetches the source of a missing library, and make stands in for ninja"
+  setup_say "going on: CMake fetches the source of a missing library, make stands in for ninja, a benchmark's peer is left out"
 }
 
 # ---------------------------------------------------------------- building

@@ -42,22 +42,32 @@ struct worker_memory_block {
 struct counting_sink {
   pool_task& task;
 
-  void check(const record_head& head) const {
+  delivery check(const record_head& head) const {
     if (head.kind != record_kind::run && head.length > most_bytes) throw protocol_violation("long");
     if (task.finished() || head.ordinal != 0 || !outcomes::fits(task, head)) {
       throw protocol_violation("out of turn");
     }
+    const bool in_pieces = head.kind == record_kind::value && head.length % 12 == 8;
+    return in_pieces ? delivery{.head = 8, .granule = 12} : outcomes::delivery_of(head);
   }
   void record(const record_head& head, std::span<const std::byte> bytes) const {
     if (bytes.size() != head.length) std::abort();
     touch(bytes);
     accept(1);
   }
-  void run(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) const {
-    if (!outcomes::run_fits(task, head)) throw protocol_violation("out of turn");
+  void piece(const record_head& head, std::uint64_t offset,
+             std::span<const std::byte> bytes) const {
+    const bool run = head.kind == record_kind::run;
+    if (run && !outcomes::run_fits(task, head)) throw protocol_violation("out of turn");
+    if (!run && offset != 0) check_granules(offset, bytes);
+    if (!run && offset == 0 && bytes.size() != 8) std::abort();
     if (offset + bytes.size() > head.length) std::abort();
     touch(bytes);
-    if (offset + bytes.size() == head.length) accept(head.length / task.owner->plain_size());
+    if (offset + bytes.size() != head.length) return;
+    accept(run ? head.length / task.owner->plain_size() : 1);
+  }
+  static void check_granules(std::uint64_t offset, std::span<const std::byte> bytes) {
+    if (offset % 12 != 8 || bytes.size() % 12 != 0) std::abort();
   }
   void accept(std::uint64_t count) const {
     if (count > items - task.done) std::abort();  // more outcomes than items

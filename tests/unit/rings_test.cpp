@@ -243,12 +243,14 @@ TEST_CASE("task ring: taking back against claiming, in two threads, loses and do
 
 // Collects what a receiver delivers.
 struct collector {
-  void check(const record_head&) {}
+  delivery check(const record_head& head) {
+    return {.head = 0, .granule = head.kind == record_kind::run ? 1U : 0U};
+  }
   void record(const record_head& head, std::span<const std::byte> bytes) {
     heads.push_back(head);
     payloads.emplace_back(bytes.begin(), bytes.end());
   }
-  void run(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) {
+  void piece(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) {
     if (offset == 0) {
       heads.push_back(head);
       payloads.emplace_back();

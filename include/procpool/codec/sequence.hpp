@@ -22,6 +22,7 @@ namespace procpool {
 template <detail::flat_type Char, class Traits, class Alloc>
 struct codec<std::basic_string<Char, Traits, Alloc>> : detail::same_level {
   using type = std::basic_string<Char, Traits, Alloc>;
+  static constexpr bool block = true;
   static constexpr std::size_t min_wire_size = sizeof(std::uint64_t);
 
   static void encode(encoder& e, const type& value) {
@@ -36,6 +37,7 @@ struct codec<std::vector<T, Alloc>> {
   using type = std::vector<T, Alloc>;
   using parts = detail::type_list<T>;
   static constexpr bool adds_level = !detail::is_flat_v<T>;
+  static constexpr bool block = detail::is_flat_v<T>;
   static constexpr std::size_t min_wire_size = sizeof(std::uint64_t);
 
   static void encode(encoder& e, const type& value) {

@@ -99,16 +99,16 @@ class collector {
     collector& pool;
     std::uint32_t worker;
 
-    void check(const record_head& head) { pool.check_record(worker, head); }
+    delivery check(const record_head& head) { return pool.check_record(worker, head); }
     void record(const record_head& head, std::span<const std::byte> bytes) {
       pool.take_record(worker, head, bytes);
     }
-    void run(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) {
-      pool.take_run(worker, head, offset, bytes);
+    void piece(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) {
+      pool.take_piece(worker, head, offset, bytes);
     }
   };
 
-  void check_record(std::uint32_t worker, const record_head& head) {
+  delivery check_record(std::uint32_t worker, const record_head& head) {
     task_sender& frames = pool_.channel(worker).tasks();
     if (head.kind != record_kind::run && head.length > pool_.lives.max_result_bytes()) {
       throw protocol_violation("a worker announced a result of " + std::to_string(head.length) +
@@ -118,7 +118,8 @@ class collector {
       throw protocol_violation("a worker answered a task before it had read it");
     }
     if (pool_.workers[worker].initializing) {
-      return check_initialized(worker, head);
+      check_initialized(worker, head);
+      return outcomes::delivery_of(head);
     }
     const auto* task = pool_.first_task(worker);
     if (task == nullptr || head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
@@ -126,6 +127,7 @@ class collector {
       throw protocol_violation(out_of_turn);
     }
     frames.note_begun();  // so it stays its front task until the rest of the record is there
+    return outcomes::delivery_of(*task, head);
   }
 
   // Nothing but the word that the initializer has returned, one byte, or its exception.
@@ -151,12 +153,17 @@ class collector {
     if (task.finished()) finish_front(worker);
   }
 
-  void take_run(std::uint32_t worker, const record_head& head, std::uint64_t offset,
-                std::span<const std::byte> bytes) {
+  void take_piece(std::uint32_t worker, const record_head& head, std::uint64_t offset,
+                  std::span<const std::byte> bytes) {
     if (pool_.workers[worker].initializing) return initialized(worker, head, bytes);
     pool_task& task = *pool_.first_task(worker);
-    if (!outcomes::run_fits(task, head)) throw protocol_violation(out_of_turn);  // was open before
-    pool_.results.pass_run(task, head, offset, bytes);
+    if (head.kind == record_kind::value) {
+      pool_.results.pass_piece(task, head, offset, bytes);
+    } else {
+      if (!outcomes::run_fits(task, head))
+        throw protocol_violation(out_of_turn);  // was open before
+      pool_.results.pass_run(task, head, offset, bytes);
+    }
     if (task.finished()) finish_front(worker);
   }
 

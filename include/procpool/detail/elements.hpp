@@ -48,6 +48,18 @@ inline constexpr std::size_t block_alignment_v = alignof(T) < byte_buffer::align
                                                      ? alignof(T)
                                                      : byte_buffer::alignment;
 
+/// Bytes of a block before the elements.
+template <class T>
+inline constexpr std::size_t block_head_v = block_alignment_v<T> > sizeof(std::uint64_t)
+                                                ? block_alignment_v<T>
+                                                : sizeof(std::uint64_t);
+
+/// A contiguous container that is encoded as one block and nothing else.
+template <class T>
+inline constexpr bool is_block_v = requires {
+  requires codec<T>::block;
+};
+
 template <class T>
 void put_block(encoder& e, const T* elements, std::size_t n) {
   static_assert(is_flat_v<T>);

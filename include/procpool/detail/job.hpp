@@ -26,6 +26,7 @@
 #include <vector>
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/block_assembly.hpp>
 #include <procpool/detail/callable.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/slab.hpp>
@@ -133,6 +134,7 @@ class done_callback {
 struct job_form {
   std::size_t plain_size =
       0;                   ///< bytes of each result when they come packed in runs; 0: they do not
+  delivery pieces{};       ///< how a large result that is encoded by itself is to come in
   bool sealed = false;     ///< seal() does something
   bool announced = false;  ///< announce() does something
 };
@@ -157,6 +159,10 @@ class job : public waitable {
   [[nodiscard]] std::size_t plain_size() const noexcept { return form_.plain_size; }
   /// The encoded result of one item. @throws DecodeError, or what a user's codec throws.
   virtual void value(std::size_t index, std::span<const std::byte> encoded) = 0;
+  /// The next bytes of such a result of @p total bytes, delivered as the form says. After an
+  /// exception the other pieces still come.
+  virtual void piece(std::size_t /*index*/, std::uint64_t /*offset*/, std::uint64_t /*total*/,
+                     std::span<const std::byte> /*bytes*/) {}
   /// The next bytes of the plain results from item @p index on, from byte @p offset on.
   virtual void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) = 0;
 
@@ -297,6 +303,19 @@ std::unique_ptr<done_callback> callback_of(job_callbacks<T> calls) {
   return std::make_unique<result_callback<T>>(std::move(calls));
 }
 
+/// Fills in a large result piece by piece; it is empty again after an exception.
+template <class Stored>
+void assemble(std::optional<Stored>& result, std::uint64_t offset, std::uint64_t total,
+              std::span<const std::byte> bytes) {
+  if constexpr (delivery_of<Stored>().granule != 0) {
+    if (offset == 0) {
+      begin_block(result.emplace(), bytes, total);
+    } else if (result) {
+      append_block(*result, bytes);
+    }
+  }
+}
+
 /// One call.
 template <class R>
 class call_job final : public typed_job<R> {
@@ -305,7 +324,8 @@ class call_job final : public typed_job<R> {
 
   explicit call_job(boost::intrusive_ptr<driver> pool,
                     std::unique_ptr<done_callback> callbacks = nullptr)
-      : typed_job<R>(std::move(pool), 1, {.plain_size = plain_size_of<stored>},
+      : typed_job<R>(std::move(pool), 1,
+                     {.plain_size = plain_size_of<stored>, .pieces = delivery_of<stored>()},
                      std::move(callbacks)) {}
 
   void value(std::size_t, std::span<const std::byte> encoded) override {
@@ -321,6 +341,10 @@ class call_job final : public typed_job<R> {
         result_.emplace(in.template get<stored>());
       }
     }
+  }
+  void piece(std::size_t, std::uint64_t offset, std::uint64_t total,
+             std::span<const std::byte> bytes) override {
+    assemble(result_, offset, total, bytes);
   }
   [[nodiscard]] stored& result() override { return *result_; }
 
@@ -438,7 +462,9 @@ class map_job final
   map_job(boost::intrusive_ptr<driver> pool, std::size_t items,
           std::unique_ptr<done_callback> callbacks)
       : base(std::move(pool), items,
-             {.plain_size = plain_size_of<stored>, .sealed = !packed && !std::is_void_v<R>},
+             {.plain_size = plain_size_of<stored>,
+              .pieces = delivery_of<stored>(),
+              .sealed = !packed && !std::is_void_v<R>},
              std::move(callbacks)) {
     if constexpr (packed) {
       results_.resize(items);
@@ -453,6 +479,10 @@ class map_job final
       pieces_[index].emplace(in.template get<stored>());
       in.finish();
     }
+  }
+  void piece(std::size_t index, std::uint64_t offset, std::uint64_t total,
+             std::span<const std::byte> bytes) override {
+    if constexpr (!packed && !std::is_void_v<R>) assemble(pieces_[index], offset, total, bytes);
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
     if constexpr (packed) {

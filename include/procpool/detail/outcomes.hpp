@@ -53,6 +53,17 @@ class outcomes {
            head.length / size <= task.head.item_count - task.done;
   }
 
+  /// How the bytes of a record of an initializer, or one that fits, are to be delivered.
+  [[nodiscard]] static delivery delivery_of(const record_head& head) {
+    return {.head = 0, .granule = head.kind == record_kind::run ? 1U : 0U};
+  }
+  [[nodiscard]] static delivery delivery_of(const pool_task& task, const record_head& head) {
+    if (head.kind != record_kind::value) return delivery_of(head);
+    const delivery how = task.owner->form().pieces;
+    const bool assembled = how.granule != 0 && head.length >= assembled_from;
+    return assembled && (head.length - how.head) % how.granule == 0 ? how : delivery{};
+  }
+
   // ---- outcomes ------------------------------------------------------------------------------
 
   /// The next item has this encoded result. One that cannot be decoded has that as its exception.
@@ -82,6 +93,21 @@ class outcomes {
     }
     if (offset + bytes.size() < head.length) return;
     count(task, items_of(task, head));
+  }
+
+  /// The next bytes of the encoded result of the next item, which counts when all are there.
+  void pass_piece(pool_task& task, const record_head& head, std::uint64_t offset,
+                  std::span<const std::byte> bytes) {
+    const std::size_t index = task.next_index();
+    if (!task.owner->resolved()) {
+      const users_code guard(*this);
+      try {
+        task.owner->piece(index, offset, head.length, bytes);
+      } catch (...) {
+        task.owner->error(index, std::current_exception());
+      }
+    }
+    if (offset + bytes.size() == head.length) count(task, 1);
   }
 
   /// The next item ended with an exception.

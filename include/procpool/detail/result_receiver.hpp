@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include <stdexcept>
 #include <string>
 
+#include <procpool/detail/block_assembly.hpp>
 #include <procpool/detail/byte_buffer.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/ring_memory.hpp>
@@ -50,10 +52,11 @@ class result_receiver {
   }
 
   /// Hands all complete records to @p sink:
-  ///   sink.check(head)         throws protocol_violation for a record that cannot be right
-  ///   sink.record(head, bytes) one whole record but a run; the bytes are private
-  ///   sink.run(head, offset, bytes)  the next bytes of consecutive plain values, from this offset
-  ///                            on; in shared memory, to be copied once; may split a value
+  ///   sink.check(head)         how the record is to be delivered: at once, or in pieces as runs
+  ///                            are; throws protocol_violation for one that cannot be right
+  ///   sink.record(head, bytes) one whole record; the bytes are private
+  ///   sink.piece(head, offset, bytes)  the next bytes of one, from this offset on; in shared
+  ///                            memory, to be copied once
   /// @returns whether anything was consumed.
   template <class Sink>
   bool drain(Sink&& sink) {
@@ -101,7 +104,7 @@ class result_receiver {
     while (true) {
       if (!open_ && !read_head(end, sink)) return;
       const bool whole =
-          head_.kind == record_kind::run ? read_run(end, sink, last) : read_payload(end, sink);
+          delivery_.granule != 0 ? read_pieces(end, sink, last) : read_payload(end, sink);
       if (!whole) return;
     }
   }
@@ -112,7 +115,7 @@ class result_receiver {
     if (end - cursor_ < sizeof head_) return false;
     ring_.copy_out(cursor_, &head_, sizeof head_);  // the one time it is read
     cursor_ += sizeof head_;
-    sink.check(head_);
+    delivery_ = sink.check(head_);
     left_ = head_.length;
     buffer_.clear();
     open_ = true;
@@ -137,19 +140,38 @@ class result_receiver {
   }
 
   template <class Sink>
-  bool read_run(std::uint64_t end, Sink& sink, bool last) {
+  bool read_pieces(std::uint64_t end, Sink& sink, bool last) {
     if (head_.length == open_length) {
       if (!last) throw protocol_violation("a worker committed an unfinished run of results");
       left_ = head_.length = end - cursor_;  // up to the last value that it wrote
     }
     while (left_ > 0) {
-      const std::size_t piece = std::min({left_, end - cursor_, ring_.until_end(cursor_)});
-      if (piece == 0) return false;
-      sink.run(head_, head_.length - left_, std::span<const std::byte>(ring_.at(cursor_), piece));
-      cursor_ += piece;
-      left_ -= piece;
+      if (!read_piece(std::min(left_, end - cursor_), sink)) return false;
     }
     open_ = false;
+    return true;
+  }
+
+  // Takes some of the @p available bytes; false: it needs more of them. At most a quarter of the
+  // ring at a time, so that the worker can go on meanwhile.
+  template <class Sink>
+  bool read_piece(std::uint64_t available, Sink& sink) {
+    const std::uint64_t offset = head_.length - left_;
+    const std::uint64_t unit = offset < delivery_.head ? delivery_.head : delivery_.granule;
+    if (available < unit) return false;
+    std::array<std::byte, 64> joined;
+    std::uint64_t size = std::min({available, ring_.until_end(cursor_), ring_.capacity() / 4});
+    const std::byte* from = ring_.at(cursor_);
+    if (offset < delivery_.head || size < unit) {  // the latter lies across the end of the ring
+      size = unit;
+      from = joined.data();
+      ring_.copy_out(cursor_, joined.data(), size);
+    }
+    size -= size % unit;
+    sink.piece(head_, offset, std::span<const std::byte>(from, size));
+    cursor_ += size;
+    left_ -= size;
+    own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
     return true;
   }
 
@@ -160,6 +182,7 @@ class result_receiver {
   task_control* own_;
   byte_buffer buffer_;
   record_head head_{};
+  delivery delivery_{};
   std::uint64_t left_ = 0;
   std::uint64_t cursor_ = 0;
   std::atomic<std::uint64_t> seen_{0};

@@ -52,10 +52,16 @@ class result_sender {
 
   /// Writes one complete record.
   void put(record_kind kind, std::uint32_t item, std::span<const std::byte> payload) {
+    put(kind, item, payload, {});
+  }
+  /// The same with a payload in two parts. A long one goes out while it is being written.
+  void put(record_kind kind, std::uint32_t item, std::span<const std::byte> first,
+           std::span<const std::byte> second) {
     close_run();
-    const record_head head{ordinal_, item, kind, 0, payload.size()};
+    const record_head head{ordinal_, item, kind, 0, first.size() + second.size()};
     write(&head, sizeof head);
-    write(payload.data(), payload.size());
+    write(first.data(), first.size());
+    write(second.data(), second.size());
     pad();
     note_written();
   }
@@ -90,7 +96,7 @@ class result_sender {
   void write(const void* data, std::size_t size) {
     auto* from = static_cast<const std::byte*>(data);
     while (size > 0) {
-      const std::size_t piece = std::min<std::size_t>(size, room());
+      const std::size_t piece = std::min<std::size_t>({size, room(), ring_.capacity() / 4});
       if (piece == 0) {
         wait_for_room(1);
         continue;
@@ -99,7 +105,14 @@ class result_sender {
       cursor_ += piece;
       from += piece;
       size -= piece;
+      if (piece == ring_.capacity() / 4) show_progress();
     }
+  }
+
+  // The parent copies one part of a long record while we write the next.
+  void show_progress() {
+    own_->committed.store(cursor_, std::memory_order_release);  // a part of a record
+    if constexpr (requires { wait_.progress(); }) wait_.progress();
   }
 
   void wait_for_room(std::uint64_t bytes) {

@@ -13,11 +13,13 @@
 #include <exception>
 #include <functional>
 #include <new>
+#include <span>
 #include <string>
 #include <tuple>
 #include <type_traits>
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/block_assembly.hpp>
 #include <procpool/detail/byte_buffer.hpp>
 #include <procpool/detail/callable.hpp>
 #include <procpool/detail/exception_registry.hpp>
@@ -63,6 +65,8 @@ class frame_context {
   void put_value(std::uint32_t item, const R& value) {
     if constexpr (is_plain_result_v<R>) {
       channel_->results().put_plain(item, &value, sizeof value);
+    } else if (is_large_block(value)) {
+      put_block_of(item, value);
     } else {
       scratch().clear();
       encoder out(scratch());
@@ -104,6 +108,28 @@ class frame_context {
 
  private:
   [[nodiscard]] byte_buffer& scratch() noexcept { return worker_->scratch; }
+
+  template <class R>
+  static bool is_large_block(const R& value) noexcept {
+    if constexpr (is_block_v<R>) {
+      return value.size() >= assembled_from / sizeof(typename R::value_type);
+    }
+    return false;
+  }
+
+  // Straight from the result into the ring.
+  template <class R>
+  void put_block_of(std::uint32_t item, const R& value) {
+    if constexpr (is_block_v<R>) {
+      using element = typename R::value_type;
+      scratch().clear();
+      encoder out(scratch());
+      out.count(value.size());
+      out.align(block_alignment_v<element>);
+      channel_->results().put(record_kind::value, item, scratch().view(),
+                              std::as_bytes(std::span(value.data(), value.size())));
+    }
+  }
 
   // A std::bad_alloc in a worker that may not have all the memory there is says why.
   void encode_shortage(encoder& out, const std::string& where) {

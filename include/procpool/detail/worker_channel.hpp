@@ -104,6 +104,7 @@ class worker_channel {
       channel->bell_.ring_if_armed();
       channel->wait_until(ready);
     }
+    void progress() const { channel->bell_.ring_if_armed(); }
   };
 
   template <class Ready>

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// 64 MiB there and back.
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include <procpool/procpool.hpp>
+
+#include "bench.hpp"
+
+namespace {
+
+constexpr std::size_t bytes = std::size_t{64} << 20;
+constexpr std::size_t count = bytes / sizeof(double);
+
+double ends_of(const std::vector<double>& values) {
+  return values.front() + values[values.size() / 2] + values.back();
+}
+double ends_of_view(std::span<const double> values) {
+  return values.front() + values[values.size() / 2] + values.back();
+}
+
+std::vector<double> kept;  // in the worker: what it answers with is not made anew each time
+std::vector<double> answer() {
+  return kept;
+}
+void fill() {
+  kept.resize(count);
+  std::iota(kept.begin(), kept.end(), 0.0);
+}
+
+std::vector<double> values() {
+  std::vector<double> made(count);
+  std::iota(made.begin(), made.end(), 0.0);
+  return made;
+}
+
+template <class Call>
+void report(const char* measure, Call call) {
+  for (int i = 0; i < 3; ++i) call();
+  bench::report(measure, "procpool",
+                static_cast<double>(bytes) / bench::median_ns(bench::scaled(9, 3), call), "GB/s");
+}
+
+void argument() {
+  procpool::Pool pool{2};
+  const auto sent = values();
+  const double expected = ends_of(sent);
+  report("large_argument",
+         [&] { bench::require(pool.apply(ends_of, sent) == expected, "argument"); });
+}
+
+void argument_view() {
+  procpool::Pool pool{2};
+  const auto sent = values();
+  const double expected = ends_of(sent);
+  report("large_view", [&] { bench::require(pool.apply(ends_of_view, sent) == expected, "view"); });
+}
+
+void result() {
+  fill();
+  procpool::Pool pool{2};  // the workers have it from here
+  const double expected = ends_of(kept);
+  report("large_result",
+         [&] { bench::require(ends_of(pool.apply(answer)) == expected, "result"); });
+}
+
+}  // namespace
+
+BENCH_MAIN({"large_argument", argument}, {"large_view", argument_view}, {"large_result", result})
