@@ -4,6 +4,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -18,6 +19,7 @@
 
 namespace {
 
+using namespace std::chrono_literals;
 using procpool::detail::assignment;
 using procpool::detail::no_worker;
 using procpool::detail::scheduled_task;
@@ -96,11 +98,11 @@ TEST_CASE("a worker can be kept fuller, up to a limit, until tasks are taken bac
   auto tasks = tasks_of(20);
   submit_all(s, tasks);
   CHECK(workers_of(s).size() == 2);
-  s.keep_fuller(0);
+  s.measured(0, 100ns, false);
   CHECK(workers_of(s).size() == 2);
-  s.keep_fuller(0);
+  s.measured(0, 100ns, false);
   CHECK(workers_of(s).size() == 1);
-  s.keep_fuller(0);
+  s.measured(0, 100ns, false);
   CHECK(workers_of(s).empty());
   s.taken_back(tasks[4]);
   s.taken_back(tasks[3]);
@@ -109,11 +111,26 @@ TEST_CASE("a worker can be kept fuller, up to a limit, until tasks are taken bac
 }
 
 TEST_CASE("a sleeper is woken only when those awake have enough to do", "[scheduler]") {
-  scheduler s({.least_depth = 4, .favourites = 1, .most_warm = 3});
+  scheduler s({.least_depth = 4, .favourites = 1, .least_warm = 3});
   s.add(0);
   s.add(1);
   auto tasks = tasks_of(6);
   submit_all(s, tasks);
+  CHECK(workers_of(s) == std::vector<std::uint32_t>{0, 0, 0, 1, 0, 1});
+}
+
+TEST_CASE("no sleeper is woken for what is done before it would be awake", "[scheduler]") {
+  scheduler s({.least_depth = 4, .most_depth = 64, .favourites = 1, .least_warm = 3});
+  s.add(0);
+  s.add(1);
+  s.measured(0, 1us, false);  // may have 8 at a time, and does 50 while another one wakes up
+  auto tasks = tasks_of(10);
+  submit_all(s, tasks);
+  CHECK(workers_of(s) == std::vector<std::uint32_t>{0, 0, 0, 0, 0, 0, 0, 0, 1, 1});
+  s.measured(0, 1ms, false);
+  for (int i = 0; i < 8; ++i) s.finished(0);
+  auto long_tasks = tasks_of(6);
+  submit_all(s, long_tasks);
   CHECK(workers_of(s) == std::vector<std::uint32_t>{0, 0, 0, 1, 0, 1});
 }
 
@@ -203,7 +220,7 @@ TEST_CASE("an idle worker is offered the younger half of the fullest queue", "[s
 }
 
 TEST_CASE("with a preference for idle workers a sleeper is woken at once", "[scheduler]") {
-  scheduler s({.least_depth = 4, .favourites = 1, .most_warm = 3});
+  scheduler s({.least_depth = 4, .favourites = 1, .least_warm = 3});
   s.add(0);
   s.add(1);
   auto tasks = tasks_of(3);
@@ -340,7 +357,7 @@ class simulation {
     if (scheduler_.front(next.worker) != nullptr || scheduler_.retiring(next.worker)) {
       begin(next.worker);
     } else if (chance(0.1)) {
-      scheduler_.keep_fuller(next.worker);
+      scheduler_.measured(next.worker, 100ns, false);
     }
   }
 

@@ -38,7 +38,7 @@ class collector {
       if (!news) return false;
       check_whole(worker);
       if (state.retire_due) sending_.send_retire(worker);
-      if (state.finished != before) measure(worker, state.finished - before);
+      if (state.finished != before) measure(worker);
       return true;
     } catch (const protocol_violation& what) {
       pool_.condemn(worker, what.what());
@@ -71,13 +71,17 @@ class collector {
 
  private:
   // Whether the worker should have more tasks at a time, judged by how many it has done since the
-  // last time.
-  void measure(std::uint32_t worker, std::uint64_t frames) {
-    constexpr std::chrono::microseconds short_task{5};
-    const auto now = std::chrono::steady_clock::now();
-    const auto elapsed = now - std::exchange(pool_.workers[worker].measured, now);
+  // last time. Looks at the clock once for many tasks, it costs as much as a short one.
+  void measure(std::uint32_t worker) {
+    constexpr std::uint64_t often_enough = 16;
+    worker_state& state = pool_.workers[worker];
     const bool ran_dry = pool_.first_task(worker) == nullptr && pool_.schedule.pending() > 0;
-    if (ran_dry || elapsed < short_task * frames) pool_.schedule.keep_fuller(worker);
+    const std::uint64_t frames = state.finished - state.finished_before;
+    if (!ran_dry && frames < often_enough) return;
+    state.finished_before = state.finished;
+    const auto now = std::chrono::steady_clock::now();
+    const auto elapsed = now - std::exchange(state.measured, now);
+    pool_.schedule.measured(worker, elapsed / frames, ran_dry);
   }
 
   void note_last(std::uint32_t worker, const char* violation) {

@@ -44,8 +44,9 @@ class dispatcher {
     }
   }
 
-  /// Moves tasks from workers that have more than they can begin with to idle ones.
+  /// Gives idle workers what waits, and what others have more than they can begin with.
   void balance() {
+    dispatch(preference::idle);
     while (relocate()) dispatch(preference::idle);
   }
 

@@ -112,7 +112,9 @@ class engine {
   bool advance() {
     bool news = sending_.resume_stalled();
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      if (pool_.busy(worker)) news |= receiving_.drain(worker);
+      if (pool_.busy(worker) && pool_.channel(worker).worth_draining()) {
+        news |= receiving_.drain(worker);
+      }
     }
     if (news) sending_.dispatch();
     return news;

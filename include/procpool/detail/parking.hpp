@@ -12,6 +12,8 @@
 /// on the control socket.
 #pragma once
 
+#include <sched.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -35,15 +37,22 @@ inline void cpu_relax() noexcept {
 #endif
 }
 
-/// Calls @p ready until it is true or @p time is over; whether it became true.
+/// Calls @p ready until it is true or @p time is over; whether it became true. Between looks others
+/// may have the CPU: with more runnable threads than CPUs what we wait for may need just this one.
 template <class Ready>
 bool spin_until(Ready ready, std::chrono::microseconds time = spin_time) {
-  const auto end = std::chrono::steady_clock::now() + time;
-  do {
-    for (int i = 0; i < 32; ++i) {  // the clock costs as much as many looks
+  const auto look = [&] {
+    for (int i = 0; i < 32; ++i) {
       if (ready()) return true;
       cpu_relax();
     }
+    return false;
+  };
+  if (look()) return true;  // the clock costs as much as many looks
+  const auto end = std::chrono::steady_clock::now() + time;
+  do {
+    PROCPOOL_SYSTEM(sched_yield());
+    if (look()) return true;
   } while (std::chrono::steady_clock::now() < end);
   return ready();
 }

@@ -355,7 +355,7 @@ class pool_core final : public driver, private fork_participant {
     if (service_dozes_) service_wakes_.notify_one();
     leader_ = role::nobody;
     yield_ = false;
-    changed_.notify_all();
+    if (followers_ > 0 || state_ != state::open) changed_.notify_all();
   }
 
   void follow(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {

@@ -76,6 +76,7 @@ inline core_settings settings_of(const pool_options& options,
       options.processes ? checked_count("processes", *options.processes) : cpus;
   scheduling_rules rules;
   rules.favourites = cpus - 1;  // one CPU is the parent's: with more spinners than CPUs all lose
+  rules.parallel = cpus;
   if (options.maxtasksperchild) {
     rules.maxtasksperchild = checked_count("maxtasksperchild", *options.maxtasksperchild);
   }

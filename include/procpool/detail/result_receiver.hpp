@@ -47,7 +47,7 @@ class result_receiver {
   /// The same, but also counts what the worker holds back. Any thread.
   [[nodiscard]] bool anything_finished() const noexcept {
     const std::uint64_t seen = seen_.load(std::memory_order_relaxed);  // as in anything()
-    return worker_->committed.load(std::memory_order_relaxed) > seen ||
+    return worker_->committed.load(std::memory_order_relaxed) != seen ||
            worker_->finished.load(std::memory_order_relaxed) > seen;
   }
 

@@ -94,6 +94,16 @@ class result_sender {
   }
 
   void write(const void* data, std::size_t size) {
+    if (size < ring_.capacity() / 4 && size <= room()) {
+      ring_.copy_in(cursor_, data, size);
+      cursor_ += size;
+    } else {
+      write_slowly(data, size);
+    }
+  }
+
+  // Waits for room, and shows the parent what there is.
+  [[gnu::noinline]] void write_slowly(const void* data, std::size_t size) {
     auto* from = static_cast<const std::byte*>(data);
     while (size > 0) {
       const std::size_t piece = std::min<std::size_t>({size, room(), ring_.capacity() / 4});

@@ -36,7 +36,8 @@ struct worker_state {
   killing kill = killing::no;                 ///< nothing is expected from it any more
   std::uint64_t target = 0;                   ///< the item it is killed for, as in `started`
   std::uint64_t finished = 0;                 ///< frames
-  os::time_point measured{};                  ///< when it last had finished some
+  std::uint64_t finished_before = 0;          ///< when its speed was measured the last time,
+  os::time_point measured{};                  ///< and when that was
   std::uint64_t watched = ~std::uint64_t{0};  ///< the item it was seen with, as in `started`
   os::time_point watched_since{};
   bool running = false;  ///< it was seen to have begun with that

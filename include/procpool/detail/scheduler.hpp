@@ -22,6 +22,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -79,9 +80,12 @@ class task_queue {
 /// Numbers that shape the decisions.
 struct scheduling_rules {
   std::uint32_t least_depth = 2;  ///< frames in flight for each worker at first: no gap between two
-  std::uint32_t most_depth = 256;      ///< and at most, for tasks shorter than a hand-over
-  std::uint32_t favourites = 0;        ///< workers numbered below this are served first: they spin
-  std::uint32_t most_warm = 8;         ///< frames that one of these gets before a sleeper is woken
+  std::uint32_t most_depth = 256;  ///< and at most, for tasks shorter than a hand-over
+  std::uint32_t favourites = 0;    ///< workers numbered below this are served first: they spin
+  std::uint32_t least_warm = 8;    ///< frames that one of these gets before a sleeper is woken
+  /// How many are worth being awake at a time for tasks that need a CPU; those beyond get tasks
+  /// when it turns out that these take long.
+  std::uint32_t parallel = std::numeric_limits<std::uint32_t>::max();
   std::uint32_t maxtasksperchild = 0;  ///< frames after which a worker is replaced; 0: never
 };
 
@@ -117,6 +121,7 @@ class scheduler {
     at = place{};
     at.state = worker_state::up;
     at.depth = rules_.least_depth;
+    at.warm = rules_.least_warm;
     at.most = most_tasks.value_or(rules_.maxtasksperchild);
     ++present_;
     offer(worker);
@@ -170,11 +175,18 @@ class scheduler {
     offer(worker);
   }
 
-  /// The worker needs more tasks at a time: it ran out of them while more were waiting, or they are
-  /// shorter than a hand-over. What turns out too much is taken back.
-  void keep_fuller(std::uint32_t worker) noexcept {
+  /// The worker takes about so long for a task, at most. One that has run out of tasks while more
+  /// were waiting, or whose tasks are shorter than a hand-over, gets more of them at a time; what
+  /// turns out too much is taken back. A favourite gets as many before others are woken as it has
+  /// done by the time they would be awake.
+  void measured(std::uint32_t worker, std::chrono::nanoseconds task, bool ran_dry) noexcept {
+    constexpr std::chrono::nanoseconds hand_over{5'000};
+    constexpr std::chrono::nanoseconds wake_up{50'000};
     place& at = workers_[worker];
-    at.depth = std::min(at.depth * 2, rules_.most_depth);
+    if (ran_dry || task < hand_over) at.depth = std::min(at.depth * 2, rules_.most_depth);
+    const auto meanwhile = wake_up / std::max(task, std::chrono::nanoseconds{1});
+    const auto most = std::min<std::int64_t>(meanwhile, rules_.most_depth);
+    at.warm = std::max(rules_.least_warm, static_cast<std::uint32_t>(most));
     offer(worker);
   }
 
@@ -195,6 +207,8 @@ class scheduler {
   [[nodiscard]] scheduled_task* first_pending() const noexcept { return pending_.front(); }
   [[nodiscard]] std::size_t pending() const noexcept { return pending_.size(); }
   [[nodiscard]] std::size_t assigned() const noexcept { return assigned_; }
+  /// Workers that have a task.
+  [[nodiscard]] std::uint32_t working() const noexcept { return working_; }
 
   // ---- decisions -----------------------------------------------------------------------------
 
@@ -282,6 +296,7 @@ class scheduler {
     bool idle = false;           ///< and in which
     bool refused = false;        ///< its ring is full
     std::uint32_t depth = 0;     ///< frames it may have in flight
+    std::uint32_t warm = 0;      ///< frames it gets before another one is woken
     std::uint32_t received = 0;  ///< frames it was sent in its life
     std::uint32_t most = 0;      ///< after which it leaves; 0: never
     worker_list* offered_in = nullptr;
@@ -322,8 +337,8 @@ class scheduler {
   // Awake and idle; then awake and not too busy, or asleep; then busy.
   [[nodiscard]] std::uint32_t best_offer(preference who) const noexcept {
     const bool idle_favourite = idle_.last != no_worker && idle_.last < rules_.favourites;
-    const bool warm = who == preference::awake && !warm_.empty();
-    if (!idle_.empty() && (idle_favourite || !warm)) return idle_.last;
+    const bool awake = who == preference::awake && (!warm_.empty() || working_ >= rules_.parallel);
+    if (!idle_.empty() && (idle_favourite || !awake)) return idle_.last;
     return warm_.empty() ? busy_.first : warm_.first;
   }
 
@@ -346,7 +361,7 @@ class scheduler {
   [[nodiscard]] worker_list* list_for(const place& at, bool favourite) noexcept {
     if (!wants_more(at)) return nullptr;
     if (at.tasks.empty()) return &idle_;
-    return favourite && at.tasks.size() < rules_.most_warm ? &warm_ : &busy_;
+    return favourite && at.tasks.size() < at.warm ? &warm_ : &busy_;
   }
 
   void withdraw_offer(std::uint32_t worker) noexcept {
@@ -360,6 +375,7 @@ class scheduler {
     at.tasks.push_back(task);
     ++at.received;
     ++assigned_;
+    if (at.tasks.size() == 1) ++working_;
     if (at.tasks.size() == 2) ++laden_;
     if (at.received == at.most) begin_retirement(worker);
     offer(worker);
@@ -384,6 +400,7 @@ class scheduler {
 
   void unassign(scheduled_task& task) noexcept {
     place& at = workers_[task.worker];
+    if (at.tasks.size() == 1) --working_;
     if (at.tasks.size() == 2) --laden_;
     at.tasks.remove(task);
     --assigned_;
@@ -399,7 +416,8 @@ class scheduler {
   task_queue pending_;
   std::size_t assigned_ = 0;
   std::size_t present_ = 0;
-  std::size_t laden_ = 0;  ///< workers with more than one task
+  std::uint32_t working_ = 0;  ///< workers with a task
+  std::size_t laden_ = 0;      ///< workers with more than one
 };
 
 }  // namespace procpool::detail
