@@ -91,7 +91,7 @@ class process_record final : public child_process,
   inline void set_daemon(bool daemon) override;
   [[nodiscard]] inline std::optional<pid_t> pid() const override;
 
-  inline void start() override;
+  void start() override { run(); }
   [[nodiscard]] inline bool join(const os::deadline& until) override;
   [[nodiscard]] inline bool is_alive() override;
   [[nodiscard]] inline std::optional<int> exitcode() override;
@@ -116,6 +116,7 @@ class process_record final : public child_process,
   void forget_descriptors() noexcept;
   void abandon(bool is_this_process) noexcept;
 
+  void run();  // start(): process_start.hpp
   void prepare();
   void undo_prepare() noexcept;
   pid_t fork_child();

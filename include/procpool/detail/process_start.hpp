@@ -123,7 +123,7 @@ inline void process_record::adopt(pid_t pid) {
   parent_.process.reset();
 }
 
-inline void process_record::start() {
+inline void process_record::run() {
   const auto self = shared_from_this();
   static_cast<void>(process_table::instance().running());  // collects those that nobody joins
   end_children_at_exit();
