@@ -13,7 +13,7 @@
 #include <utility>
 
 #include <procpool/detail/job.hpp>
-#include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/os/time.hpp>
 #include <procpool/error.hpp>
 #include <procpool/options.hpp>
 

@@ -19,6 +19,8 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/concat.hpp>
+
 namespace procpool {
 
 /// Base of all errors of the library (multiprocessing.ProcessError's place in Python).
@@ -57,7 +59,7 @@ class ProcessError : public Error {
  public:
   explicit ProcessError(const std::string& what) : Error(what) {}
   ProcessError(const std::string& what, std::error_code code)
-      : Error(what + ": " + code.message()), code_(code) {}
+      : Error(detail::concat({what, ": ", code.message()})), code_(code) {}
 
   /// The reason as the operating system gave it; empty where there was none.
   [[nodiscard]] const std::error_code& code() const noexcept { return code_; }
@@ -70,7 +72,7 @@ class ProcessError : public Error {
 class DecodeError : public Error {
  public:
   DecodeError(const std::string& what, std::size_t offset)
-      : Error(what + " at byte " + std::to_string(offset)), offset_(offset) {}
+      : Error(detail::concat({what, " at byte ", offset})), offset_(offset) {}
 
   /// Where in the message the fault was noticed, in bytes from its start.
   [[nodiscard]] std::size_t offset() const noexcept { return offset_; }
@@ -83,7 +85,7 @@ class DecodeError : public Error {
 class RemoteError : public Error {
  public:
   RemoteError(std::string type_name, const std::string& what)
-      : Error(type_name + ": " + what), type_name_(std::move(type_name)) {}
+      : Error(detail::concat({type_name, ": ", what})), type_name_(std::move(type_name)) {}
 
   /// The demangled name of the exception's type in the worker.
   [[nodiscard]] const std::string& type_name() const noexcept { return type_name_; }

@@ -17,7 +17,7 @@ namespace procpool {
 /// registered already.
 template <class E>
 void register_exception() {
-  detail::exception_registry::instance().add<E>();
+  detail::add_exception<E>();
 }
 
 }  // namespace procpool

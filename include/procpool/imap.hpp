@@ -18,7 +18,8 @@
 #include <vector>
 
 #include <procpool/detail/job.hpp>
-#include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/os/time.hpp>
+#include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/submission.hpp>
 #include <procpool/error.hpp>
 
@@ -32,7 +33,7 @@ namespace procpool {
 /// An item whose task failed throws its exception from next(), or from the loop's increment; with
 /// next() one can go on behind it. An exception of the input range is thrown after the results of
 /// all items before it.
-template <class Core, class F, std::ranges::view Input>
+template <class F, std::ranges::view Input>
 class ImapIterator {
   using item = std::ranges::range_reference_t<Input>;
   using arguments = detail::item_arguments<F, item, detail::as_argument>;
@@ -104,23 +105,24 @@ class ImapIterator {
 
   // The input and where it stands: at a fixed address, because iterators refer to their range.
   struct source {
-    source(Input range, detail::shipped_callable<Core, F> function)
+    source(Input range, detail::shipped_callable function)
         : input(std::move(range)), callable(std::move(function)) {}
 
     Input input;
-    detail::shipped_callable<Core, F> callable;
+    detail::shipped_callable callable;
     std::optional<std::ranges::iterator_t<Input>> at;
     std::exception_ptr failure;
     bool ended = false;
   };
 
-  ImapIterator(boost::intrusive_ptr<Core> pool, const detail::job_rules& rules, const F& function,
-               Input input, std::size_t chunksize, std::size_t buffersize, bool ordered)
+  ImapIterator(boost::intrusive_ptr<detail::pool_front> pool, const detail::job_rules& rules,
+               const F& function, Input input, std::size_t chunksize, std::size_t buffersize,
+               bool ordered)
       : pool_(std::move(pool)),
         rules_(rules),
-        source_(std::make_unique<source>(std::move(input),
-                                         detail::shipped_callable<Core, F>(pool_, function))),
-        chunksize_(std::min(chunksize, buffersize)),
+        source_(
+            std::make_unique<source>(std::move(input), detail::shipped_callable(pool_, function))),
+        chunksize_(chunksize < buffersize ? chunksize : buffersize),
         buffersize_(buffersize),
         finished_(ordered ? nullptr : std::make_shared<detail::completion_queue>()) {}
 
@@ -159,7 +161,8 @@ class ImapIterator {
   // Takes input as long as there is room for a chunk.
   void refill() {
     while (!source_->ended && taken_ < buffersize_) {
-      const std::size_t room = std::min(chunksize_, buffersize_ - taken_);
+      const std::size_t left = buffersize_ - taken_;
+      const std::size_t room = chunksize_ < left ? chunksize_ : left;
       if (room < chunksize_ && taken_ > 0) return;  // no crumbs
       submit(room);
     }
@@ -176,7 +179,7 @@ class ImapIterator {
       return at != items.end() && (visit(std::move(*at++)), true);
     };
     try {
-      detail::submit_chunk<detail::as_argument, detail::listed_shipped_t<F, arguments>>(
+      detail::submit_chunk<detail::as_argument, F, detail::listed_shipped_t<F, arguments>>(
           *pool_, job, source_->callable, submitted_, items.size(), give);
     } catch (...) {  // arguments that cannot be encoded: that is the outcome of these items
       pool_->abandon(*job, std::current_exception());
@@ -225,7 +228,7 @@ class ImapIterator {
     ahead_.clear();
   }
 
-  boost::intrusive_ptr<Core> pool_;
+  boost::intrusive_ptr<detail::pool_front> pool_;
   detail::job_rules rules_;
   std::unique_ptr<source> source_;
   std::size_t chunksize_;

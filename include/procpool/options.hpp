@@ -17,9 +17,9 @@
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/callable.hpp>
-#include <procpool/detail/engine.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/task.hpp>
+#include <procpool/detail/task_body.hpp>
 
 namespace procpool {
 

@@ -5,9 +5,12 @@
 /// multiprocessing.Pool.
 #pragma once
 
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
 #include <chrono>
 #include <cstddef>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <ranges>
 #include <stop_token>
@@ -18,14 +21,24 @@
 
 #include <procpool/async_result.hpp>
 #include <procpool/detail/calls.hpp>
-#include <procpool/detail/pool_core.hpp>
-#include <procpool/detail/pool_settings.hpp>
-#include <procpool/detail/process_backend.hpp>
+#include <procpool/detail/pool_front.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
 
 namespace procpool {
+
+namespace detail {
+
+class process_backend;
+
+/// Makes a pool and starts its workers. A template so that nobody who makes no pool compiles what
+/// is behind one: process_pool.hpp.
+template <class Backend>
+boost::intrusive_ptr<pool_front> start_pool(const pool_options& options,
+                                            std::shared_ptr<const initializer_frame> initializer);
+
+}  // namespace detail
 
 /// The backend of worker processes on this machine.
 struct Processes {
@@ -50,7 +63,6 @@ struct Processes {
 /// If this process is killed, the workers are gone within a moment.
 template <class Backend = Processes>
 class Pool {
-  using core = detail::pool_core<typename Backend::backend_type>;
   template <class F, class Range, class How>
   using map_result = detail::map_result_t<detail::gather_results, How, F, Range&>;
   template <class F, class Range, class How>
@@ -64,7 +76,8 @@ class Pool {
   /// @throws std::invalid_argument for options out of range; ProcessError when the system refuses
   /// processes, memory or descriptors: nothing is left behind then.
   explicit Pool(pool_options options)
-      : core_(new core(detail::settings_of(options, options.initializer.frame_))) {}
+      : core_(detail::start_pool<typename Backend::backend_type>(options,
+                                                                 options.initializer.frame_)) {}
 
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -230,7 +243,7 @@ class Pool {
   template <class F, class Range>
   auto start_imap(const F& function, Range&& items, const imap_options& options, bool ordered) {
     if constexpr (check_map<detail::as_argument, F, std::remove_reference_t<Range>>()) {
-      using iterator = ImapIterator<core, std::decay_t<F>, std::views::all_t<Range>>;
+      using iterator = ImapIterator<std::decay_t<F>, std::views::all_t<Range>>;
       core_->check_open();
       const auto sizes =
           detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
@@ -250,10 +263,14 @@ class Pool {
         detail::item_arguments<std::decay_t<F>, item, How>{});
   }
 
-  boost::intrusive_ptr<core> core_;
+  boost::intrusive_ptr<detail::pool_front> core_;
 };
 
 Pool(int)->Pool<Processes>;
 Pool(pool_options)->Pool<Processes>;
 
 }  // namespace procpool
+
+#ifndef PROCPOOL_COMPILED
+#include <procpool/detail/process_pool.hpp>
+#endif

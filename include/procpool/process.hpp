@@ -22,11 +22,9 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/os/cpu.hpp>
-#include <procpool/detail/os/pidfd.hpp>
-#include <procpool/detail/process_context.hpp>
-#include <procpool/detail/process_record.hpp>
-#include <procpool/detail/process_start.hpp>
+#include <procpool/config.hpp>
+#include <procpool/detail/os/time.hpp>
+#include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_target.hpp>
 #include <procpool/error.hpp>
 
@@ -80,7 +78,7 @@ class [[nodiscard]] Process {
   /// `Process p{{.name = "reader", .daemon = true}, read_all, "a.txt"};`
   template <class F, class... A>
   explicit Process(process_options options, F target, A... args)
-      : record_(std::make_shared<detail::process_record>(
+      : record_(detail::make_process<detail::process_record>(
             std::move(options.name), options.daemon,
             detail::make_target<F, A...>(std::move(target), std::move(args)...))) {}
 
@@ -141,15 +139,15 @@ class [[nodiscard]] Process {
 
  private:
   friend std::vector<Process> active_children();
-  explicit Process(std::shared_ptr<detail::process_record> record) noexcept
+  explicit Process(std::shared_ptr<detail::child_process> record) noexcept
       : record_(std::move(record)) {}
 
-  [[nodiscard]] detail::process_record& record() const {
+  [[nodiscard]] detail::child_process& record() const {
     if (!record_) throw std::logic_error("procpool::Process: this handle was moved from");
     return *record_;
   }
 
-  std::shared_ptr<detail::process_record> record_;
+  std::shared_ptr<detail::child_process> record_;
 };
 
 /// The running process as current_process() tells it.
@@ -181,11 +179,11 @@ class ParentProcess {
   [[nodiscard]] bool is_alive() const { return !join(std::chrono::seconds(0)); }
 
   /// Waits for the end of the parent.
-  void join() const { detail::os::wait_readable(link_.process->get(), std::nullopt); }
+  void join() const { detail::wait_for_end(link_, std::nullopt); }
   /// Waits at most @p timeout. False: still running.
   template <class Rep, class Period>
   bool join(std::chrono::duration<Rep, Period> timeout) const {
-    return detail::os::wait_readable(link_.process->get(), detail::os::deadline_after(timeout));
+    return detail::wait_for_end(link_, detail::os::deadline_after(timeout));
   }
 
  private:
@@ -197,13 +195,13 @@ class ParentProcess {
 
 /// The process that calls.
 [[nodiscard]] inline CurrentProcess current_process() {
-  const auto& self = detail::process_context::instance().identity();
+  const auto& self = detail::own_identity();
   return {PROCPOOL_SYSTEM(getpid()), self.name, self.daemon};
 }
 
 /// The process that has started this one; empty in a process that procpool did not start.
 [[nodiscard]] inline std::optional<ParentProcess> parent_process() {
-  const auto& parent = detail::process_context::instance().identity().parent;
+  const auto& parent = detail::own_identity().parent;
   return parent ? std::optional(ParentProcess(*parent)) : std::nullopt;
 }
 
@@ -211,7 +209,7 @@ class ParentProcess {
 /// start. Collects those that have ended, so that no zombie stays.
 [[nodiscard]] inline std::vector<Process> active_children() {
   std::vector<Process> children;
-  for (auto& record : detail::process_table::instance().running()) {
+  for (auto& record : detail::running_children()) {
     children.push_back(Process(std::move(record)));
   }
   return children;
@@ -225,3 +223,8 @@ class ParentProcess {
 }
 
 }  // namespace procpool
+
+#ifndef PROCPOOL_COMPILED
+#include <procpool/detail/os/cpu.hpp>
+#include <procpool/detail/process_start.hpp>
+#endif

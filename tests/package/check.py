@@ -45,6 +45,14 @@ def cmake(args, source, build, *defines):
     run("cmake", "--build", build)
 
 
+def check_compiled(build):
+    """The same program with procpool::compiled, which is not built before somebody links it."""
+    if list(build.rglob("*procpool_compiled*.o")):
+        sys.exit("procpool::compiled was built for nobody")
+    run("cmake", "--build", build, "--target", "compiled")
+    check_output(build / "compiled", EXPECTED_TWO_UNITS)
+
+
 def compile_program(args, output, sources, flags, libraries):
     """Compiles without CMake."""
     run(args.compiler, "-std=c++20", *flags, *sources, "-o", output, *libraries)
@@ -87,6 +95,7 @@ def way_add_subdirectory(args):
     cmake(args, HERE / "add_subdirectory", build, f"PROCPOOL_SOURCE={args.source}",
           f"CMAKE_INSTALL_PREFIX={args.work / 'prefix'}")
     check_output(build / "app", EXPECTED_TWO_UNITS)
+    check_compiled(build)
     run("cmake", "--install", build)
     if (args.work / "prefix").exists():
         sys.exit("a parent's install also installs procpool")
@@ -98,6 +107,7 @@ def way_find_package(args):
     cmake(args, HERE / "find_package", args.work / "build", f"procpool_ROOT={prefix}",
           f"PROCPOOL_WANTED={args.version}")
     check_output(args.work / "build" / "app")
+    check_compiled(args.work / "build")
 
 
 def way_pkg_config(args):

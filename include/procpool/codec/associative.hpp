@@ -3,19 +3,18 @@
 /// @file
 /// Codecs of std::map, std::set, their multi and unordered forms. Comparators and hash functions
 /// are not sent, so they must be without state. Two equal keys where there can be one are a
-/// DecodeError.
+/// DecodeError. The containers are known by their names and members, so that nobody pays for the
+/// headers of those that he does not use.
 #pragma once
 
 #include <procpool/codec.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
-#include <set>
 #include <type_traits>
-#include <unordered_map>
-#include <unordered_set>
 #include <utility>
+
+#include <procpool/detail/type_name.hpp>
 
 namespace procpool {
 
@@ -95,34 +94,36 @@ struct map_codec {
 template <class Function>
 concept stateless = std::is_empty_v<Function> && std::is_default_constructible_v<Function>;
 
+template <class T>
+concept ordered = stateless<typename T::key_compare>;
+template <class T>
+concept hashed = stateless<typename T::hasher> && stateless<typename T::key_equal>;
+
+template <class T>
+concept associative = requires {
+  typename T::key_type;
+}
+&&(ordered<T> || hashed<T>)&&is_std_name(spelled_name<T>(), "map<", "set<", "multimap<",
+                                         "multiset<", "unordered_map<", "unordered_set<",
+                                         "unordered_multimap<", "unordered_multiset<");
+
+template <class T>
+concept mapping = associative<T> && requires {
+  typename T::mapped_type;
+};
+
+/// Whether there can be one element of a key only.
+template <class T>
+inline constexpr bool unique_keys_v = requires(T& container, typename T::value_type value) {
+  container.insert(value).second;
+};
+
 }  // namespace detail
 
-template <class K, detail::stateless C, class A>
-struct codec<std::set<K, C, A>> : detail::set_codec<std::set<K, C, A>, true> {};
+template <detail::associative Set>
+struct codec<Set> : detail::set_codec<Set, detail::unique_keys_v<Set>> {};
 
-template <class K, detail::stateless C, class A>
-struct codec<std::multiset<K, C, A>> : detail::set_codec<std::multiset<K, C, A>, false> {};
-
-template <class K, detail::stateless H, detail::stateless E, class A>
-struct codec<std::unordered_set<K, H, E, A>>
-    : detail::set_codec<std::unordered_set<K, H, E, A>, true> {};
-
-template <class K, detail::stateless H, detail::stateless E, class A>
-struct codec<std::unordered_multiset<K, H, E, A>>
-    : detail::set_codec<std::unordered_multiset<K, H, E, A>, false> {};
-
-template <class K, class V, detail::stateless C, class A>
-struct codec<std::map<K, V, C, A>> : detail::map_codec<std::map<K, V, C, A>, true> {};
-
-template <class K, class V, detail::stateless C, class A>
-struct codec<std::multimap<K, V, C, A>> : detail::map_codec<std::multimap<K, V, C, A>, false> {};
-
-template <class K, class V, detail::stateless H, detail::stateless E, class A>
-struct codec<std::unordered_map<K, V, H, E, A>>
-    : detail::map_codec<std::unordered_map<K, V, H, E, A>, true> {};
-
-template <class K, class V, detail::stateless H, detail::stateless E, class A>
-struct codec<std::unordered_multimap<K, V, H, E, A>>
-    : detail::map_codec<std::unordered_multimap<K, V, H, E, A>, false> {};
+template <detail::mapping Map>
+struct codec<Map> : detail::map_codec<Map, detail::unique_keys_v<Map>> {};
 
 }  // namespace procpool

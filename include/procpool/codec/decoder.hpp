@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include <procpool/codec/limits.hpp>
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/encodable.hpp>
 #include <procpool/detail/explain.hpp>
 #include <procpool/error.hpp>
@@ -140,7 +141,7 @@ class decoder {
 
   /// Throws DecodeError if anything is left.
   void finish() {
-    if (next_ != end_) fail(std::to_string(remaining()) + " bytes too many");
+    if (next_ != end_) too_long();
   }
 
   /// Throws DecodeError with this reason and the present offset.
@@ -149,13 +150,15 @@ class decoder {
   }
 
  private:
+  [[noreturn, gnu::cold, gnu::noinline]] void too_long() const {
+    fail(detail::concat({remaining(), " bytes too many"}));
+  }
   [[noreturn, gnu::cold, gnu::noinline]] void ends_early(std::size_t n) const {
-    fail("message ends early: " + std::to_string(n) + " bytes expected, " +
-         std::to_string(remaining()) + " left");
+    fail(detail::concat({"message ends early: ", n, " bytes expected, ", remaining(), " left"}));
   }
   [[noreturn, gnu::cold, gnu::noinline]] void too_many(std::uint64_t n) const {
-    fail("message ends early: " + std::to_string(n) + " elements expected, " +
-         std::to_string(remaining()) + " bytes left");
+    fail(detail::concat(
+        {"message ends early: ", n, " elements expected, ", remaining(), " bytes left"}));
   }
 
   const std::byte* begin_;

@@ -14,6 +14,7 @@
 
 #include <procpool/codec/limits.hpp>
 #include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/encodable.hpp>
 #include <procpool/detail/explain.hpp>
 
@@ -102,12 +103,12 @@ class encoder {
   }
 
   [[noreturn, gnu::cold]] void full(std::size_t n) const {
-    throw std::length_error("an encoding of at least " + std::to_string(size() + n) +
-                            " bytes does not fit into " + std::to_string(own_.capacity));
+    throw std::length_error(detail::concat(
+        {"an encoding of at least ", size() + n, " bytes does not fit into ", own_.capacity}));
   }
   [[noreturn, gnu::cold]] static void too_deep() {
-    throw std::length_error("a value nests deeper than " +
-                            std::to_string(decode_limits{}.max_depth) + " levels");
+    throw std::length_error(
+        detail::concat({"a value nests deeper than ", decode_limits{}.max_depth, " levels"}));
   }
   [[noreturn, gnu::cold]] static void too_many_elements() {
     throw std::length_error("a value has too many elements that take no bytes");

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
 // Level 1: codec.
 /// @file
-/// Codecs of std::deque, std::list and std::forward_list.
+/// Codecs of std::deque, std::list and std::forward_list, which are known by their names and
+/// members, so that nobody pays for the headers of those that he does not use.
 #pragma once
 
 #include <procpool/codec.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <forward_list>
 #include <iterator>
-#include <list>
 #include <utility>
+
+#include <procpool/detail/type_name.hpp>
 
 namespace procpool {
 
@@ -37,31 +37,40 @@ struct list_codec {
   }
 };
 
+template <class T>
+concept sequence_list = requires(T& list, typename T::value_type value) {
+  list.push_back(std::move(value));
+}
+&&is_std_name(spelled_name<T>(), "deque<", "list<");
+
+template <class T>
+concept forward_sequence = requires(T& list) {
+  list.before_begin();
+}
+&&is_std_name(spelled_name<T>(), "forward_list<");
+
 }  // namespace detail
 
-template <class T, class Alloc>
-struct codec<std::deque<T, Alloc>> : detail::list_codec<std::deque<T, Alloc>> {};
+template <detail::sequence_list List>
+struct codec<List> : detail::list_codec<List> {};
 
-template <class T, class Alloc>
-struct codec<std::list<T, Alloc>> : detail::list_codec<std::list<T, Alloc>> {};
-
-template <class T, class Alloc>
-struct codec<std::forward_list<T, Alloc>> {
-  using type = std::forward_list<T, Alloc>;
-  using parts = detail::type_list<T>;
+template <detail::forward_sequence List>
+struct codec<List> {
+  using element = typename List::value_type;
+  using parts = detail::type_list<element>;
   static constexpr std::size_t min_wire_size = sizeof(std::uint64_t);
 
-  static void encode(encoder& e, const type& value) {
+  static void encode(encoder& e, const List& value) {
     const auto n = std::distance(value.begin(), value.end());
-    detail::put_elements<T>(e, value, static_cast<std::size_t>(n));
+    detail::put_elements<element>(e, value, static_cast<std::size_t>(n));
   }
 
-  static type decode(decoder& d) {
-    const std::size_t n = d.count(detail::min_wire_size_v<T>);
-    type value;
+  static List decode(decoder& d) {
+    const std::size_t n = d.count(detail::min_wire_size_v<element>);
+    List value;
     auto last = value.before_begin();
-    detail::get_elements<T>(d, n,
-                            [&](T&& next) { last = value.insert_after(last, std::move(next)); });
+    detail::get_elements<element>(
+        d, n, [&](element&& next) { last = value.insert_after(last, std::move(next)); });
     return value;
   }
 };

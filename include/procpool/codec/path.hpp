@@ -1,23 +1,37 @@
 // SPDX-License-Identifier: MIT
 // Level 1: codec.
 /// @file
-/// Codec of std::filesystem::path, which is sent as written: neither resolved nor made absolute.
+/// Codec of std::filesystem::path, which is sent as written: neither resolved nor made absolute. It
+/// is known by its name and members, so that nobody pays for <filesystem> who does not use it.
 #pragma once
 
 #include <procpool/codec.hpp>
 
 #include <cstddef>
-#include <filesystem>
+#include <type_traits>
+
+#include <procpool/detail/type_name.hpp>
 
 namespace procpool {
 
-template <>
-struct codec<std::filesystem::path> : detail::same_level {
-  using text = std::filesystem::path::string_type;
+namespace detail {
+
+template <class T>
+concept filesystem_path = requires(const T& path) {
+  path.native();
+  path.root_directory();
+}
+&&is_std_name(spelled_name<T>(), "filesystem::path", "filesystem::__cxx11::path");
+
+}  // namespace detail
+
+template <detail::filesystem_path Path>
+struct codec<Path> : detail::same_level {
+  using text = typename Path::string_type;
   static constexpr std::size_t min_wire_size = detail::min_wire_size_v<text>;
 
-  static void encode(encoder& e, const std::filesystem::path& value) { e.put(value.native()); }
-  static std::filesystem::path decode(decoder& d) { return d.get<text>(); }
+  static void encode(encoder& e, const Path& value) { e.put(value.native()); }
+  static Path decode(decoder& d) { return d.get<text>(); }
 };
 
 }  // namespace procpool

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include <procpool/codec.hpp>
+#include <procpool/config.hpp>
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/type_name.hpp>
 
@@ -143,8 +144,7 @@ struct callable_codec {
 
   static void encode(encoder& out, const F& callable) {
     if constexpr (is_function_pointer_v<F>) {
-      const code_ref code =
-          module_table::instance().find(reinterpret_cast<std::uintptr_t>(callable));
+      const code_ref code = find_code(reinterpret_cast<std::uintptr_t>(callable));
       out.put(code.offset);
       out.put(code.module);
     } else if constexpr (std::is_empty_v<F> && by_bytes) {
@@ -163,7 +163,7 @@ struct callable_codec {
       code_ref code;
       code.offset = in.template get<std::uint64_t>();
       code.module = in.template get<std::uint32_t>();
-      return reinterpret_cast<F>(module_table::instance().address(code));
+      return reinterpret_cast<F>(code_address(code));
     } else if constexpr (by_bytes) {
       bytes_of raw{};
       if constexpr (!std::is_empty_v<F>) {
@@ -278,6 +278,30 @@ std::string callable_name(const F& callable) {
     return name.empty() ? type_name<std::remove_pointer_t<F>>() : name;
   } else {
     return type_name<F>();
+  }
+}
+
+/// Which code is run, for messages: its name is made when it is needed.
+struct callable_label {
+  std::string (*name)(std::uintptr_t function) = nullptr;
+  std::uintptr_t function = 0;  ///< its address, for functions
+
+  [[nodiscard]] std::string text() const { return name != nullptr ? name(function) : ""; }
+};
+
+/// The label of any callable of type F, by its type.
+template <class F>
+callable_label label_of_type() {
+  return {[](std::uintptr_t) { return type_name<F>(); }, 0};
+}
+
+template <class F>
+callable_label label_of(const F& callable) {
+  if constexpr (is_function_pointer_v<F>) {
+    return {[](std::uintptr_t at) { return callable_name(reinterpret_cast<F>(at)); },
+            reinterpret_cast<std::uintptr_t>(callable)};
+  } else {
+    return label_of_type<F>();
   }
 }
 

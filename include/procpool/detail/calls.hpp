@@ -6,7 +6,6 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +20,9 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/submission.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
@@ -32,13 +33,13 @@ namespace procpool::detail {
 enum class attended { yes, no };
 
 /// The rules of a submission, from its options. @throws std::invalid_argument
-template <class F>
-job_rules rules_of(std::optional<time_limit> timeout, int retries, const F& function) {
+inline job_rules checked_rules(std::optional<time_limit> timeout, int retries,
+                               const callable_label& callable) {
   constexpr int most_retries = 1000;
   constexpr double longest = 1e9;  // seconds: more than 30 years are any time
-  job_rules rules{.callable = label_of<F>(function)};
+  job_rules rules{.callable = callable};
   if (retries < 0 || retries > most_retries) {
-    throw std::invalid_argument("retries must be 0 to 1000, but is " + std::to_string(retries));
+    throw std::invalid_argument(concat({"retries must be 0 to 1000, but is ", retries}));
   }
   rules.retries = static_cast<std::uint32_t>(retries);
   if (!timeout) return rules;
@@ -52,10 +53,14 @@ job_rules rules_of(std::optional<time_limit> timeout, int retries, const F& func
   }
   return rules;
 }
+template <class F>
+job_rules rules_of(std::optional<time_limit> timeout, int retries, const F& function) {
+  return checked_rules(timeout, retries, label_of<F>(function));
+}
 
 /// Submits one call.
-template <class Core, class F, class... A>
-auto start_call(const boost::intrusive_ptr<Core>& pool, attended how, const job_rules& rules,
+template <class F, class... A>
+auto start_call(const boost::intrusive_ptr<pool_front>& pool, attended how, const job_rules& rules,
                 const F& function, std::unique_ptr<done_callback> callbacks,
                 const A&... arguments) {
   using result = task_result_t<std::decay_t<F>, const A&...>;
@@ -63,7 +68,7 @@ auto start_call(const boost::intrusive_ptr<Core>& pool, attended how, const job_
                                              false);
   job->set_rules(rules);
   if (how == attended::no) pool->care_for(*job);
-  submit_call<Core, std::decay_t<F>>(*pool, job, function, arguments...);
+  submit_call<std::decay_t<F>>(*pool, job, function, arguments...);
   return job;
 }
 
@@ -91,8 +96,8 @@ std::optional<std::size_t> known_size(Range& range) {
 }
 
 /// Submits a map over a range. One whose size only reading can tell is read first, as in Python.
-template <class How, class Gather, class Core, class F, class Range, class Options>
-auto start_map_of(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
+template <class How, class Gather, class F, class Range, class Options>
+auto start_map_of(const boost::intrusive_ptr<pool_front>& pool, attended how, const F& function,
                   Range& items, std::size_t size, const Options& options,
                   std::unique_ptr<done_callback> callbacks) {
   using arguments = item_arguments<F, std::ranges::range_reference_t<Range>, How>;
@@ -140,20 +145,20 @@ template <class Gather, class How, class F, class Range>
 using map_result_t = typename Gather::template type<listed_result_t<
     std::decay_t<F>, item_arguments<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>>>;
 
-template <class How, class Gather, class Core, class F, class Range, class Options>
-auto start_map(const boost::intrusive_ptr<Core>& pool, attended how, const F& function,
+template <class How, class Gather, class F, class Range, class Options>
+auto start_map(const boost::intrusive_ptr<pool_front>& pool, attended how, const F& function,
                Range& items, const Options& options, std::unique_ptr<done_callback> callbacks) {
   using callable = std::decay_t<F>;
   if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
-    return start_map_of<How, Gather, Core, callable>(pool, how, function, items, *known_size(items),
-                                                     options, std::move(callbacks));
+    return start_map_of<How, Gather, callable>(pool, how, function, items, *known_size(items),
+                                               options, std::move(callbacks));
   } else {
     std::vector<std::ranges::range_value_t<Range&>> read;
     for (auto&& item : items) read.emplace_back(std::forward<decltype(item)>(item));
     auto moving =
         std::ranges::subrange(std::move_iterator(read.begin()), std::move_sentinel(read.end()));
-    return start_map_of<How, Gather, Core, callable>(pool, how, function, moving, read.size(),
-                                                     options, std::move(callbacks));
+    return start_map_of<How, Gather, callable>(pool, how, function, moving, read.size(), options,
+                                               std::move(callbacks));
   }
 }
 
@@ -164,8 +169,9 @@ struct imap_sizes_type {
 };
 
 /// By default enough is under way that no worker waits for the reader.
-inline imap_sizes_type imap_sizes(std::optional<std::ptrdiff_t> chunksize,
-                                  std::optional<std::ptrdiff_t> buffersize, std::size_t workers) {
+inline imap_sizes_type imap_sizes(const std::optional<std::ptrdiff_t>& chunksize,
+                                  const std::optional<std::ptrdiff_t>& buffersize,
+                                  std::size_t workers) {
   constexpr std::size_t chunks_per_worker = 32;
   const std::size_t chunk = checked_size(chunksize, "chunksize").value_or(1);
   return {chunk,

@@ -13,6 +13,7 @@
 #include <string>
 #include <utility>
 
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/dispatcher.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/outcomes.hpp>
@@ -115,8 +116,8 @@ class collector {
   delivery check_record(std::uint32_t worker, const record_head& head) {
     task_sender& frames = pool_.channel(worker).tasks();
     if (head.kind != record_kind::run && head.length > pool_.lives.max_result_bytes()) {
-      throw protocol_violation("a worker announced a result of " + std::to_string(head.length) +
-                               " bytes, more than a result may have");
+      throw protocol_violation(concat(
+          {"a worker announced a result of ", head.length, " bytes, more than a result may have"}));
     }
     if (frames.streaming_front()) {
       throw protocol_violation("a worker answered a task before it had read it");

@@ -18,6 +18,7 @@
 
 #include <string.h>
 
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/exception_text.hpp>
 #include <procpool/error.hpp>
 
@@ -25,29 +26,28 @@ namespace procpool::detail {
 
 /// "was killed by signal 11 (Segmentation fault) at address 0x10", or the like.
 inline std::string describe_end(const worker_death& death) {
-  if (!death.cause.empty()) return "was killed by its pool (" + death.cause + ")";
-  if (death.exitcode >= 0) return "exited with code " + std::to_string(death.exitcode);
-  std::string text = "was killed by signal " + std::to_string(-death.exitcode) + " (";
-  text += strsignal(-death.exitcode);
-  text += ")";
+  if (!death.cause.empty()) return concat({"was killed by its pool (", death.cause, ")"});
+  if (death.exitcode >= 0) return concat({"exited with code ", death.exitcode});
+  std::string text =
+      concat({"was killed by signal ", -death.exitcode, " (", strsignal(-death.exitcode), ")"});
   if (death.fault_address) {
     char address[2 + 2 * sizeof(std::uintptr_t) + 1];
     std::snprintf(address, sizeof address, "0x%jx",
                   static_cast<std::uintmax_t>(*death.fault_address));
-    text += std::string(" at address ") + address;
+    text = concat({text, " at address ", address});
   }
-  if (!death.reason.empty()) text += ": " + death.reason;
+  if (!death.reason.empty()) text = concat({text, ": ", death.reason});
   return text;
 }
 
 /// "worker process 123 (PoolWorker-2) was killed by signal 9 (Killed) while it ran item 4 of f".
 inline std::string describe_death(const worker_death& death) {
-  std::string text = "worker process " + std::to_string(death.pid);
-  if (!death.worker.empty()) text += " (" + death.worker + ")";
-  text += " " + describe_end(death);
+  std::string text = concat({"worker process ", death.pid});
+  if (!death.worker.empty()) text = concat({text, " (", death.worker, ")"});
+  text = concat({text, " ", describe_end(death)});
   if (!death.item) return text;
-  text += " while it ran item " + std::to_string(*death.item);
-  if (!death.callable.empty()) text += " of " + death.callable;
+  text = concat({text, " while it ran item ", *death.item});
+  if (!death.callable.empty()) text = concat({text, " of ", death.callable});
   return text;
 }
 
@@ -57,8 +57,8 @@ inline std::string describe_stack(const std::vector<std::string>& stack) {
   for (std::size_t i = 0; i < stack.size();) {
     std::size_t next = i + 1;
     while (next < stack.size() && stack[next] == stack[i]) ++next;
-    text += "\n  #" + std::to_string(i) + " " + stack[i];
-    if (next - i > 1) text += " (and " + std::to_string(next - i - 1) + " times more)";
+    text = concat({text, "\n  #", i, " ", stack[i]});
+    if (next - i > 1) text = concat({text, " (and ", next - i - 1, " times more)"});
     i = next;
   }
   return text;
@@ -69,14 +69,14 @@ inline std::string describe_details(const std::vector<worker_death>& attempts) {
   std::string text = describe_stack(attempts.back().stack);
   for (std::size_t i = 0; i + 1 < attempts.size(); ++i) {
     const worker_death& earlier = attempts[i];
-    text += "\n  attempt " + std::to_string(earlier.attempt) + ": worker process " +
-            std::to_string(earlier.pid) + " (" + earlier.worker + ") " + describe_end(earlier);
+    text = concat({text, "\n  attempt ", earlier.attempt, ": worker process ", earlier.pid, " (",
+                   earlier.worker, ") ", describe_end(earlier)});
   }
   return text;
 }
 
 inline std::string describe_attempt(const worker_death& death) {
-  return death.attempt > 1 ? ", attempt " + std::to_string(death.attempt) : "";
+  return death.attempt > 1 ? concat({", attempt ", death.attempt}) : "";
 }
 
 /// A stack without the frames of the library that called the task: everybody has those.
@@ -99,7 +99,7 @@ inline std::vector<std::string> without_callers(std::vector<std::string> stack) 
 inline std::exception_ptr worker_died(std::vector<worker_death> attempts) {
   const worker_death& last = attempts.back();
   const std::string text =
-      describe_death(last) + describe_attempt(last) + describe_details(attempts);
+      concat({describe_death(last), describe_attempt(last), describe_details(attempts)});
   return std::make_exception_ptr(WorkerDied(text, std::move(attempts)));
 }
 
@@ -114,19 +114,18 @@ inline std::string in_seconds(std::chrono::nanoseconds time) {
 inline std::exception_ptr too_late(const std::vector<worker_death>& attempts,
                                    std::chrono::nanoseconds limit) {
   const worker_death& last = attempts.back();
-  std::string text = "item " + std::to_string(last.item.value_or(0)) + " of " + last.callable +
-                     " ran longer than its time limit of " + in_seconds(limit) +
-                     ": worker process " + std::to_string(last.pid) + " (" + last.worker +
-                     ") was killed" + describe_attempt(last) + describe_details(attempts);
-  return std::make_exception_ptr(TimeoutError(text));
+  return std::make_exception_ptr(TimeoutError(concat(
+      {"item ", last.item.value_or(0), " of ", last.callable, " ran longer than its time limit of ",
+       in_seconds(limit), ": worker process ", last.pid, " (", last.worker, ") was killed",
+       describe_attempt(last), describe_details(attempts)})));
 }
 
 /// For an item that used more CPU time than it may.
 inline std::exception_ptr out_of_time(const std::vector<worker_death>& attempts,
                                       std::chrono::nanoseconds limit) {
   return std::make_exception_ptr(TimeoutError(
-      describe_death(attempts.back()) + describe_attempt(attempts.back()) +
-      ": it used up its CPU time of " + in_seconds(limit) + describe_details(attempts)));
+      concat({describe_death(attempts.back()), describe_attempt(attempts.back()),
+              ": it used up its CPU time of ", in_seconds(limit), describe_details(attempts)})));
 }
 
 /// One line about an exception: its type and text.
@@ -134,7 +133,7 @@ inline std::string describe(const std::exception_ptr& what) {
   try {
     std::rethrow_exception(what);
   } catch (const std::exception& error) {
-    return exception_type(error) + ": " + error.what();
+    return concat({exception_type(error), ": ", error.what()});
   } catch (...) {
     return "an exception that is no std::exception";
   }

@@ -1,35 +1,19 @@
 // SPDX-License-Identifier: MIT
 // Level 4: channels.
 /// @file
-/// How an exception crosses from a worker to its parent: by the name of its type, its members as
-/// far as they are known, and text for the rest.
+/// Which exceptions keep their type on the way from a worker to its parent, and how each is taken
+/// apart. The way itself is in exception_transport.hpp.
 #pragma once
 
-#include <cxxabi.h>
-
-#include <any>
 #include <atomic>
 #include <concepts>
 #include <exception>
-#include <filesystem>
-#include <functional>
-#include <map>
-#include <memory>
-#include <new>
-#include <optional>
-#include <span>
-#include <stdexcept>
 #include <string>
-#include <system_error>
-#include <typeindex>
+#include <type_traits>
 #include <typeinfo>
 #include <utility>
-#include <variant>
 
 #include <procpool/codec.hpp>
-#include <procpool/codec/vocabulary.hpp>
-#include <procpool/detail/exception_text.hpp>
-#include <procpool/detail/type_name.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -38,7 +22,9 @@ namespace procpool::detail {
 /// more than their text.
 template <class E>
 struct exception_parts {
-  static void encode(encoder& out, const E& error) { out.put(std::string(error.what())); }
+  static void encode(encoder& out, const std::exception& error) {
+    out.put(std::string(error.what()));
+  }
   static E decode(decoder& in) { return E(in.get<std::string>()); }
 };
 
@@ -47,7 +33,7 @@ template <class E>
   requires(std::is_default_constructible_v<E> && !std::is_constructible_v<E, std::string> &&
            !encodable<E>)
 struct exception_parts<E> {
-  static void encode(encoder&, const E&) {}
+  static void encode(encoder&, const std::exception&) {}
   static E decode(decoder&) { return E(); }
 };
 
@@ -58,239 +44,76 @@ struct exception_parts<E> {
   static E decode(decoder& in) { return in.get<E>(); }
 };
 
-inline void put_code(encoder& out, const std::error_code& code) {
-  out.put(code.value());
-  out.put(code.category() == std::system_category());
-}
-/// Only the two categories of the operating system keep their identity; others become generic.
-inline std::error_code get_code(decoder& in) {
-  const int value = in.get<int>();
-  return {value, in.get<bool>() ? std::system_category() : std::generic_category()};
-}
-/// The text that a system_error was made with: its what() ends with ": " and the code's message.
-inline std::string own_text(std::string what, const std::error_code& code) {
-  const std::string tail = ": " + code.message();
-  if (what.ends_with(tail)) what.resize(what.size() - tail.size());
-  return what;
-}
-
-template <>
-struct exception_parts<std::system_error> {
-  static void encode(encoder& out, const std::system_error& error) {
-    put_code(out, error.code());
-    out.put(own_text(error.what(), error.code()));
-  }
-  static std::system_error decode(decoder& in) {
-    const std::error_code code = get_code(in);
-    return {code, in.get<std::string>()};
-  }
-};
-
-template <>
-struct exception_parts<std::filesystem::filesystem_error> {
-  static void encode(encoder& out, const std::filesystem::filesystem_error& error) {
-    put_code(out, error.code());
-    out.put(error.path1().native());
-    out.put(error.path2().native());
-    out.put(std::string(error.std::system_error::what()));
-  }
-  static std::filesystem::filesystem_error decode(decoder& in) {
-    const std::error_code code = get_code(in);
-    const std::filesystem::path first = in.get<std::string>();
-    const std::filesystem::path second = in.get<std::string>();
-    return {own_text(in.get<std::string>(), code), first, second, code};
-  }
-};
-
-template <>
-struct exception_parts<ProcessError> {
-  static void encode(encoder& out, const ProcessError& error) {
-    out.put(static_cast<bool>(error.code()));
-    put_code(out, error.code());
-    out.put(error.code() ? own_text(error.what(), error.code()) : std::string(error.what()));
-  }
-  static ProcessError decode(decoder& in) {
-    const bool has_code = in.get<bool>();
-    const std::error_code code = get_code(in);
-    const std::string text = in.get<std::string>();
-    return has_code ? ProcessError(text, code) : ProcessError(text);
-  }
-};
-
-template <>
-struct exception_parts<DecodeError> {
-  static void encode(encoder& out, const DecodeError& error) {
-    const std::string tail = " at byte " + std::to_string(error.offset());
-    std::string text = error.what();
-    if (text.ends_with(tail)) text.resize(text.size() - tail.size());
-    out.put(text);
-    out.put(error.offset());
-  }
-  static DecodeError decode(decoder& in) {
-    const std::string text = in.get<std::string>();
-    return {text, in.get<std::size_t>()};
-  }
-};
-
-template <>
-struct exception_parts<RemoteError> {
-  static void encode(encoder& out, const RemoteError& error) {
-    out.put(error.type_name());
-    out.put(std::string(error.what()).substr(error.type_name().size() + 2));
-  }
-  static RemoteError decode(decoder& in) {
-    std::string type = in.get<std::string>();
-    return {std::move(type), in.get<std::string>()};
-  }
-};
-
-template <>
-struct exception_parts<WorkerDied> {
-  static void encode(encoder& out, const WorkerDied& error) {
-    out.put(std::string(error.what()));
-    out.put(error.attempts());
-  }
-  static WorkerDied decode(decoder& in) {
-    const std::string text = in.get<std::string>();
-    auto attempts = in.get<std::vector<worker_death>>();
-    if (attempts.empty()) in.fail("a WorkerDied without any attempt");
-    return {text, std::move(attempts)};
-  }
-};
-
-/// An exception with its trace nested inside, as std::throw_with_nested makes it.
-template <class E>
-std::exception_ptr with_trace(E error, const RemoteTraceback& trace) {
+/// What @p rethrow(error) throws while @p trace is being handled: the code that all types share.
+[[nodiscard]] inline std::exception_ptr thrown_under(const RemoteTraceback& trace, void* error,
+                                                     void (*rethrow)(void* error)) {
   try {
     try {
       throw trace;
     } catch (...) {
-      std::throw_with_nested(std::move(error));
+      rethrow(error);
     }
   } catch (...) {
     return std::current_exception();
   }
+  return nullptr;
 }
 
-/// The exception types that keep their type on the way. Thread-safe without a lock, because a lock
-/// that another thread holds while this process forks would stay locked in the child: whoever adds
-/// a type makes a new table.
-class exception_registry {
- public:
-  struct entry {
-    void (*encode)(encoder&, const std::exception&);
-    std::exception_ptr (*rebuild)(decoder&, const RemoteTraceback&);
-  };
+/// An exception with its trace nested inside, as std::throw_with_nested makes it.
+template <class E>
+[[nodiscard]] std::exception_ptr with_trace(E error, const RemoteTraceback& trace) {
+  return thrown_under(trace, &error, [](void* object) {
+    std::throw_with_nested(std::move(*static_cast<E*>(object)));
+  });
+}
 
-  static exception_registry& instance() {
-    static exception_registry registry;
-    return registry;
-  }
-
-  template <class E>
-  void add() {
-    const generation* known = newest_.load(std::memory_order_acquire);  // made by another thread
-    while (true) {
-      auto wider = std::make_unique<generation>(generation{known->entries, known});
-      wider->template add<E>();
-      if (newest_.compare_exchange_strong(known, wider.get(), std::memory_order_acq_rel)) {
-        static_cast<void>(wider.release());  // stays for ever: readers have no lock
-        return;
-      }
-    }
-  }
-
-  /// The entry for a type by its mangled name.
-  [[nodiscard]] std::optional<entry> find(const std::string& mangled) const {
-    const auto& entries = newest_.load(std::memory_order_acquire)->entries;  // behind the pointer
-    const auto found = entries.find(mangled);
-    return found == entries.end() ? std::nullopt : std::optional(found->second);
-  }
-
- private:
-  exception_registry() {
-    add_all<std::exception, std::logic_error, std::domain_error, std::invalid_argument,
-            std::length_error, std::out_of_range, std::runtime_error, std::range_error,
-            std::overflow_error, std::underflow_error, std::system_error,
-            std::filesystem::filesystem_error, std::bad_alloc, std::bad_array_new_length,
-            std::bad_cast, std::bad_typeid, std::bad_exception, std::bad_function_call,
-            std::bad_weak_ptr, std::bad_optional_access, std::bad_variant_access,
-            std::bad_any_cast>();
-    add_all<Error, TimeoutError, CancelledError, BrokenPool, PoolClosed, ProcessError, DecodeError,
-            RemoteError, RemoteTraceback, WorkerDied, MemoryLimitError>();
-  }
-
-  template <class... E>
-  void add_all() {
-    (first_.template add<E>(), ...);
-  }
-
-  struct generation {
-    std::map<std::string, entry> entries;
-    const generation* older;  ///< kept reachable, for leak checkers
-
-    template <class E>
-    void add() {
-      static_assert(std::derived_from<E, std::exception>,
-                    "procpool: only types derived from std::exception can be registered");
-      static_assert(!std::is_final_v<E>,
-                    "procpool: a final exception type cannot carry its RemoteTraceback inside");
-      entries[typeid(E).name()] = {[](encoder& out, const std::exception& error) {
-                                     exception_parts<E>::encode(out, dynamic_cast<const E&>(error));
-                                   },
-                                   [](decoder& in, const RemoteTraceback& trace) {
-                                     return with_trace(exception_parts<E>::decode(in), trace);
-                                   }};
-    }
-  };
-
-  generation first_{{}, nullptr};
-  std::atomic<const generation*> newest_{&first_};
+/// How one type of exception crosses.
+struct exception_entry {
+  const std::type_info* type;
+  void (*encode)(encoder&, const std::exception&);
+  std::exception_ptr (*rebuild)(decoder&, const RemoteTraceback&);
 };
 
-/// Made before main, so that no fork can catch another thread in the middle of making it.
-inline const exception_registry& exception_registry_made_early = exception_registry::instance();
-
-/// Encodes the exception being handled. @p where says in which worker and in running what it was
-/// thrown. To be called inside a catch block.
-inline void encode_current_exception(encoder& out, const std::string& where) {
-  try {
-    throw;
-  } catch (const std::exception& error) {
-    out.put(where + exception_lines(error, "  "));
-    const std::string key = exception_key(error);
-    const auto known = exception_registry::instance().find(key);
-    out.put(known ? key : std::string());
-    if (known) return known->encode(out, error);
-    out.put(demangle(key.c_str()));
-    out.put(std::string(error.what()));
-  } catch (...) {
-    const std::type_info* type = abi::__cxa_current_exception_type();
-    const std::string name = type != nullptr ? demangle(type->name()) : "unknown exception";
-    out.put(where + "  " + name + "\n");
-    out.put(std::string());
-    out.put(name);
-    out.put(std::string("an exception that is no std::exception"));
+template <class E>
+[[nodiscard]] constexpr exception_entry exception_entry_of() noexcept {
+  static_assert(std::derived_from<E, std::exception>,
+                "procpool: only types derived from std::exception can be registered");
+  static_assert(!std::is_final_v<E>,
+                "procpool: a final exception type cannot carry its RemoteTraceback inside");
+  exception_entry entry{&typeid(E), nullptr, [](decoder& in, const RemoteTraceback& trace) {
+                          return with_trace(exception_parts<E>::decode(in), trace);
+                        }};
+  if constexpr (std::invocable<decltype(exception_parts<E>::encode), encoder&,
+                               const std::exception&>) {
+    entry.encode = exception_parts<E>::encode;
+  } else {
+    entry.encode = [](encoder& out, const std::exception& error) {
+      exception_parts<E>::encode(out, dynamic_cast<const E&>(error));
+    };
   }
+  return entry;
 }
 
-/// What encode_current_exception wrote, as an exception with its RemoteTraceback nested inside.
-/// @throws DecodeError when the bytes are nothing of the kind.
-inline std::exception_ptr decode_exception(std::span<const std::byte> message) {
-  decoder in(message);
-  const RemoteTraceback trace(in.get<std::string>());
-  const std::string key = in.get<std::string>();
-  if (!key.empty()) {
-    const auto known = exception_registry::instance().find(key);
-    if (!known) in.fail("an exception of a type that is not registered here");
-    std::exception_ptr rebuilt = known->rebuild(in, trace);
-    in.finish();
-    return rebuilt;
+/// A type that the user has registered; the newest comes first.
+struct registered_exception {
+  exception_entry entry;
+  const registered_exception* next;
+};
+
+/// Without a lock, because one that another thread holds while this process forks would stay locked
+/// in the child; and there before anything runs.
+inline constinit std::atomic<const registered_exception*> registered_exceptions{nullptr};
+
+template <class E>
+void add_exception() {
+  // Stays for ever: readers have no lock.
+  auto* node = new registered_exception{
+      exception_entry_of<E>(),
+      registered_exceptions.load(std::memory_order_relaxed)};  // the exchange makes sure
+  while (!registered_exceptions.compare_exchange_weak(
+      node->next, node, std::memory_order_release,  // the node behind it
+      std::memory_order_relaxed)) {                 // the next try publishes
   }
-  std::string type = in.get<std::string>();
-  const std::string text = in.get<std::string>();
-  in.finish();
-  return with_trace(RemoteError(std::move(type), text), trace);
 }
 
 }  // namespace procpool::detail

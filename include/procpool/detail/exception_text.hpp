@@ -9,6 +9,7 @@
 #include <string_view>
 #include <typeinfo>
 
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/type_name.hpp>
 
 namespace procpool::detail {
@@ -29,14 +30,14 @@ inline std::string exception_type(const std::exception& error) {
 
 /// One line for @p error and one for each exception nested in it, the deeper the further right.
 inline std::string exception_lines(const std::exception& error, const std::string& lead = "") {
-  std::string text = lead + exception_type(error) + ": " + error.what() + "\n";
-  const std::string next = lead.empty() ? "  caused by " : "  " + lead;
+  std::string text = concat({lead, exception_type(error), ": ", error.what(), "\n"});
+  const std::string next = concat({"  ", lead.empty() ? "caused by " : lead});
   try {
     std::rethrow_if_nested(error);
   } catch (const std::exception& cause) {
     text += exception_lines(cause, next);
   } catch (...) {
-    text += next + "an exception that is no std::exception\n";
+    text = concat({text, next, "an exception that is no std::exception\n"});
   }
   return text;
 }

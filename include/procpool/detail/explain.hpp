@@ -43,17 +43,6 @@ enum class obstacle {
   opaque
 };
 
-/// Whether `name` is "std::" and one of `stems`, each ending in what follows the template's name.
-template <class... Stems>
-consteval bool is_std_name(std::string_view name, Stems... stems) {
-  if (!name.starts_with("std::")) return false;
-  name.remove_prefix(5);
-  for (const std::string_view inner : {"__cxx11::", "__1::", "_V2::"}) {
-    if (name.starts_with(inner)) name.remove_prefix(inner.size());
-  }
-  return (name.starts_with(std::string_view(stems)) || ...);
-}
-
 /// The standard class that is meant, by its name: its header need not be included.
 template <class T>
 consteval obstacle obstacle_of_std_class() {

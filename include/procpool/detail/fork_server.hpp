@@ -33,8 +33,8 @@
 #include <procpool/detail/process_context.hpp>
 #include <procpool/detail/process_report.hpp>
 #include <procpool/detail/regions.hpp>
-#include <procpool/detail/task.hpp>
 #include <procpool/detail/worker_limits.hpp>
+#include <procpool/detail/worker_loop.hpp>
 #include <procpool/detail/worker_report.hpp>
 
 namespace procpool::detail {

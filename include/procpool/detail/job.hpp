@@ -28,7 +28,7 @@
 #include <procpool/codec.hpp>
 #include <procpool/detail/block_assembly.hpp>
 #include <procpool/detail/callable.hpp>
-#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/os/time.hpp>
 #include <procpool/detail/slab.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/type_name.hpp>
@@ -39,24 +39,6 @@ namespace procpool::detail {
 using os::time_point;
 
 class job;
-
-/// Which code a submission runs, for messages: its name is made when it is needed.
-struct callable_label {
-  std::string (*name)(std::uintptr_t function) = nullptr;
-  std::uintptr_t function = 0;  ///< its address, for functions
-
-  [[nodiscard]] std::string text() const { return name != nullptr ? name(function) : ""; }
-};
-
-template <class F>
-callable_label label_of(const F& callable) {
-  if constexpr (is_function_pointer_v<F>) {
-    return {[](std::uintptr_t at) { return callable_name(reinterpret_cast<F>(at)); },
-            reinterpret_cast<std::uintptr_t>(callable)};
-  } else {
-    return {[](std::uintptr_t) { return type_name<F>(); }, 0};
-  }
-}
 
 /// What holds for each item of a submission.
 struct job_rules {

@@ -23,6 +23,7 @@
 #include <procpool/detail/byte_buffer.hpp>
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/collector.hpp>
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/death_report.hpp>
 #include <procpool/detail/dispatcher.hpp>
@@ -32,16 +33,11 @@
 #include <procpool/detail/pool_task.hpp>
 #include <procpool/detail/roster.hpp>
 #include <procpool/detail/start_policy.hpp>
+#include <procpool/detail/task_body.hpp>
 #include <procpool/detail/worker_report.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
-
-/// What every worker runs first.
-struct initializer_frame {
-  code_ref entry;
-  byte_buffer body;  ///< callable and arguments
-};
 
 template <class Backend>
 class lifecycle {
@@ -275,17 +271,18 @@ class lifecycle {
 
   void start_failed(std::uint32_t worker, const std::string& why) {
     if (starts_.failed()) {
-      break_down(why + " (" + std::to_string(starts_.failures()) +
-                 " workers failed to start in a row)");
+      break_down(concat({why, " (", starts_.failures(), " workers failed to start in a row)"}));
     } else {
       starts_.postpone(worker, std::chrono::steady_clock::now());
     }
   }
 
   [[nodiscard]] std::string why_not_started(const worker_state& last, const worker_death& death) {
-    if (last.init_error != nullptr) return "the initializer failed: " + describe(last.init_error);
-    return (last.initializing ? "the initializer did not return: " : "a worker did not come up: ") +
-           describe_death(death);
+    if (last.init_error != nullptr)
+      return concat({"the initializer failed: ", describe(last.init_error)});
+    return concat(
+        {last.initializing ? "the initializer did not return: " : "a worker did not come up: ",
+         describe_death(death)});
   }
 
   roster<Backend>& pool_;

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/exception_registry.hpp>
+#include <procpool/detail/exception_transport.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/pool_task.hpp>

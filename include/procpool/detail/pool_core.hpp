@@ -33,9 +33,13 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/config.hpp>
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/module_table.hpp>
+#include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/task_sender.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -49,16 +53,23 @@ struct core_settings {
   std::uint32_t cpus;                                    ///< that this process may use
 };
 
+PROCPOOL_FUNCTION void pool_front::code_came_late(code_ref code) {
+  throw std::invalid_argument("the function to run is in " +
+                              module_table::instance().name(code.module) +
+                              ", which was loaded after the pool was made");
+}
+
 template <class Backend>
-class pool_core final : public driver, private fork_participant {
+class pool_core final : public pool_front, private fork_participant {
  public:
   /// Starts the workers. @throws ProcessError when that cannot be done; nothing is left then.
   explicit pool_core(core_settings settings)
-      : modules_(module_table::instance().refresh()),  // before the workers are forked
+      : pool_front(static_cast<std::uint32_t>(settings.sizes.workers),
+                   module_table::instance().refresh(),  // before the workers are forked
+                   task_sender::in_line_limit(settings.sizes.ring_bytes)),
         generation_(process_generation()),
         cpus_(settings.cpus),
         engine_(settings.sizes, settings.rules, settings.lives, std::move(settings.initializer)),
-        in_line_limit_(task_sender::in_line_limit(settings.sizes.ring_bytes)),
         registration_(*this) {
     engine_.start_all();
   }
@@ -66,41 +77,26 @@ class pool_core final : public driver, private fork_participant {
 
   // ---- submitting ----------------------------------------------------------------------------
 
-  /// Throws PoolClosed, BrokenPool or std::logic_error when no work can be submitted now.
-  void check_open() {
+  void check_open() override {
     check_usable();
     std::lock_guard lock(mutex_);
     check_open_locked();
   }
 
-  /// Throws std::invalid_argument for code that the workers do not have.
-  void check_code(code_ref code) const {
-    if (code.module < modules_) return;
-    throw std::invalid_argument("the function to run is in " +
-                                module_table::instance().name(code.module) +
-                                ", which was loaded after the pool was made");
-  }
-
-  /// The largest body that travels inside a frame; larger ones are best encoded in a block.
-  [[nodiscard]] std::size_t in_line_limit() const noexcept { return in_line_limit_; }
-
-  /// A block of the arena, or an empty span when there is none of that size.
-  [[nodiscard]] std::span<std::byte> allocate(std::size_t size) {
+  [[nodiscard]] std::span<std::byte> allocate(std::size_t size) override {
     check_usable();
     std::lock_guard lock(mutex_);
     check_open_locked();
     for (const auto& unused : unused_blocks_.take()) engine_.backend().blocks().release(unused);
     return engine_.backend().blocks().allocate(size).value_or(std::span<std::byte>());
   }
-  /// Gives a block back; with or without the lock.
-  void release(std::span<std::byte> block) { unused_blocks_.put(block); }
-  [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) {
+  void release(std::span<std::byte> block) override { unused_blocks_.put(block); }
+  [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) override {
     return engine_.backend().blocks().offset(block);
   }
 
-  /// Hands a frame of work over; see engine::submit.
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
-              task_body&& body) {
+              task_body&& body) override {
     check_usable();
     std::lock_guard lock(mutex_);
     check_open_locked();
@@ -120,15 +116,12 @@ class pool_core final : public driver, private fork_participant {
     }
   }
 
-  /// To be called before the frames of an asynchronous submission.
-  /// @throws ProcessError when there can be no service thread
-  void care_for(job& what) {
+  void care_for(job& what) override {
     what.leave_unattended();
     if (!service_there_.load(std::memory_order_relaxed)) summon_service();  // submit() has the lock
   }
 
-  /// Ends a job that cannot be submitted in full: what has not begun is dropped.
-  void abandon(job& what, const std::exception_ptr& why) {
+  void abandon(job& what, const std::exception_ptr& why) override {
     std::unique_ptr<done_callback> never_called;  // destroyed without the lock: it is the user's
     std::lock_guard lock(mutex_);
     if (state_ != state::terminated) engine_.withdraw(what);
@@ -184,15 +177,12 @@ class pool_core final : public driver, private fork_participant {
 
   // ---- the end -------------------------------------------------------------------------------
 
-  /// No more work can be submitted.
-  void close() {
+  void close() override {
     std::lock_guard lock(mutex_);
     if (state_ == state::open) state_ = state::closed;
   }
 
-  /// Waits for all work and then for all processes. @throws std::logic_error unless closed.
-  /// Without a result if @p stop is requested: false.
-  bool join(const std::stop_token& stop) {
+  bool join(const std::stop_token& stop) override {
     check_usable();
     {
       std::unique_lock lock(mutex_);
@@ -212,8 +202,7 @@ class pool_core final : public driver, private fork_participant {
     return true;
   }
 
-  /// Ends everything now: what is outstanding gets CancelledError. Idempotent; any thread.
-  void terminate() {
+  void terminate() override {
     if (generation_ != process_generation()) return;
     std::unique_lock lock(mutex_);
     if (state_ == state::terminated) return;
@@ -233,9 +222,7 @@ class pool_core final : public driver, private fork_participant {
     stop_service();
   }
 
-  /// Whether this is the process that made the pool.
-  [[nodiscard]] bool ours() const noexcept { return generation_ == process_generation(); }
-  [[nodiscard]] std::uint32_t workers() noexcept { return engine_.backend().workers(); }
+  [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
 
  private:
   enum class state { open, closed, terminated };
@@ -619,7 +606,6 @@ class pool_core final : public driver, private fork_participant {
   static constexpr std::uint64_t advance_every = 16;
   static constexpr std::uint64_t balance_every = 64;
 
-  const std::uint32_t modules_;
   const std::uint32_t generation_;
   const std::uint32_t cpus_;
 
@@ -628,7 +614,6 @@ class pool_core final : public driver, private fork_participant {
   std::condition_variable changed_;        ///< followers: something is ready, or there is no leader
   std::condition_variable service_wakes_;  ///< the service thread: there is something to do
   engine<Backend> engine_;
-  const std::size_t in_line_limit_;
   state state_ = state::open;
   role leader_ = role::nobody;
   bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock

@@ -16,6 +16,7 @@
 #include <string>
 #include <utility>
 
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/pool_core.hpp>
 #include <procpool/options.hpp>
@@ -24,8 +25,7 @@ namespace procpool::detail {
 
 inline std::uint32_t checked_count(const char* name, int given) {
   if (given >= 1) return static_cast<std::uint32_t>(given);
-  throw std::invalid_argument(std::string(name) + " must be at least 1, but is " +
-                              std::to_string(given));
+  throw std::invalid_argument(concat({name, " must be at least 1, but is ", given}));
 }
 
 inline region_sizes checked_sizes(const pool_options& options, std::uint32_t workers) {

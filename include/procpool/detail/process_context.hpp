@@ -14,26 +14,12 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/config.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/process_handle.hpp>
 
 namespace procpool::detail {
-
-/// A process as its children know it. The descriptor is the parent's own, opened by the parent and
-/// inherited: no child can mistake another process with the same number for its parent.
-struct parent_link {
-  pid_t pid = 0;
-  std::string name;
-  std::shared_ptr<const os::fd> process;
-};
-
-/// Who a process is. A child gets it from its parent in enter_child().
-struct process_identity {
-  std::string name = "MainProcess";
-  bool daemon = false;        ///< may have no children; is terminated when its parent ends
-  std::vector<int> position;  ///< in the tree: {1, 2} is the second child of the first child
-  std::optional<parent_link> parent = std::nullopt;
-};
 
 /// The identity of the current process. Written in a new child while it has one thread, and only
 /// read afterwards. Never destroyed, because handlers at exit ask for it.
@@ -67,6 +53,14 @@ class process_context {
 
 /// Made before main, so that no fork can catch another thread in the middle of making it.
 inline const process_context& process_context_made_early = process_context::instance();
+
+PROCPOOL_FUNCTION const process_identity& own_identity() noexcept {
+  return process_context::instance().identity();
+}
+
+PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const os::deadline& until) {
+  return os::wait_readable(parent.process->get(), until);
+}
 
 /// Python's default name: "Process-1" for the first child, "Process-1:2" for the second child of
 /// that.

@@ -28,6 +28,7 @@
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/process_context.hpp>
+#include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_target.hpp>
 
 namespace procpool::detail {
@@ -71,7 +72,8 @@ inline const process_table& process_table_made_early = process_table::instance()
 inline thread_local const process_record* process_being_started = nullptr;
 
 /// One process: made here, perhaps started, perhaps ended. Any thread may call anything.
-class process_record : public std::enable_shared_from_this<process_record> {
+class process_record final : public child_process,
+                             public std::enable_shared_from_this<process_record> {
  public:
   process_record(std::string name, std::optional<bool> daemon,
                  std::unique_ptr<process_target> target)
@@ -80,23 +82,22 @@ class process_record : public std::enable_shared_from_this<process_record> {
         name_(name.empty() ? default_process_name(position_) : std::move(name)),
         daemon_(daemon.value_or(process_context::instance().identity().daemon)),
         target_(std::move(target)) {}
-  process_record(const process_record&) = delete;
-  process_record& operator=(const process_record&) = delete;
-  ~process_record();
+  // Inline here, or they were key functions: every program would get all of this.
+  inline ~process_record() override;
 
-  [[nodiscard]] std::string name() const;
-  void set_name(std::string name);
-  [[nodiscard]] bool daemon() const;
-  void set_daemon(bool daemon);
-  [[nodiscard]] std::optional<pid_t> pid() const;
+  [[nodiscard]] inline std::string name() const override;
+  inline void set_name(std::string name) override;
+  [[nodiscard]] inline bool daemon() const override;
+  inline void set_daemon(bool daemon) override;
+  [[nodiscard]] inline std::optional<pid_t> pid() const override;
 
-  void start();
-  [[nodiscard]] bool join(const os::deadline& until);
-  [[nodiscard]] bool is_alive();
-  [[nodiscard]] std::optional<int> exitcode();
-  void send_signal(int number, const char* call);
-  void close();
-  [[nodiscard]] int sentinel() const;
+  void start() override { run(); }
+  [[nodiscard]] inline bool join(const os::deadline& until) override;
+  [[nodiscard]] inline bool is_alive() override;
+  [[nodiscard]] inline std::optional<int> exitcode() override;
+  inline void send_signal(int number, const char* call) override;
+  inline void close() override;
+  [[nodiscard]] inline int sentinel() const override;
 
  private:
   friend class process_table;
@@ -115,6 +116,7 @@ class process_record : public std::enable_shared_from_this<process_record> {
   void forget_descriptors() noexcept;
   void abandon(bool is_this_process) noexcept;
 
+  void run();  // start(): process_start.hpp
   void prepare();
   void undo_prepare() noexcept;
   pid_t fork_child();

@@ -11,14 +11,18 @@
 #include <cerrno>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include <procpool/config.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/os/child.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/process_child.hpp>
 #include <procpool/detail/process_context.hpp>
+#include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_record.hpp>
 #include <procpool/detail/process_report.hpp>
 #include <procpool/error.hpp>
@@ -119,7 +123,7 @@ inline void process_record::adopt(pid_t pid) {
   parent_.process.reset();
 }
 
-inline void process_record::start() {
+inline void process_record::run() {
   const auto self = shared_from_this();
   static_cast<void>(process_table::instance().running());  // collects those that nobody joins
   end_children_at_exit();
@@ -134,6 +138,23 @@ inline void process_record::start() {
     throw;
   }
   target_.reset();  // the child has its copy; may run destructors of the user's
+}
+
+template <class Record>
+std::shared_ptr<child_process> make_process(std::string name, std::optional<bool> daemon,
+                                            std::unique_ptr<process_target> target) {
+  return std::make_shared<Record>(std::move(name), daemon, std::move(target));
+}
+
+#ifdef PROCPOOL_COMPILED
+template std::shared_ptr<child_process> make_process<process_record>(
+    std::string name, std::optional<bool> daemon, std::unique_ptr<process_target> target);
+#endif
+
+PROCPOOL_FUNCTION std::vector<std::shared_ptr<child_process>> running_children() {
+  std::vector<std::shared_ptr<child_process>> children;
+  for (auto& each : process_table::instance().running()) children.push_back(std::move(each));
+  return children;
 }
 
 }  // namespace procpool::detail

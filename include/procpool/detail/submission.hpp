@@ -8,7 +8,6 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -25,8 +24,9 @@
 #include <vector>
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/job.hpp>
-#include <procpool/detail/pool_core.hpp>
+#include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/task.hpp>
 
 namespace procpool::detail {
@@ -56,8 +56,7 @@ class scratch_buffer {
 
 /// A body that is too large for a frame, encoded in @p bytes: into the arena or, when that is full,
 /// kept as it is for streaming.
-template <class Core>
-task_body place_large(Core& pool, byte_buffer& bytes) {
+inline task_body place_large(pool_front& pool, byte_buffer& bytes) {
   task_body body;
   body.block = pool.allocate(bytes.size());
   if (body.block.empty()) {
@@ -72,8 +71,8 @@ task_body place_large(Core& pool, byte_buffer& bytes) {
 }
 
 /// The same for a body whose size is known and that is encoded by @p fill(encoder): in place.
-template <class Core, class Fill>
-task_body fill_large(Core& pool, std::size_t size, Fill fill) {
+template <class Fill>
+task_body fill_large(pool_front& pool, std::size_t size, Fill fill) {
   const auto block = pool.allocate(size);
   if (block.empty()) {
     byte_buffer bytes;
@@ -100,9 +99,8 @@ task_body fill_large(Core& pool, std::size_t size, Fill fill) {
 }
 
 /// Fills in where the body is and hands the frame over.
-template <class Core>
-void submit_body(Core& pool, boost::intrusive_ptr<job> owner, frame_head head,
-                 std::size_t first_index, task_body body, std::size_t size) {
+inline void submit_body(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head head,
+                        std::size_t first_index, task_body body, std::size_t size) {
   const auto block = body.block;
   head.kind = frame_kind::run;
   head.body_size = size;
@@ -116,9 +114,8 @@ void submit_body(Core& pool, boost::intrusive_ptr<job> owner, frame_head head,
 }
 
 /// Hands over a frame with one item and an in-line body, which is copied.
-template <class Core>
-void submit_small(Core& pool, boost::intrusive_ptr<job> owner, frame_head head,
-                  std::span<const std::byte> body) {
+inline void submit_small(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head head,
+                         std::span<const std::byte> body) {
   head.kind = frame_kind::run;
   head.body_size = body.size();
   task_body where;
@@ -126,13 +123,8 @@ void submit_small(Core& pool, boost::intrusive_ptr<job> owner, frame_head head,
   pool.submit(std::move(owner), head, 0, std::move(where));
 }
 
-template <class Core>
-code_ref checked_entry(Core& pool, code_ref entry) {
+inline frame_head frame_for(const pool_front& pool, code_ref entry, std::size_t items) {
   pool.check_code(entry);
-  return entry;
-}
-
-inline frame_head frame_for(code_ref entry, std::size_t items) {
   frame_head head{};
   head.entry_offset = entry.offset;
   head.entry_module = entry.module;
@@ -158,8 +150,8 @@ constexpr std::size_t known_call_size(type_list<S...>) {
 }
 
 /// Submits one call: @p owner gets its outcome as item 0.
-template <class Core, class F, class... A>
-void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
+template <class F, class... A>
+void submit_call(pool_front& pool, boost::intrusive_ptr<job> owner, const F& function,
                  const A&... arguments) {
   using types = shipped_types_t<F, A...>;
   reject_null(function);
@@ -168,7 +160,7 @@ void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
     out.align(frame_alignment);
     put_arguments(out, types{}, arguments...);
   };
-  const frame_head head = frame_for(checked_entry(pool, entry_point<F, types>()), 1);
+  const frame_head head = frame_for(pool, entry_point<F, types>(), 1);
   constexpr std::size_t known = known_call_size<F>(types{});
   if constexpr (known != unknown_size) {
     alignas(frame_alignment) std::byte bytes[known + 1];  // nothing is no array
@@ -194,10 +186,11 @@ void submit_call(Core& pool, boost::intrusive_ptr<job> owner, const F& function,
 
 /// A callable as it goes into every frame of a map: small ones into each body, large ones once into
 /// the arena, where they stay as long as a frame needs them.
-template <class Core, class F>
 class shipped_callable {
  public:
-  shipped_callable(boost::intrusive_ptr<Core> pool, const F& function) : pool_(std::move(pool)) {
+  template <class F>
+  shipped_callable(boost::intrusive_ptr<pool_front> pool, const F& function)
+      : pool_(std::move(pool)) {
     reject_null(function);
     encoder out(bytes_);
     callable_codec<F>::encode(out, function);
@@ -219,12 +212,12 @@ class shipped_callable {
 
  private:
   struct shared_block {
-    boost::intrusive_ptr<Core> pool;
+    boost::intrusive_ptr<pool_front> pool;
     std::span<std::byte> memory;
     std::uint64_t offset;
 
-    shared_block(boost::intrusive_ptr<Core> core, std::span<std::byte> block)
-        : pool(std::move(core)), memory(block), offset(pool->offset(block)) {}
+    shared_block(boost::intrusive_ptr<pool_front> front, std::span<std::byte> block)
+        : pool(std::move(front)), memory(block), offset(pool->offset(block)) {}
     shared_block(const shared_block&) = delete;
     shared_block& operator=(const shared_block&) = delete;
     ~shared_block() { pool->release(memory); }
@@ -241,11 +234,23 @@ class shipped_callable {
 
   static constexpr std::size_t share_from = 1024;
 
-  boost::intrusive_ptr<Core> pool_;
+  boost::intrusive_ptr<pool_front> pool_;
   byte_buffer bytes_;
   std::size_t bytes_size_ = 0;
   std::shared_ptr<const shared_block> block_;
 };
+
+/// Hands over what was encoded for one chunk of a map.
+inline void submit_encoded(pool_front& pool, const boost::intrusive_ptr<job>& owner,
+                           const shipped_callable& callable, frame_head head,
+                           std::size_t first_index, byte_buffer& bytes) {
+  const std::size_t size = bytes.size();
+  task_body body = size > pool.in_line_limit()
+                       ? place_large(pool, bytes)
+                       : task_body{body_place::in_line, bytes.view(), {}, {}, {}};
+  callable.refer(head, body);
+  submit_body(pool, owner, head, first_index, std::move(body), size);
+}
 
 /// How an item of a map becomes arguments: as the one argument, or spread over the parameters.
 struct as_argument {
@@ -296,9 +301,9 @@ using listed_shipped_t = decltype(listed_shipped<F>(Arguments{}));
 
 /// Encodes up to @p most items into one chunk and submits it; how many there were.
 /// @param next returns the next item through a visitor: next(visit) is false at the end
-template <class How, class Types, class Core, class F, class Next>
-std::size_t submit_chunk(Core& pool, const boost::intrusive_ptr<job>& owner,
-                         const shipped_callable<Core, F>& callable, std::size_t first_index,
+template <class How, class F, class Types, class Next>
+std::size_t submit_chunk(pool_front& pool, const boost::intrusive_ptr<job>& owner,
+                         const shipped_callable& callable, std::size_t first_index,
                          std::size_t most, Next next) {
   scratch_buffer scratch;
   encoder out(scratch.get());
@@ -310,40 +315,37 @@ std::size_t submit_chunk(Core& pool, const boost::intrusive_ptr<job>& owner,
     ++items;
   }
   if (items == 0) return 0;
-  const std::size_t size = scratch.get().size();
-  frame_head head = frame_for(checked_entry(pool, entry_point<F, Types>()), items);
-  task_body body = size > pool.in_line_limit()
-                       ? place_large(pool, scratch.get())
-                       : task_body{body_place::in_line, scratch.get().view(), {}, {}, {}};
-  callable.refer(head, body);
-  submit_body(pool, owner, head, first_index, std::move(body), size);
+  submit_encoded(pool, owner, callable, frame_for(pool, entry_point<F, Types>(), items),
+                 first_index, scratch.get());
   return items;
 }
 
 /// Python's rule for the size of a chunk when none is given: a quarter of a fair share.
 inline std::size_t default_chunksize(std::size_t items, std::size_t workers) {
-  return std::max<std::size_t>((items + 4 * workers - 1) / (4 * workers), 1);
+  const std::size_t quarter = (items + 4 * workers - 1) / (4 * workers);
+  return quarter == 0 ? 1 : quarter;
 }
 
 /// Checks a chunk size or buffer size given by the user.
-inline std::optional<std::size_t> checked_size(std::optional<std::ptrdiff_t> given,
+inline std::optional<std::size_t> checked_size(const std::optional<std::ptrdiff_t>& given,
                                                const char* name) {
   if (!given) return std::nullopt;
   if (*given < 1) {
-    throw std::invalid_argument(std::string(name) + " must be at least 1, but is " +
-                                std::to_string(*given));
+    throw std::invalid_argument(concat({name, " must be at least 1, but is ", *given}));
   }
   constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
-  return std::min(static_cast<std::size_t>(*given), most);
+  const auto size = static_cast<std::size_t>(*given);
+  return size < most ? size : most;
 }
 
 /// Submits all @p size items of a range in chunks. When the range or an encoder throws, what was
 /// submitted is withdrawn and the exception goes to the caller.
-template <class How, class Types, class Core, class F, class Range>
-void submit_items(const boost::intrusive_ptr<Core>& pool, const boost::intrusive_ptr<job>& owner,
-                  const F& function, Range& range, std::size_t size, std::size_t chunksize) {
+template <class How, class Types, class F, class Range>
+void submit_items(const boost::intrusive_ptr<pool_front>& pool,
+                  const boost::intrusive_ptr<job>& owner, const F& function, Range& range,
+                  std::size_t size, std::size_t chunksize) {
   try {
-    const shipped_callable<Core, F> callable(pool, function);
+    const shipped_callable callable(pool, function);
     auto at = std::ranges::begin(range);
     const auto end = std::ranges::end(range);
     const auto next = [&](auto visit) {
@@ -354,8 +356,9 @@ void submit_items(const boost::intrusive_ptr<Core>& pool, const boost::intrusive
     };
     std::size_t done = 0;
     while (done < size) {
-      const std::size_t most = std::min(chunksize, size - done);
-      const std::size_t items = submit_chunk<How, Types>(*pool, owner, callable, done, most, next);
+      const std::size_t most = chunksize < size - done ? chunksize : size - done;
+      const std::size_t items =
+          submit_chunk<How, F, Types>(*pool, owner, callable, done, most, next);
       done += items;
       if (items < most) throw std::logic_error("the input of a map ended before its size()");
     }

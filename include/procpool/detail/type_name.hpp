@@ -25,6 +25,17 @@ template <class T>
   return where.substr(begin, last - begin);
 }
 
+/// Whether `name` is "std::" and one of `stems`, each ending in what follows the template's name.
+template <class... Stems>
+consteval bool is_std_name(std::string_view name, Stems... stems) {
+  if (!name.starts_with("std::")) return false;
+  name.remove_prefix(5);
+  for (const std::string_view inner : {"__debug::", "__cxx11::", "__1::", "_V2::"}) {
+    if (name.starts_with(inner)) name.remove_prefix(inner.size());
+  }
+  return (name.starts_with(std::string_view(stems)) || ...);
+}
+
 /// `name` without the standard libraries' inner namespaces and with std::string in its short form.
 [[nodiscard]] inline std::string tidy_name(std::string name) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 5> shorter{{

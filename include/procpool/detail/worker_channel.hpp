@@ -14,6 +14,7 @@
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/parking.hpp>
 #include <procpool/detail/result_sender.hpp>
+#include <procpool/detail/task.hpp>
 #include <procpool/detail/task_receiver.hpp>
 
 namespace procpool::detail {
@@ -26,12 +27,6 @@ struct worker_memory {
   std::span<const std::byte> arena;
   result_control* results;
   std::span<std::byte> result_ring;
-};
-
-/// The bytes of one frame, where the worker reads them: the callable, and the items' arguments.
-struct frame_bytes {
-  std::span<const std::byte> callable;  ///< empty when the callable begins the body
-  std::span<const std::byte> body;
 };
 
 /// One thread: the worker's main thread.

@@ -6,8 +6,8 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
-#include <random>
 
 #include <procpool/detail/worker_limits.hpp>
 
@@ -25,7 +25,7 @@ class worker_lives {
  public:
   /// @param most_tasks that a worker gets before it leaves; 0: any number
   worker_lives(const life_rules& rules, std::uint32_t most_tasks)
-      : rules_(rules), most_tasks_(most_tasks), random_(std::random_device{}()) {}
+      : rules_(rules), most_tasks_(most_tasks) {}
 
   [[nodiscard]] std::uint64_t max_result_bytes() const noexcept { return rules_.max_result_bytes; }
 
@@ -44,14 +44,23 @@ class worker_lives {
  private:
   [[nodiscard]] std::uint64_t shortened(std::uint64_t most) {
     if (most == 0 || rules_.jitter == 0) return most;
-    std::uniform_real_distribution<double> part(0, rules_.jitter);
-    const auto less = static_cast<std::uint64_t>(part(random_) * static_cast<double>(most));
+    const auto less =
+        static_cast<std::uint64_t>(chance() * rules_.jitter * static_cast<double>(most));
     return std::max<std::uint64_t>(most - less, 1);
+  }
+
+  // From 0 up to 1, by splitmix64, which is enough here and spares everybody <random>.
+  [[nodiscard]] double chance() noexcept {
+    std::uint64_t mixed = random_ += 0x9e3779b97f4a7c15;
+    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111eb;
+    return static_cast<double>((mixed ^ (mixed >> 31)) >> 11) * 0x1p-53;
   }
 
   life_rules rules_;
   std::uint32_t most_tasks_;
-  std::minstd_rand random_;
+  std::uint64_t random_ =
+      static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
 };
 
 }  // namespace procpool::detail

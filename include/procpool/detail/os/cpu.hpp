@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/config.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/syscall.hpp>
 
@@ -161,7 +162,7 @@ inline int affinity_cpus() {
 }
 
 /// CPUs that the calling thread can keep busy at once, at least 1.
-inline int usable_cpus() {
+PROCPOOL_FUNCTION int usable_cpus() {
   return std::max(1, std::min(affinity_cpus(), cgroup_cpus(read_small_file)));
 }
 

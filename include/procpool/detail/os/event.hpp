@@ -19,10 +19,9 @@
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>
+#include <procpool/detail/os/time.hpp>
 
 namespace procpool::detail::os {
-
-using time_point = std::chrono::steady_clock::time_point;
 
 /// A doorbell: rung by any holder of the descriptor, silenced by the one who waits.
 class event {

@@ -23,33 +23,9 @@
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>
+#include <procpool/detail/os/time.hpp>
 
 namespace procpool::detail::os {
-
-/// When a wait ends at the latest; nullopt: never.
-using deadline = std::optional<std::chrono::steady_clock::time_point>;
-
-/// The moment @p timeout from now. Zero, negative and NaN are now; more than 30 years are never,
-/// which keeps duration::max() from overflowing the clock.
-template <class Rep, class Period>
-[[nodiscard]] deadline deadline_after(std::chrono::duration<Rep, Period> timeout) {
-  using seconds = std::chrono::duration<double>;
-  const auto now = std::chrono::steady_clock::now();
-  const seconds wanted = std::chrono::duration_cast<seconds>(timeout);
-  if (!(wanted > seconds::zero())) return now;
-  if (wanted > seconds(1e9)) return std::nullopt;
-  return now + std::chrono::ceil<std::chrono::steady_clock::duration>(timeout);
-}
-
-/// The time left until @p until in the form of ppoll(2); nothing for a deadline in the past.
-inline timespec time_left(std::chrono::steady_clock::time_point until) noexcept {
-  using namespace std::chrono;
-  const auto left = until - steady_clock::now();
-  if (left <= left.zero()) return {};
-  const auto whole = duration_cast<seconds>(left);
-  return {static_cast<time_t>(whole.count()),
-          static_cast<long>(duration_cast<nanoseconds>(left - whole).count())};
-}
 
 /// Waits until @p descriptor is readable; false when @p until came first. Signals do not end it.
 inline bool wait_readable(int descriptor, const deadline& until) {

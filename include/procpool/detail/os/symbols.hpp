@@ -29,6 +29,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/syscall.hpp>
 #include <procpool/detail/type_name.hpp>
@@ -273,7 +274,7 @@ inline std::string describe(const code_place& place) {
   // Only C++ names: a C function called "f" would be demangled as the type float.
   const bool is_mangled = place.function.starts_with("_Z");
   const std::string name = is_mangled ? demangle(place.function.c_str()) : place.function;
-  return name + offset + " in " + place.module;
+  return concat({name, offset, " in ", place.module});
 }
 
 }  // namespace procpool::detail::os

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// All that the library procpool::compiled consists of: its only source includes this, with
+/// PROCPOOL_COMPILED defined.
+#pragma once
+
+#include <procpool/detail/os/cpu.hpp>
+#include <procpool/detail/process_pool.hpp>
+#include <procpool/detail/process_start.hpp>
+#include <procpool/procpool.hpp>

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// A pool as those see it who submit work to it. What is behind (pool_core.hpp: the engine, the
+/// fork server, shared memory) need not be compiled to call a function in a worker.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <stop_token>
+
+#include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/task_body.hpp>
+
+namespace procpool::detail {
+
+class pool_front : public driver {
+ public:
+  // ---- submitting ----------------------------------------------------------------------------
+
+  /// Throws PoolClosed, BrokenPool or std::logic_error when no work can be submitted now.
+  virtual void check_open() = 0;
+  /// Throws std::invalid_argument for code that the workers do not have.
+  void check_code(code_ref code) const {
+    if (code.module >= modules_) code_came_late(code);
+  }
+
+  /// The largest body that travels inside a frame; larger ones are best encoded in a block.
+  [[nodiscard]] std::size_t in_line_limit() const noexcept { return in_line_limit_; }
+
+  /// A block of the arena, or an empty span when there is none of that size.
+  [[nodiscard]] virtual std::span<std::byte> allocate(std::size_t size) = 0;
+  /// Gives a block back; with or without the lock.
+  virtual void release(std::span<std::byte> block) = 0;
+  /// Where a block lies, counted from the begin of the arena.
+  [[nodiscard]] virtual std::uint64_t offset(std::span<const std::byte> block) = 0;
+
+  /// Hands a frame of work over; see engine::submit.
+  virtual void submit(boost::intrusive_ptr<job> owner, const frame_head& head,
+                      std::size_t first_index, task_body&& body) = 0;
+  /// To be called before the frames of an asynchronous submission.
+  /// @throws ProcessError when there can be no service thread
+  virtual void care_for(job& what) = 0;
+  /// Ends a job that cannot be submitted in full: what has not begun is dropped.
+  virtual void abandon(job& what, const std::exception_ptr& why) = 0;
+
+  // ---- the end -------------------------------------------------------------------------------
+
+  /// No more work can be submitted.
+  virtual void close() = 0;
+  /// Waits for all work and then for all processes. @throws std::logic_error unless closed.
+  /// Without a result if @p stop is requested: false.
+  virtual bool join(const std::stop_token& stop) = 0;
+  /// Ends everything now: what is outstanding gets CancelledError. Idempotent; any thread.
+  virtual void terminate() = 0;
+
+  /// Whether this is the process that made the pool.
+  [[nodiscard]] virtual bool ours() const noexcept = 0;
+  [[nodiscard]] std::uint32_t workers() const noexcept { return workers_; }
+
+ protected:
+  /// @param modules       how many the workers know, see code_ref
+  /// @param in_line_limit see in_line_limit()
+  pool_front(std::uint32_t workers, std::uint32_t modules, std::size_t in_line_limit) noexcept
+      : workers_(workers), modules_(modules), in_line_limit_(in_line_limit) {}
+
+ private:
+  [[noreturn]] static void code_came_late(code_ref code);
+
+  const std::uint32_t workers_;
+  const std::uint32_t modules_;
+  const std::size_t in_line_limit_;
+};
+
+}  // namespace procpool::detail
