@@ -13,7 +13,7 @@
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/elements.hpp>
-#include <procpool/detail/os/memory.hpp>
+#include <procpool/detail/huge_pages.hpp>
 
 namespace procpool::detail {
 
@@ -49,7 +49,7 @@ void begin_block(Container& into, std::span<const std::byte> head, std::uint64_t
   if (count != bytes / sizeof(element)) in.fail("a block of another length than its message");
   into.clear();
   into.reserve(count);
-  os::advise_huge_pages(into.data(), bytes);
+  advise_huge_pages(into.data(), bytes);
 }
 
 /// Further pieces, of whole elements.

@@ -6,6 +6,7 @@
 
 #include <procpool/codec/decoder.hpp>
 #include <procpool/codec/encoder.hpp>
+#include <procpool/detail/huge_pages.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -91,7 +92,13 @@ template <class Container>
   if (is_aligned<element>(block.data())) [[likely]] {
     // From a pair of pointers: resize() would fill the memory with zeros first.
     const auto* first = reinterpret_cast<const element*>(block.data());
-    return Container(first, first + n);
+    if (block.size() < huge_from) [[likely]]
+      return Container(first, first + n);
+    Container container;
+    container.reserve(n);
+    advise_huge_pages(container.data(), block.size());
+    container.insert(container.end(), first, first + n);
+    return container;
   }
   Container container;
   container.reserve(n);

@@ -28,6 +28,7 @@
 #include <procpool/codec.hpp>
 #include <procpool/detail/block_assembly.hpp>
 #include <procpool/detail/callable.hpp>
+#include <procpool/detail/huge_pages.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/slab.hpp>
 #include <procpool/detail/task.hpp>
@@ -447,9 +448,11 @@ class map_job final
              {.plain_size = plain_size_of<stored>,
               .pieces = delivery_of<stored>(),
               .sealed = !packed && !std::is_void_v<R>},
-             std::move(callbacks)) {
+             std::move(callbacks)),
+        items_(items) {
     if constexpr (packed) {
-      results_.resize(items);
+      results_.reserve(items);  // filled with zeros when the workers are busy already
+      advise_huge_pages(results_.data(), items * sizeof(stored));
     } else if constexpr (!std::is_void_v<R>) {
       pieces_.resize(items);
     }
@@ -468,6 +471,7 @@ class map_job final
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
     if constexpr (packed) {
+      if (results_.empty()) results_.resize(items_);
       std::memcpy(reinterpret_cast<std::byte*>(results_.data() + index) + offset, bytes.data(),
                   bytes.size());
     }
@@ -494,6 +498,7 @@ class map_job final
   static constexpr bool packed = is_plain_result_v<stored> && !std::is_void_v<R>;
   struct empty {};
 
+  const std::size_t items_;
   std::conditional_t<std::is_void_v<R>, empty, std::vector<stored>> results_;
   std::conditional_t<packed || std::is_void_v<R>, empty, std::vector<std::optional<stored>>>
       pieces_;

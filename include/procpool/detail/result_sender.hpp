@@ -19,6 +19,7 @@
 #include <utility>
 
 #include <procpool/detail/layout.hpp>
+#include <procpool/detail/plain_window.hpp>
 #include <procpool/detail/ring_memory.hpp>
 
 namespace procpool::detail {
@@ -72,6 +73,26 @@ class result_sender {
     if (!run_open_ || room() < size + record_alignment) open_run(item, size);
     write(value, size);
     note_written();
+  }
+
+  /// Room for the plain results of items from @p item on, in one piece; perhaps for none.
+  [[nodiscard]] plain_window open_window(std::uint32_t item, std::size_t size) {
+    if (!run_open_ || room() < size + record_alignment) open_run(item, size);
+    const std::uint64_t most =
+        std::min({room() - record_alignment, ring_.until_end(cursor_), ring_.capacity() / 4});
+    return {.at = ring_.at(cursor_),
+            .items = static_cast<std::uint32_t>(most / size),
+            .mark = started_mark(ordinal_, item),
+            .cursor = cursor_,
+            .started = &own_->started,
+            .written = &own_->written};
+  }
+  /// So many results were written into it. The parent copies them while the next ones are made.
+  void close_window(std::uint32_t items, std::size_t size) {
+    cursor_ += items * size;
+    if (cursor_ - run_at_ < ring_.capacity() / 4) return note_written();
+    close_run();
+    show_progress();
   }
 
   /// The frame has all its outcomes.
@@ -168,6 +189,10 @@ class result_sender {
     if (!run_open_) return;
     run_open_ = false;
     const std::uint64_t length = cursor_ - run_at_ - sizeof(record_head);
+    if (length == 0) {  // the first item of a window has thrown: there was no run
+      cursor_ = run_at_;
+      return;
+    }
     auto* at = ring_.at(run_at_ + offsetof(record_head, length));  // 8-aligned, so in one piece
     __atomic_store_n(reinterpret_cast<std::uint64_t*>(at), length,
                      __ATOMIC_RELEASE);                            // or not at all

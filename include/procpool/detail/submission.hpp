@@ -202,6 +202,8 @@ class shipped_callable {
   void begin(encoder& out) const {
     if (block_ == nullptr) out.bytes(bytes_.data(), bytes_.size());
   }
+  /// Bytes that begin() writes.
+  [[nodiscard]] std::size_t size() const noexcept { return block_ == nullptr ? bytes_.size() : 0; }
   /// Names the shared callable in a frame.
   void refer(frame_head& head, task_body& body) const {
     if (block_ == nullptr) return;
@@ -320,6 +322,36 @@ std::size_t submit_chunk(pool_front& pool, const boost::intrusive_ptr<job>& owne
   return items;
 }
 
+/// Whether the items of a range lie in memory as they travel, one behind the other.
+template <class How, class Types, class Range>
+inline constexpr bool travels_as_block = false;
+template <class T, class Range>
+  requires(std::ranges::contiguous_range<Range>)
+inline constexpr bool travels_as_block<as_argument, type_list<T>, Range> =
+    is_flat_v<T> && std::is_same_v<std::ranges::range_value_t<Range>, T>;
+
+/// The same for items that travel as a block: copied once, to where the workers read them.
+template <class F, class T>
+void submit_block(pool_front& pool, const boost::intrusive_ptr<job>& owner,
+                  const shipped_callable& callable, std::size_t first_index,
+                  std::span<const T> items) {
+  frame_head head = frame_for(pool, entry_point<F, type_list<T>>(), items.size());
+  const std::size_t size = callable.size() + items.size_bytes();
+  const auto fill = [&](encoder& out) {
+    callable.begin(out);
+    out.bytes(items.data(), items.size_bytes());
+  };
+  if (size > pool.in_line_limit()) {
+    task_body body = fill_large(pool, size, fill);
+    callable.refer(head, body);
+    return submit_body(pool, owner, head, first_index, std::move(body), size);
+  }
+  scratch_buffer scratch;
+  encoder out(scratch.get());
+  fill(out);
+  submit_encoded(pool, owner, callable, head, first_index, scratch.get());
+}
+
 /// Python's rule for the size of a chunk when none is given: a quarter of a fair share.
 inline std::size_t default_chunksize(std::size_t items, std::size_t workers) {
   const std::size_t quarter = (items + 4 * workers - 1) / (4 * workers);
@@ -338,6 +370,27 @@ inline std::optional<std::size_t> checked_size(const std::optional<std::ptrdiff_
   return size < most ? size : most;
 }
 
+template <class How, class Types, class F, class Range>
+void submit_one_by_one(pool_front& pool, const boost::intrusive_ptr<job>& owner,
+                       const shipped_callable& callable, Range& range, std::size_t size,
+                       std::size_t chunksize) {
+  auto at = std::ranges::begin(range);
+  const auto end = std::ranges::end(range);
+  const auto next = [&](auto visit) {
+    if (at == end) return false;
+    visit(*at);
+    ++at;
+    return true;
+  };
+  std::size_t done = 0;
+  while (done < size) {
+    const std::size_t most = chunksize < size - done ? chunksize : size - done;
+    const std::size_t items = submit_chunk<How, F, Types>(pool, owner, callable, done, most, next);
+    done += items;
+    if (items < most) throw std::logic_error("the input of a map ended before its size()");
+  }
+}
+
 /// Submits all @p size items of a range in chunks. When the range or an encoder throws, what was
 /// submitted is withdrawn and the exception goes to the caller.
 template <class How, class Types, class F, class Range>
@@ -346,21 +399,15 @@ void submit_items(const boost::intrusive_ptr<pool_front>& pool,
                   std::size_t size, std::size_t chunksize) {
   try {
     const shipped_callable callable(pool, function);
-    auto at = std::ranges::begin(range);
-    const auto end = std::ranges::end(range);
-    const auto next = [&](auto visit) {
-      if (at == end) return false;
-      visit(*at);
-      ++at;
-      return true;
-    };
-    std::size_t done = 0;
-    while (done < size) {
-      const std::size_t most = chunksize < size - done ? chunksize : size - done;
-      const std::size_t items =
-          submit_chunk<How, F, Types>(*pool, owner, callable, done, most, next);
-      done += items;
-      if (items < most) throw std::logic_error("the input of a map ended before its size()");
+    if constexpr (travels_as_block<How, Types, Range>) {
+      const std::span<const std::ranges::range_value_t<Range>> items(std::ranges::data(range),
+                                                                     size);
+      for (std::size_t done = 0; done < size; done += chunksize) {
+        const std::size_t most = chunksize < size - done ? chunksize : size - done;
+        submit_block<F>(*pool, owner, callable, done, items.subspan(done, most));
+      }
+    } else {
+      submit_one_by_one<How, Types, F>(*pool, owner, callable, range, size, chunksize);
     }
   } catch (...) {
     pool->abandon(*owner, std::current_exception());

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <span>
 #include <string>
@@ -20,6 +21,7 @@
 #include <procpool/detail/callable.hpp>
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/layout.hpp>
+#include <procpool/detail/plain_window.hpp>
 #include <procpool/detail/type_name.hpp>
 
 namespace procpool::detail {
@@ -51,6 +53,12 @@ class frame_context {
   [[nodiscard]] frame_bytes bytes() const;
 
   void begin_item(std::uint32_t item);
+
+  /// Room for results of @p size bytes from @p item on; none when items have to begin one by one,
+  /// because somebody watches their time.
+  [[nodiscard]] plain_window open_window(std::uint32_t item, std::size_t size);
+  /// So many results have been written into it.
+  void close_window(std::uint32_t items, std::size_t size);
 
   template <class R>
   void put_value(std::uint32_t item, const R& value) {
@@ -121,10 +129,100 @@ void run_item(frame_context& frame, std::uint32_t item, F& callable, std::tuple<
   }
 }
 
+/// Calls whose arguments and results are bytes of known size.
+template <class F, class... P>
+constexpr bool plain_calls() {
+  using result = std::decay_t<std::invoke_result_t<F&, P&&...>>;
+  if constexpr (!(is_flat_v<P> && ...) || sizeof...(P) == 0) {
+    return false;
+  } else if constexpr (std::is_void_v<result>) {
+    return true;
+  } else {
+    return is_plain_result_v<result>;
+  }
+}
+
+/// The fields of flat types P that lie one behind the other, as arguments of a call.
+template <class... P>
+struct packed_arguments {
+  static constexpr std::size_t size = (sizeof(P) + ... + 0);
+
+  /// What @p callable returns for those at @p from; a byte if it returns nothing.
+  template <class F>
+  static auto call(F& callable, const std::byte* from) {
+    return call(callable, from, std::index_sequence_for<P...>{});
+  }
+
+ private:
+  static constexpr std::size_t offset(std::size_t field) noexcept {
+    constexpr std::size_t sizes[] = {sizeof(P)...};
+    std::size_t sum = 0;
+    for (std::size_t i = 0; i < field; ++i) sum += sizes[i];
+    return sum;
+  }
+  template <class F, std::size_t... I>
+  static auto call(F& callable, const std::byte* from, std::index_sequence<I...>) {
+    if constexpr (std::is_void_v<std::invoke_result_t<F&, P&&...>>) {
+      std::invoke(callable, load<P>(from + offset(I))...);
+      return std::byte{};
+    } else {
+      return std::invoke(callable, load<P>(from + offset(I))...);
+    }
+  }
+};
+
+/// Runs all items of the window, or up to one that throws; @p done counts them.
+template <class Arguments, class F>
+void run_window(const plain_window& window, F& callable, const std::byte* from,
+                std::uint32_t& done) {
+  for (; done < window.items; ++done) {
+    window.begin(done);
+    const auto value = Arguments::call(callable, from + done * Arguments::size);
+    std::memcpy(window.at + done * sizeof value, &value, sizeof value);
+    window.complete(done + 1, sizeof value);
+  }
+}
+
+/// Runs the items from @p item on whose arguments, bytes of known size, begin at @p from.
+template <class Arguments, class F>
+void run_plain_items(frame_context& frame, F& callable, const std::byte* from,
+                     std::uint32_t& item) {
+  constexpr std::size_t size = sizeof(Arguments::call(callable, from));
+  while (item < frame.item_count()) {
+    const std::byte* at = from + item * Arguments::size;
+    plain_window window = frame.open_window(item, size);
+    std::uint32_t done = 0;
+    try {
+      if (window.items == 0) {
+        frame.begin_item(item);
+        frame.put_value(item, Arguments::call(callable, at));
+        ++item;
+        continue;
+      }
+      run_window<Arguments>(window, callable, at, done);
+      frame.close_window(done, size);
+      item += done;
+    } catch (...) {
+      frame.close_window(done, size);
+      item += done;
+      frame.put_error(item, label_of(callable));
+      ++item;
+    }
+  }
+}
+
 template <class F, class... P>
 void run_items(frame_context& frame, F& callable, decoder& in) {
   std::uint32_t item = 0;
   try {
+    if constexpr (plain_calls<F, P...>()) {
+      using arguments = packed_arguments<P...>;
+      if (in.remaining() == frame.item_count() * arguments::size) {
+        const std::byte* from = in.bytes(in.remaining()).data();
+        item = frame.first_item();
+        run_plain_items<arguments>(frame, callable, from, item);
+      }
+    }
     for (; item < frame.item_count(); ++item) {
       if (item >= frame.first_item()) frame.begin_item(item);
       std::tuple<P...> arguments{in.template get<P>()...};  // in order, as braces demand

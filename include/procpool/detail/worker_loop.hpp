@@ -45,6 +45,19 @@ PROCPOOL_FUNCTION void frame_context::begin_item(std::uint32_t item) {
   channel_->results().begin_item(item);
 }
 
+PROCPOOL_FUNCTION plain_window frame_context::open_window(std::uint32_t item, std::size_t size) {
+  if (head_.timed != 0 || head_.attempt != 1 || worker_->limits.any_for_items()) return {};
+  worker_->context.begin_item(1);
+  plain_window window = channel_->results().open_window(item, size);
+  const std::uint32_t left = head_.item_count - item;
+  if (window.items > left) window.items = left;
+  return window;
+}
+
+PROCPOOL_FUNCTION void frame_context::close_window(std::uint32_t items, std::size_t size) {
+  if (items != 0) channel_->results().close_window(items, size);
+}
+
 PROCPOOL_FUNCTION void frame_context::put_plain(std::uint32_t item, const void* value,
                                                 std::size_t size) {
   channel_->results().put_plain(item, value, size);
