@@ -59,6 +59,7 @@ inline constexpr std::size_t block_head_v = block_alignment_v<T> > sizeof(std::u
 template <class T>
 inline constexpr bool is_block_v = requires {
   requires codec<T>::block;
+  requires std::is_same_v<typename codec<T>::type, T>;  // not of one that inherits it
 };
 
 template <class T>

@@ -135,6 +135,12 @@ class job : public waitable {
   job& operator=(const job&) = delete;
   static void* operator new(std::size_t size) { return slab_memory::allocate(size); }
   static void operator delete(void* memory) noexcept { slab_memory::deallocate(memory); }
+  static void* operator new(std::size_t size, std::align_val_t alignment) {
+    return ::operator new(size, alignment);
+  }
+  static void operator delete(void* memory, std::align_val_t alignment) noexcept {
+    ::operator delete(memory, alignment);
+  }
 
   // ---- for the pool, under its lock ----------------------------------------------------------
 
@@ -198,6 +204,14 @@ class job : public waitable {
   [[nodiscard]] driver& pool() const noexcept { return *pool_; }
   [[nodiscard]] std::uint32_t use_count() const noexcept {
     return references_.load(std::memory_order_acquire);  // what the others did before they let go
+  }
+  /// Gives up a reference; true: it was the last one, which the caller has again.
+  [[nodiscard]] bool let_go() const noexcept {
+    if (use_count() == 1) return true;
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1)
+      return false;                                   // as in use_count()
+    references_.store(1, std::memory_order_relaxed);  // nobody else knows it
+    return true;
   }
   friend void intrusive_ptr_add_ref(const job* what) noexcept {
     what->references_.fetch_add(1, std::memory_order_relaxed);  // the caller has one already
@@ -291,10 +305,15 @@ template <class Stored>
 void assemble(std::optional<Stored>& result, std::uint64_t offset, std::uint64_t total,
               std::span<const std::byte> bytes) {
   if constexpr (delivery_of<Stored>().granule != 0) {
-    if (offset == 0) {
-      begin_block(result.emplace(), bytes, total);
-    } else if (result) {
-      append_block(*result, bytes);
+    try {
+      if (offset == 0) {
+        begin_block(result.emplace(), bytes, total);
+      } else if (result) {
+        append_block(*result, bytes);
+      }
+    } catch (...) {
+      result.reset();
+      throw;
     }
   }
 }
@@ -388,6 +407,7 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
     in.finish();
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
+    if (offset == 0) raw_.clear();  // a worker may have died, or lied, in the middle of a value
     raw_.append(bytes.data(), bytes.size());  // values may come in parts
     for (index += offset / sizeof(stored) - first_; raw_.size() >= sizeof(stored); ++index) {
       take_plain(index);

@@ -127,7 +127,7 @@ class lifecycle {
       if (pool_.schedule.vacant(worker)) continue;
       pool_.schedule.died(
           worker, [this](scheduled_task& task) { pool_.discard(static_cast<pool_task&>(task)); });
-      pool_.workers[worker] = worker_state{};
+      pool_.workers[worker] = {};
     }
   }
 
@@ -135,7 +135,7 @@ class lifecycle {
   void start(std::uint32_t worker) {
     pool_.backend.start(worker, pool_.lives.limits());
     pool_.backend.set_spin(worker, worker < spinners_);
-    pool_.workers[worker] = worker_state{};
+    pool_.workers[worker] = {};
     pool_.schedule.add(worker, pool_.lives.most_tasks());
     if (initializer_ != nullptr) send_initializer(worker);
   }
@@ -219,7 +219,8 @@ class lifecycle {
     const std::uint16_t most = unborn ? pool_task::most_unborn : pool_task::most_orphaned;
     const killing kill = pool_.workers[worker].kill;
     const bool ours = kill == killing::late || kill == killing::cancelled;  // for what is done
-    if (!was_running(worker, task) && (ours || ++task.orphaned < most)) return false;
+    const bool expected = ours || left_in_order(worker, death);
+    if (!was_running(worker, task) && (expected || ++task.orphaned < most)) return false;
     const job_rules& rules = task.owner->rules();
     death.item = task.next_index();
     death.callable = rules.callable.text();
@@ -233,6 +234,11 @@ class lifecycle {
     task.deaths.clear();
     if (task.finished()) receiving_.finish_front(worker);
     return true;
+  }
+
+  // Whether it may have left because it had grown too large: after a task, in front of the next.
+  [[nodiscard]] bool left_in_order(std::uint32_t worker, const worker_death& death) const {
+    return pool_.lives.may_leave() && death.exitcode == 0 && pool_.workers[worker].finished > 0;
   }
 
   // Whether a dead worker had begun with the next item of its front task: it was seen running it,

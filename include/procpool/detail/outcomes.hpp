@@ -99,15 +99,18 @@ class outcomes {
   void pass_piece(pool_task& task, const record_head& head, std::uint64_t offset,
                   std::span<const std::byte> bytes) {
     const std::size_t index = task.next_index();
-    if (!task.owner->resolved()) {
+    if (offset == 0) task.half_failed = nullptr;
+    if (!task.owner->resolved() && task.half_failed == nullptr) {
       const users_code guard(*this);
       try {
         task.owner->piece(index, offset, head.length, bytes);
       } catch (...) {
-        task.owner->error(index, std::current_exception());
+        task.half_failed = std::current_exception();
       }
     }
-    if (offset + bytes.size() == head.length) count(task, 1);
+    if (offset + bytes.size() < head.length) return;
+    if (task.half_failed != nullptr) return fail(task, std::exchange(task.half_failed, nullptr));
+    count(task, 1);
   }
 
   /// The next item ended with an exception.

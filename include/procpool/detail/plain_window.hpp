@@ -22,6 +22,7 @@ struct plain_window {
   /// The item with this number in the window runs from now on.
   void begin(std::uint32_t item) const noexcept {
     started->store(mark + item, std::memory_order_release);  // after the outcome of the last one
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // before what the item does, if it traps
   }
   /// So many results, of @p size bytes each, are complete.
   void complete(std::uint32_t items_done, std::size_t size) const noexcept {

@@ -117,11 +117,13 @@ class pool_core final : public pool_front, private fork_participant {
   }
 
   void care_for(job& what) override {
+    check_usable();
     what.leave_unattended();
     if (!service_there_.load(std::memory_order_relaxed)) summon_service();  // submit() has the lock
   }
 
   void abandon(job& what, const std::exception_ptr& why) override {
+    if (generation_ != process_generation()) return;
     std::unique_ptr<done_callback> never_called;  // destroyed without the lock: it is the user's
     std::lock_guard lock(mutex_);
     if (state_ != state::terminated) engine_.withdraw(what);

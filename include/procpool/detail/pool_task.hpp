@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <utility>
@@ -36,6 +37,7 @@ struct pool_task : scheduled_task {
   std::uint64_t ordinal = 0;         ///< of the frame, when it was sent
   std::uint16_t attempt = 1;         ///< at the item behind those that are done
   std::uint16_t orphaned = 0;        ///< times that its worker died before it had begun, so it said
+  std::exception_ptr half_failed;    ///< what the pieces that came of the next result failed with
   std::vector<worker_death> deaths;  ///< what earlier attempts at that item came to
 
   [[nodiscard]] bool finished() const noexcept { return done == head.item_count; }
@@ -68,6 +70,7 @@ class task_store {
   void give_back(pool_task& task) {
     task.owner.reset();
     task.body.clear(keep_bytes);
+    task.half_failed = nullptr;
     task.done = 0;
     task.pass(0);  // forgets attempts
     task.orphaned = 0;

@@ -47,8 +47,8 @@ class result_receiver {
   /// The same, but also counts what the worker holds back. Any thread.
   [[nodiscard]] bool anything_finished() const noexcept {
     const std::uint64_t seen = seen_.load(std::memory_order_relaxed);  // as in anything()
-    return worker_->committed.load(std::memory_order_relaxed) != seen ||
-           worker_->finished.load(std::memory_order_relaxed) > seen;
+    return std::max(worker_->committed.load(std::memory_order_relaxed),
+                    worker_->finished.load(std::memory_order_relaxed)) != seen;
   }
 
   /// Hands all complete records to @p sink:
@@ -122,7 +122,9 @@ class result_receiver {
     return true;
   }
 
-  // Grows with what has arrived, never by what is promised.
+  // Grows with what has arrived, never by what is promised. (What is delivered in pieces may
+  // reserve what is promised, up to the pool's limit for a result; it is not touched before it
+  // arrives.)
   template <class Sink>
   bool read_payload(std::uint64_t end, Sink& sink) {
     const std::size_t piece = std::min<std::uint64_t>(left_, end - cursor_);

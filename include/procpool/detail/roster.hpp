@@ -106,7 +106,8 @@ class roster {
   void discard(pool_task& task) {
     timed_ -= task.head.timed;
     if (!task.body.block.empty()) backend.blocks().release(task.body.block);
-    if (task.owner->use_count() == 1) dead_.push_back(std::move(task.owner));
+    job* owner = task.owner.detach();
+    if (owner->let_go()) dead_.emplace_back(owner, false);
     store_.give_back(task);
   }
   /// Whether any task has a time limit.

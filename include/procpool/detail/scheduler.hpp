@@ -292,14 +292,12 @@ class scheduler {
 
   struct place {
     worker_state state = worker_state::vacant;
-    bool offered = false;        ///< is in idle_ or busy_
-    bool idle = false;           ///< and in which
-    bool refused = false;        ///< its ring is full
-    std::uint32_t depth = 0;     ///< frames it may have in flight
-    std::uint32_t warm = 0;      ///< frames it gets before another one is woken
-    std::uint32_t received = 0;  ///< frames it was sent in its life
-    std::uint32_t most = 0;      ///< after which it leaves; 0: never
-    worker_list* offered_in = nullptr;
+    bool refused = false;                ///< its ring is full
+    std::uint32_t depth = 0;             ///< frames it may have in flight
+    std::uint32_t warm = 0;              ///< frames it gets before another one is woken
+    std::uint32_t received = 0;          ///< frames it was sent in its life
+    std::uint32_t most = 0;              ///< after which it leaves; 0: never
+    worker_list* offered_in = nullptr;   ///< idle_, warm_ or busy_; null: gets nothing now
     std::uint32_t previous = no_worker;  ///< neighbours there
     std::uint32_t next = no_worker;
     task_queue tasks;

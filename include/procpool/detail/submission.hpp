@@ -8,6 +8,7 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -346,10 +347,19 @@ void submit_block(pool_front& pool, const boost::intrusive_ptr<job>& owner,
     callable.refer(head, body);
     return submit_body(pool, owner, head, first_index, std::move(body), size);
   }
-  scratch_buffer scratch;
-  encoder out(scratch.get());
+  alignas(frame_alignment) std::array<std::byte, 256> few;
+  if (size > few.size()) {
+    scratch_buffer many;
+    encoder out(many.get());
+    fill(out);
+    return submit_encoded(pool, owner, callable, head, first_index, many.get());
+  }
+  encoder out(std::span<std::byte>(few.data(), size));
   fill(out);
-  submit_encoded(pool, owner, callable, head, first_index, scratch.get());
+  task_body body;
+  body.bytes = std::span<const std::byte>(few.data(), size);
+  callable.refer(head, body);
+  submit_body(pool, owner, head, first_index, std::move(body), size);
 }
 
 /// Python's rule for the size of a chunk when none is given: a quarter of a fair share.

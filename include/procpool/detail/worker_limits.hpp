@@ -45,9 +45,9 @@ class limit_guard {
 
   [[nodiscard]] const worker_limits& limits() const noexcept { return limits_; }
 
-  /// An item begins: its CPU time counts from now on.
   /// Whether begin_item() does something.
   [[nodiscard]] bool any_for_items() const noexcept { return limits_.cpu_ns != 0; }
+  /// An item begins: its CPU time counts from now on.
   void begin_item() noexcept { set_timer(limits_.cpu_ns); }
   void end_frame() noexcept { set_timer(0); }
 

@@ -31,6 +31,9 @@ class worker_lives {
 
   [[nodiscard]] std::int64_t cpu_ns() const noexcept { return rules_.limits.cpu_ns; }
 
+  /// Whether workers may leave of their own accord: when they have grown too large.
+  [[nodiscard]] bool may_leave() const noexcept { return rules_.limits.resident_bytes != 0; }
+
   /// For the next worker.
   [[nodiscard]] worker_limits limits() {
     worker_limits limits = rules_.limits;

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+// Corners of the pool where a fault was found once: over-aligned results, codecs that inherit one
+// of the library's, long tasks behind short ones, and a pool used where it cannot be.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <array>
+#include <catch2/catch_test_macros.hpp>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <numeric>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support/child.hpp"
+
+#include <procpool/procpool.hpp>
+
+namespace edges {
+
+struct series : std::vector<double> {
+  std::string name;
+};
+struct fragile {
+  int value = 0;
+};
+std::function<void()> while_decoding;
+
+}  // namespace edges
+
+template <>
+struct procpool::codec<edges::series> : procpool::codec<std::vector<double>> {
+  using base = procpool::codec<std::vector<double>>;
+  static void encode(encoder& out, const edges::series& value) {
+    base::encode(out, value);
+    out.put(value.name);
+  }
+  static edges::series decode(decoder& in) {
+    edges::series value;
+    static_cast<std::vector<double>&>(value) = base::decode(in);
+    value.name = in.get<std::string>();
+    return value;
+  }
+};
+
+template <>
+struct procpool::codec<edges::fragile> {
+  static void encode(encoder& out, const edges::fragile& value) { out.put(value.value); }
+  static edges::fragile decode(decoder& in) {
+    const edges::fragile value{in.get<int>()};
+    if (edges::while_decoding) edges::while_decoding();
+    return value;
+  }
+};
+
+namespace {
+
+using namespace std::chrono_literals;
+
+struct alignas(64) wide {
+  std::array<double, 8> values;
+};
+wide make_wide(int first) {
+  wide made{};
+  for (std::size_t i = 0; i < made.values.size(); ++i) made.values[i] = first + int(i);
+  return made;
+}
+
+TEST_CASE("a result lies where its alignment wants it", "[edges]") {
+  using job = procpool::detail::call_job<wide>;
+  const boost::intrusive_ptr<job> one(new job(nullptr), false);
+  const boost::intrusive_ptr<job> other(new job(nullptr), false);
+  CHECK(reinterpret_cast<std::uintptr_t>(one.get()) % alignof(job) == 0);
+  CHECK(reinterpret_cast<std::uintptr_t>(other.get()) % alignof(job) == 0);
+  procpool::Pool pool{1};
+  for (int i = 0; i < 5; ++i) CHECK(pool.apply_async(make_wide, i).get().values[7] == i + 7);
+}
+
+edges::series make_series(int size) {
+  edges::series made;
+  made.resize(std::size_t(size), 1.5);
+  made.name = "temperature";
+  return made;
+}
+
+TEST_CASE("a codec that inherits one of the library's is used for results of any size", "[edges]") {
+  procpool::Pool pool{1};
+  for (const int size : {0, 10, 100'000, 2'000'000}) {
+    const edges::series got = pool.apply(make_series, size);
+    CHECK(got.size() == std::size_t(size));
+    CHECK(got.name == "temperature");
+  }
+}
+
+double cpu_seconds() {
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  const auto seconds = [](timeval time) {
+    return double(time.tv_sec) + double(time.tv_usec) * 1e-6;
+  };
+  return seconds(used.ru_utime) + seconds(used.ru_stime);
+}
+
+TEST_CASE("who waits for a long task behind short ones sleeps", "[edges]") {
+  const auto quick = [](int i) { return i; };
+  const auto slow = [](int i) {
+    std::this_thread::sleep_for(700ms);
+    return i;
+  };
+  procpool::Pool pool{1};
+  for (int round = 0; round < 3; ++round) {
+    std::vector<procpool::AsyncResult<int>> short_ones;
+    for (int i = 0; i < 20; ++i) short_ones.push_back(pool.apply_async(quick, i));
+    const auto long_one = pool.apply_async(slow, 1);
+    for (const auto& each : short_ones) each.wait();
+    const double before = cpu_seconds();
+    long_one.wait();
+    CHECK(cpu_seconds() - before < 0.35);  // of 0.7 s; it was all of them
+  }
+}
+
+TEST_CASE("a decoder that reads on in an imap of its pool is told so", "[edges]") {
+  procpool::Pool pool{1};
+  const std::vector<int> numbers(100);
+  auto results = pool.imap([](int i) { return i; }, numbers, {.chunksize = 1, .buffersize = 4});
+  CHECK(results.next() == 0);
+  edges::while_decoding = [&] { static_cast<void>(results.next()); };
+  CHECK_THROWS_AS(pool.apply([](int i) { return edges::fragile{i}; }, 1), std::logic_error);
+  edges::while_decoding = nullptr;
+}
+
+TEST_CASE("a forked child can drop an imap of its parent's", "[edges]") {
+  std::vector<int> numbers(60);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  procpool::Pool pool{2};
+  const auto slow = [](int i) {
+    std::this_thread::sleep_for(2ms);
+    return i;
+  };
+  auto results = pool.imap(slow, numbers, {.chunksize = 1, .buffersize = 8});
+  CHECK(results.next() == 0);
+  CHECK(support::run_child([&] {
+          { const auto dropped = std::move(results); }
+          return 0;
+        }) == 0);
+  for (int i = 1; i < 60; ++i) CHECK(results.next() == i);
+  CHECK_FALSE(results.next());
+}
+
+TEST_CASE("a part of a value that was cut off shifts nobody's results", "[edges]") {
+  procpool::detail::outcomes_job<double> job(nullptr, 0, 4);
+  const std::array<double, 2> values{1, 2};
+  const auto bytes = std::as_bytes(std::span(values));
+  job.plain(0, 0, bytes.first(3));  // of a worker that died
+  job.plain(2, 0, bytes);
+  CHECK(job.result()[2].value() == 1);
+  CHECK(job.result()[3].value() == 2);
+}
+
+}  // namespace
