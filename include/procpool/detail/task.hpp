@@ -124,8 +124,11 @@ void run_item(frame_context& frame, std::uint32_t item, F& callable, std::tuple<
     frame.put_value(item, std::byte{});
   } else {
     frame.put_value<std::decay_t<result>>(
-        item, std::apply([&](P&... each) { return std::invoke(callable, std::move(each)...); },
-                         arguments));
+        item, std::apply(
+                  [&](P&... each) -> decltype(auto) {  // a reference is encoded where it refers to
+                    return std::invoke(callable, std::move(each)...);
+                  },
+                  arguments));
   }
 }
 
