@@ -317,7 +317,7 @@ def machine(settings):
                           check=True).stdout.splitlines()[0]
     compiler = ("clang " if "clang" in text else "g++ ") + re.search(r"\d+\.[\d.]+\d", text)[0]
     return {"cpu": names[0] if names else platform.machine(),
-            "cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(),
+            "cpus": len(os.sched_getaffinity(0)), "kernel": platform.release().split("-")[0],
             "compiler": compiler, "python": platform.python_version()}
 
 
