@@ -276,6 +276,8 @@ class run {
       ::kill(*child.pid(), SIGTERM);
     }
     end(child);
+    // It may have refused to live, saying why, before the signal came.
+    if (child.exitcode() == 1) throw procpool::ProcessError("it exited with 1");
     require(child.exitcode() == -SIGTERM, "the exit code of a process that was terminated");
   }
 
