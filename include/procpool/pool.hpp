@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <procpool/async_result.hpp>
+#include <procpool/backend.hpp>
 #include <procpool/detail/calls.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/imap.hpp>
@@ -27,23 +28,6 @@
 #include <procpool/outcome.hpp>
 
 namespace procpool {
-
-namespace detail {
-
-class process_backend;
-
-/// Makes a pool and starts its workers. A template so that nobody who makes no pool compiles what
-/// is behind one: process_pool.hpp.
-template <class Backend>
-boost::intrusive_ptr<pool_front> start_pool(const pool_options& options,
-                                            std::shared_ptr<const initializer_frame> initializer);
-
-}  // namespace detail
-
-/// The backend of worker processes on this machine.
-struct Processes {
-  using backend_type = detail::process_backend;
-};
 
 /// A pool of workers. `procpool::Pool pool{4};` has four processes, forked when the pool is made;
 /// they see the program's memory as it was then.
@@ -76,8 +60,7 @@ class Pool {
   /// @throws std::invalid_argument for options out of range; ProcessError when the system refuses
   /// processes, memory or descriptors: nothing is left behind then.
   explicit Pool(pool_options options)
-      : core_(detail::start_pool<typename Backend::backend_type>(options,
-                                                                 options.initializer.frame_)) {}
+      : core_(detail::start_pool<Backend>(options, options.initializer.frame_)) {}
 
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -249,6 +232,7 @@ class Pool {
           detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
       const auto rules =
           detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
+      core_->check_rules(rules);
       iterator results(core_, rules, function, std::views::all(std::forward<Range>(items)),
                        sizes.chunk, sizes.buffer, ordered);
       results.refill();
@@ -269,8 +253,11 @@ class Pool {
 Pool(int)->Pool<Processes>;
 Pool(pool_options)->Pool<Processes>;
 
+/// Python's multiprocessing.pool.ThreadPool.
+using ThreadPool = Pool<Threads>;
+
 }  // namespace procpool
 
 #ifndef PROCPOOL_COMPILED
-#include <procpool/detail/process_pool.hpp>
+#include <procpool/detail/start_pool.hpp>
 #endif

@@ -66,6 +66,7 @@ auto start_call(const boost::intrusive_ptr<pool_front>& pool, attended how, cons
   using result = task_result_t<std::decay_t<F>, const A&...>;
   boost::intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)),
                                              false);
+  pool->check_rules(rules);
   job->set_rules(rules);
   if (how == attended::no) pool->care_for(*job);
   submit_call<std::decay_t<F>>(*pool, job, function, arguments...);
@@ -103,7 +104,9 @@ auto start_map_of(const boost::intrusive_ptr<pool_front>& pool, attended how, co
   using arguments = item_arguments<F, std::ranges::range_reference_t<Range>, How>;
   const auto chunksize = checked_size(options.chunksize, "chunksize");
   auto job = Gather::template make<listed_result_t<F, arguments>>(pool, size, std::move(callbacks));
-  job->set_rules(rules_of(options.timeout, options.retries, function));
+  const job_rules rules = rules_of(options.timeout, options.retries, function);
+  pool->check_rules(rules);
+  job->set_rules(rules);
   pool->check_open();
   if (how == attended::no && size > 0) pool->care_for(*job);
   if (size == 0) {

@@ -24,10 +24,9 @@
 
 namespace procpool::detail {
 
-template <class Backend>
 class collector {
  public:
-  collector(roster<Backend>& pool, dispatcher<Backend>& sending, start_policy& starts)
+  collector(roster& pool, dispatcher& sending, start_policy& starts)
       : pool_(pool), sending_(sending), starts_(starts) {}
 
   /// Takes what this worker has sent; whether there was anything.
@@ -187,8 +186,8 @@ class collector {
   static constexpr const char* no_memory = "there is no memory for its result";
   static constexpr const char* out_of_turn = "a worker sent a result that it was not asked for";
 
-  roster<Backend>& pool_;
-  dispatcher<Backend>& sending_;
+  roster& pool_;
+  dispatcher& sending_;
   start_policy& starts_;
 };
 

@@ -6,6 +6,6 @@
 #pragma once
 
 #include <procpool/detail/os/cpu.hpp>
-#include <procpool/detail/process_pool.hpp>
 #include <procpool/detail/process_start.hpp>
+#include <procpool/detail/start_pool.hpp>
 #include <procpool/procpool.hpp>

@@ -17,10 +17,9 @@
 
 namespace procpool::detail {
 
-template <class Backend>
 class dispatcher {
  public:
-  explicit dispatcher(roster<Backend>& pool) : pool_(pool) {}
+  explicit dispatcher(roster& pool) : pool_(pool) {}
 
   /// Accepts a task that is ready to be sent. An in-line body may be the submitter's memory: it is
   /// not used after the call.
@@ -86,7 +85,7 @@ class dispatcher {
   void each_stalled_channel(Each each) {
     more_stalled_ = false;
     for (const std::uint32_t worker : stalled_) {
-      if (pool_.backend.present(worker)) each(pool_.channel(worker));
+      if (pool_.backend->present(worker)) each(pool_.channel(worker));
     }
   }
 
@@ -144,13 +143,12 @@ class dispatcher {
   /// order, but for those that nobody waits for.
   void abandon(std::uint32_t worker) {
     std::vector<pool_task*> tasks;
-    for (auto* task = pool_.first_task(worker); task != nullptr;
-         task = roster<Backend>::next_task(*task)) {
+    for (auto* task = pool_.first_task(worker); task != nullptr; task = roster::next_task(*task)) {
       tasks.push_back(task);
       recover_body(worker, *task);
     }
     pool_.schedule.died(worker, [](scheduled_task&) {});
-    pool_.backend.vacate(worker);
+    pool_.backend->vacate(worker);
     for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
       if ((*task)->owner->resolved()) {
         pool_.discard(**task);
@@ -214,8 +212,7 @@ class dispatcher {
   }
 
   void take_back_all(std::uint32_t worker, const job& what) {
-    for (auto* task = pool_.first_task(worker); task != nullptr;
-         task = roster<Backend>::next_task(*task)) {
+    for (auto* task = pool_.first_task(worker); task != nullptr; task = roster::next_task(*task)) {
       if (task->owner.get() != &what) continue;
       take_back(worker, task->ordinal);
       return;
@@ -225,14 +222,14 @@ class dispatcher {
   [[nodiscard]] bool any_assigned(const job& what) {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       for (auto* task = pool_.first_task(worker); task != nullptr;
-           task = roster<Backend>::next_task(*task)) {
+           task = roster::next_task(*task)) {
         if (task->owner.get() == &what) return true;
       }
     }
     return false;
   }
 
-  roster<Backend>& pool_;
+  roster& pool_;
   std::vector<std::uint32_t> stalled_;
   std::atomic<bool> widened_{false};
   bool more_stalled_ = false;

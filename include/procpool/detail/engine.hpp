@@ -37,13 +37,12 @@
 
 namespace procpool::detail {
 
-template <class Backend>
 class engine {
  public:
   /// The rules' favourites, the first workers, may spin while they wait for work.
-  engine(const region_sizes& sizes, const scheduling_rules& rules, const life_rules& life,
-         std::shared_ptr<const initializer_frame> initializer)
-      : pool_(sizes, rules, life),
+  engine(std::unique_ptr<worker_backend> backend, std::size_t places, const scheduling_rules& rules,
+         const life_rules& life, std::shared_ptr<const initializer_frame> initializer)
+      : pool_(std::move(backend), places, rules, life),
         sending_(pool_),
         receiving_(pool_, sending_, starts_),
         lives_(pool_, sending_, receiving_, starts_, std::move(initializer), rules.favourites),
@@ -53,7 +52,7 @@ class engine {
   /// @throws ProcessError when one cannot be; the others are ended by the destructor.
   void start_all() { lives_.start_all(); }
 
-  [[nodiscard]] Backend& backend() noexcept { return pool_.backend; }
+  [[nodiscard]] worker_backend& backend() noexcept { return *pool_.backend; }
   [[nodiscard]] std::size_t outstanding() const noexcept {
     return pool_.schedule.pending() + pool_.schedule.assigned();
   }
@@ -85,6 +84,7 @@ class engine {
   /// Kills the workers that run something of @p what, which is aborted next: what becomes of it
   /// counts no more.
   void stop_running(const job& what) {
+    if (!backend().can_kill()) return;  // it goes on, and nobody will know
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       pool_task* task = pool_.first_task(worker);
       if (!pool_.busy(worker) || task == nullptr || task->owner.get() != &what) continue;
@@ -122,11 +122,11 @@ class engine {
 
   /// Handles what the backend reports of lives and deaths.
   void handle_reports() {
-    const bool alive = pool_.backend.reports([this](const auto& report) { lives_.handle(report); });
-    if (!alive && pool_.broken.empty()) lives_.break_down(pool_.backend.gone());
-    pool_.backend.each_flooding([this](std::uint32_t worker) {
-      pool_.condemn(worker, "it rang its bell when nobody slept");
-    });
+    while (const auto report = backend().next_report()) lives_.handle(*report);
+    if (!backend().gone().empty() && pool_.broken.empty()) lives_.break_down(backend().gone());
+    for (const std::uint32_t worker : backend().take_flooding()) {
+      if (backend().present(worker)) pool_.condemn(worker, "it rang its bell when nobody slept");
+    }
     sending_.dispatch();
   }
 
@@ -184,11 +184,11 @@ class engine {
 
  private:
   start_policy starts_;
-  roster<Backend> pool_;
-  dispatcher<Backend> sending_;
-  collector<Backend> receiving_;
-  lifecycle<Backend> lives_;
-  timekeeper<Backend> clock_;
+  roster pool_;
+  dispatcher sending_;
+  collector receiving_;
+  lifecycle lives_;
+  timekeeper clock_;
 };
 
 }  // namespace procpool::detail

@@ -39,13 +39,11 @@
 
 namespace procpool::detail {
 
-template <class Backend>
 class lifecycle {
  public:
   /// @param spinners the first so many workers may spin while they wait for work
-  lifecycle(roster<Backend>& pool, dispatcher<Backend>& sending, collector<Backend>& receiving,
-            start_policy& starts, std::shared_ptr<const initializer_frame> initializer,
-            std::uint32_t spinners)
+  lifecycle(roster& pool, dispatcher& sending, collector& receiving, start_policy& starts,
+            std::shared_ptr<const initializer_frame> initializer, std::uint32_t spinners)
       : pool_(pool),
         sending_(sending),
         receiving_(receiving),
@@ -74,7 +72,7 @@ class lifecycle {
     if (report.kind == kind::exited) {
       worker_exited(report.worker, {.pid = report.pid, .exitcode = report.status});
     } else if (report.kind == kind::not_started) {
-      if (pool_.schedule.vacant(report.worker)) return pool_.backend.vacate(report.worker);
+      if (pool_.schedule.vacant(report.worker)) return pool_.backend->vacate(report.worker);
       sending_.abandon(report.worker);
       if (!replacing_) return;
       start_failed(report.worker, "a worker process could not be started: " +
@@ -115,7 +113,7 @@ class lifecycle {
     });
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       for (auto* task = pool_.first_task(worker); task != nullptr;
-           task = roster<Backend>::next_task(*task)) {
+           task = roster::next_task(*task)) {
         pool_.results.abort(*task->owner, why);
       }
     }
@@ -133,20 +131,16 @@ class lifecycle {
 
  private:
   void start(std::uint32_t worker) {
-    pool_.backend.start(worker, pool_.lives.limits());
-    pool_.backend.set_spin(worker, worker < spinners_);
+    pool_.backend->start(worker, pool_.lives.limits());
+    pool_.backend->set_spin(worker, worker < spinners_);
     pool_.workers[worker] = {};
     pool_.schedule.add(worker, pool_.lives.most_tasks());
     if (initializer_ != nullptr) send_initializer(worker);
   }
 
   worker_report await_report() {
-    std::optional<worker_report> got;
-    while (!got) {
-      if (!pool_.backend.wait_for_report([&](const worker_report& report) { got = report; })) {
-        throw ProcessError("the fork server of the pool ended while workers were started");
-      }
-    }
+    const auto got = pool_.backend->await_report();
+    if (!got) throw ProcessError("the fork server of the pool ended while workers were started");
     if (got->kind == worker_report::kind_type::not_started) {
       os::throw_errno("cannot start a worker process of the pool", got->status);
     }
@@ -179,7 +173,7 @@ class lifecycle {
   // The order matters: first what it still had to say, then who is to blame, then the rest.
   void worker_exited(std::uint32_t worker, worker_death death) {
     if (pool_.schedule.vacant(worker))
-      return pool_.backend.vacate(worker);  // the pool broke before that
+      return pool_.backend->vacate(worker);  // the pool broke before that
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
     const bool unborn = death.exitcode > 0 && pool_.workers[worker].finished == 0 &&
                         !pool_.channel(worker).tasks().anything_claimed();
@@ -201,11 +195,11 @@ class lifecycle {
   // What can be said of a death without looking at tasks.
   void complete(std::uint32_t worker, worker_death& death) {
     const worker_state& state = pool_.workers[worker];
-    death.worker = pool_.backend.name(worker);
+    death.worker = pool_.backend->name(worker);
     if (state.kill == killing::violation) death.cause = state.violation;
     if (state.kill == killing::late) death.cause = "it ran longer than its time limit";
     if (state.kill != killing::no || death.exitcode >= 0) return;
-    crash_report last_words = pool_.backend.last_words(worker, -death.exitcode);
+    crash_report last_words = pool_.backend->last_words(worker, -death.exitcode);
     death.fault_address = last_words.fault_address;
     death.reason = std::move(last_words.reason);
     death.stack = without_callers(std::move(last_words.stack));
@@ -291,9 +285,9 @@ class lifecycle {
          describe_death(death)});
   }
 
-  roster<Backend>& pool_;
-  dispatcher<Backend>& sending_;
-  collector<Backend>& receiving_;
+  roster& pool_;
+  dispatcher& sending_;
+  collector& receiving_;
   start_policy& starts_;
   std::shared_ptr<const initializer_frame> initializer_;
   std::uint32_t spinners_;

@@ -34,18 +34,22 @@
 #include <vector>
 
 #include <procpool/config.hpp>
+#include <procpool/detail/callbacks.hpp>
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/module_table.hpp>
 #include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/process_backend.hpp>
 #include <procpool/detail/task_sender.hpp>
+#include <procpool/detail/thread_backend.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
 
 /// What a pool is made with.
 struct core_settings {
+  worker_kind kind;
   region_sizes sizes;
   scheduling_rules rules;
   life_rules lives;
@@ -59,17 +63,30 @@ PROCPOOL_FUNCTION void pool_front::code_came_late(code_ref code) {
                               ", which was loaded after the pool was made");
 }
 
-template <class Backend>
+PROCPOOL_FUNCTION void pool_front::cannot_limit_time() {
+  throw std::invalid_argument(
+      "a timeout needs workers that are processes: a thread cannot be killed");
+}
+
+/// Makes what the workers are, and starts none of them. @throws ProcessError
+inline std::unique_ptr<worker_backend> make_backend(worker_kind kind, const region_sizes& sizes) {
+  if (kind == worker_kind::threads) return std::make_unique<thread_backend>(sizes);
+  return std::make_unique<process_backend>(sizes);
+}
+
 class pool_core final : public pool_front, private fork_participant {
  public:
+  using backend_maker = std::unique_ptr<worker_backend> (*)(worker_kind, const region_sizes&);
+
   /// Starts the workers. @throws ProcessError when that cannot be done; nothing is left then.
-  explicit pool_core(core_settings settings)
+  explicit pool_core(core_settings settings, backend_maker make = &make_backend)
       : pool_front(static_cast<std::uint32_t>(settings.sizes.workers),
                    module_table::instance().refresh(),  // before the workers are forked
-                   task_sender::in_line_limit(settings.sizes.ring_bytes)),
+                   task_sender::in_line_limit(settings.sizes.ring_bytes), settings.kind),
         generation_(process_generation()),
         cpus_(settings.cpus),
-        engine_(settings.sizes, settings.rules, settings.lives, std::move(settings.initializer)),
+        engine_(make(settings.kind, settings.sizes), settings.sizes.workers, settings.rules,
+                settings.lives, std::move(settings.initializer)),
         registration_(*this) {
     engine_.start_all();
   }
@@ -206,6 +223,9 @@ class pool_core final : public pool_front, private fork_participant {
 
   void terminate() override {
     if (generation_ != process_generation()) return;
+    if (engine_.backend().on_worker()) {
+      throw std::logic_error("a pool of threads cannot be ended by one of its own tasks");
+    }
     std::unique_lock lock(mutex_);
     if (state_ == state::terminated) return;
     state_ = state::terminated;
@@ -542,20 +562,6 @@ class pool_core final : public pool_front, private fork_participant {
     lock.lock();
   }
 
-  static void run_callbacks_of(job& finished) noexcept {
-    for (auto each = finished.take_callbacks(); each != nullptr; each = std::move(each->next)) {
-      try {
-        each->call(finished);
-      } catch (...) {
-        report_callback_error(describe(std::current_exception()));
-      }
-    }
-  }
-
-  static void report_callback_error(const std::string& what) noexcept {
-    std::fprintf(stderr, "procpool: a callback failed: %s\n", what.c_str());
-  }
-
   void ask_service_to_stop() {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -615,7 +621,7 @@ class pool_core final : public pool_front, private fork_participant {
   std::mutex mutex_;
   std::condition_variable changed_;        ///< followers: something is ready, or there is no leader
   std::condition_variable service_wakes_;  ///< the service thread: there is something to do
-  engine<Backend> engine_;
+  engine engine_;
   state state_ = state::open;
   role leader_ = role::nobody;
   bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock

@@ -20,6 +20,9 @@
 
 namespace procpool::detail {
 
+/// What runs the tasks of a pool.
+enum class worker_kind { forked, spawned, threads, caller };
+
 class pool_front : public driver {
  public:
   // ---- submitting ----------------------------------------------------------------------------
@@ -29,6 +32,11 @@ class pool_front : public driver {
   /// Throws std::invalid_argument for code that the workers do not have.
   void check_code(code_ref code) const {
     if (code.module >= modules_) code_came_late(code);
+  }
+
+  /// Throws std::invalid_argument for rules that the workers cannot be held to.
+  void check_rules(const job_rules& rules) const {
+    if (rules.timeout.count() != 0 && kind_ == worker_kind::threads) cannot_limit_time();
   }
 
   /// The largest body that travels inside a frame; larger ones are best encoded in a block.
@@ -67,15 +75,18 @@ class pool_front : public driver {
  protected:
   /// @param modules       how many the workers know, see code_ref
   /// @param in_line_limit see in_line_limit()
-  pool_front(std::uint32_t workers, std::uint32_t modules, std::size_t in_line_limit) noexcept
-      : workers_(workers), modules_(modules), in_line_limit_(in_line_limit) {}
+  pool_front(std::uint32_t workers, std::uint32_t modules, std::size_t in_line_limit,
+             worker_kind kind) noexcept
+      : workers_(workers), modules_(modules), in_line_limit_(in_line_limit), kind_(kind) {}
 
  private:
   [[noreturn]] static void code_came_late(code_ref code);
+  [[noreturn]] static void cannot_limit_time();
 
   const std::uint32_t workers_;
   const std::uint32_t modules_;
   const std::size_t in_line_limit_;
+  const worker_kind kind_;
 };
 
 }  // namespace procpool::detail

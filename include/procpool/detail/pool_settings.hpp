@@ -68,9 +68,19 @@ inline life_rules checked_lives(const pool_options& options) {
   return rules;
 }
 
+inline void check_for_threads(const pool_options& options) {
+  if (options.memory_limit || options.cpu_limit || options.max_resident ||
+      options.max_result_bytes) {
+    throw std::invalid_argument(
+        "memory_limit, cpu_limit, max_resident and max_result_bytes need workers that are "
+        "processes: threads share what they have");
+  }
+}
+
 /// @throws std::invalid_argument for what cannot be.
-inline core_settings settings_of(const pool_options& options,
+inline core_settings settings_of(worker_kind kind, const pool_options& options,
                                  std::shared_ptr<const initializer_frame> initializer) {
+  if (kind == worker_kind::threads) check_for_threads(options);
   const auto cpus = static_cast<std::uint32_t>(os::usable_cpus());
   const std::uint32_t workers =
       options.processes ? checked_count("processes", *options.processes) : cpus;
@@ -80,8 +90,9 @@ inline core_settings settings_of(const pool_options& options,
   if (options.maxtasksperchild) {
     rules.maxtasksperchild = checked_count("maxtasksperchild", *options.maxtasksperchild);
   }
-  return {checked_sizes(options, workers), rules, checked_lives(options), std::move(initializer),
-          cpus};
+  return {
+      kind, checked_sizes(options, workers), rules, checked_lives(options), std::move(initializer),
+      cpus};
 }
 
 }  // namespace procpool::detail

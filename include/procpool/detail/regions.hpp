@@ -44,20 +44,34 @@ struct region_sizes {
   }
 };
 
+/// Whom a region is for: workers in other processes, or threads of this one.
+enum class memory_kind { shared, own };
+
+/// The file that is mapped by both sides; none when they share their address space.
+inline os::fd file_for(memory_kind kind, const char* name, std::uint64_t size) {
+  return kind == memory_kind::shared ? os::sealed_memory(name, size) : os::fd();
+}
+inline os::mapping map(const os::fd& file, std::uint64_t size, int protection) {
+  return file ? os::mapping(file, size, protection) : os::mapping(size);
+}
+
 /// The parent's view of the region. Memory is committed page by page as it is used.
 class outbound_region {
  public:
   /// @throws ProcessError when memory, address space or descriptors are not to be had.
-  explicit outbound_region(const region_sizes& sizes)
+  explicit outbound_region(const region_sizes& sizes, memory_kind kind = memory_kind::shared)
       : sizes_(sizes),
-        file_(os::sealed_memory("procpool tasks", sizes.outbound_bytes())),
-        mapping_(file_, sizes.outbound_bytes(), PROT_READ | PROT_WRITE),
+        kind_(kind),
+        file_(file_for(kind, "procpool tasks", sizes.outbound_bytes())),
+        mapping_(map(file_, sizes.outbound_bytes(), PROT_READ | PROT_WRITE)),
         arena_(std::span(mapping_.data() + sizes.arena_at(), sizes.arena_bytes)) {
-    os::seal_against_writing(file_);  // after our own mapping, before anybody else has the file
+    // After our own mapping, before anybody else has the file.
+    if (file_) os::seal_against_writing(file_);
     new (mapping_.data()) outbound_header{};
   }
 
   [[nodiscard]] const region_sizes& sizes() const noexcept { return sizes_; }
+  [[nodiscard]] memory_kind kind() const noexcept { return kind_; }
   [[nodiscard]] int file() const noexcept { return file_.get(); }
   [[nodiscard]] arena& blocks() noexcept { return arena_; }
 
@@ -72,6 +86,10 @@ class outbound_region {
     return {mapping_.data() + sizes_.ring_at(worker), sizes_.ring_bytes};
   }
 
+  [[nodiscard]] std::span<std::byte> arena_memory() const noexcept {
+    return {mapping_.data() + sizes_.arena_at(), sizes_.arena_bytes};
+  }
+
   void close_file() noexcept { file_.reset(); }
   void abandon() noexcept {
     file_.reset();
@@ -80,19 +98,21 @@ class outbound_region {
 
  private:
   region_sizes sizes_;
-  os::fd file_;
+  memory_kind kind_;
+  os::fd file_;  ///< none for threads
   os::mapping mapping_;
   arena arena_;
 };
 
-/// One worker's inbound region, as the parent sees it: for reading only.
+/// One worker's inbound region, as the parent sees it: for reading only, if the worker is a
+/// process.
 class inbound_region {
  public:
   /// @throws ProcessError when memory, address space or descriptors are not to be had.
-  explicit inbound_region(const region_sizes& sizes)
+  explicit inbound_region(const region_sizes& sizes, memory_kind kind = memory_kind::shared)
       : ring_bytes_(sizes.ring_bytes),
-        file_(os::sealed_memory("procpool results", sizes.inbound_bytes())),
-        mapping_(file_, sizes.inbound_bytes(), PROT_READ) {}
+        file_(file_for(kind, "procpool results", sizes.inbound_bytes())),
+        mapping_(map(file_, sizes.inbound_bytes(), PROT_READ | (file_ ? 0 : PROT_WRITE))) {}
 
   [[nodiscard]] int file() const noexcept { return file_.get(); }
   [[nodiscard]] const result_control& control() const noexcept {
@@ -104,6 +124,9 @@ class inbound_region {
   [[nodiscard]] const crash_note& crash() const noexcept {
     return *reinterpret_cast<const crash_note*>(mapping_.data() + region_sizes::crash_at());
   }
+
+  /// For a thread, which works on this very mapping.
+  [[nodiscard]] std::byte* memory() const noexcept { return mapping_.data(); }
 
   /// The worker has its copy of the descriptor now.
   void close_file() noexcept { file_.reset(); }

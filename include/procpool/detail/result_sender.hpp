@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <utility>
 
@@ -72,6 +73,19 @@ class result_sender {
   void put_plain(std::uint32_t item, const void* value, std::size_t size) {
     if (!run_open_ || room() < size + record_alignment) open_run(item, size);
     write(value, size);
+    note_written();
+  }
+
+  /// The same for the only item of a frame: the length of the run is known.
+  void put_only(std::uint32_t item, const void* value, std::size_t size) {
+    const std::uint64_t length =
+        sizeof(record_head) + round_up<std::uint64_t>(size, record_alignment);
+    if (length > room() || length > ring_.until_end(cursor_)) return put_plain(item, value, size);
+    const record_head head{ordinal_, item, record_kind::run, 0, size};
+    std::byte* at = ring_.at(cursor_);
+    std::memcpy(at, &head, sizeof head);
+    std::memcpy(at + sizeof head, value, size);
+    cursor_ += length;
     note_written();
   }
 

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,7 @@
 #include <procpool/detail/pool_task.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/scheduler.hpp>
+#include <procpool/detail/worker_backend.hpp>
 #include <procpool/detail/worker_lives.hpp>
 
 namespace procpool::detail {
@@ -45,21 +47,21 @@ struct worker_state {
   std::string violation;  ///< what it did that no worker does
 };
 
-template <class Backend>
 class roster {
  public:
-  roster(const region_sizes& sizes, const scheduling_rules& rules, const life_rules& life)
-      : backend(sizes),
+  roster(std::unique_ptr<worker_backend> behind, std::size_t places, const scheduling_rules& rules,
+         const life_rules& life)
+      : backend(std::move(behind)),
         schedule(rules),
         lives(life, rules.maxtasksperchild),
-        workers(sizes.workers) {}
+        workers(places) {}
   roster(const roster&) = delete;
   roster& operator=(const roster&) = delete;
 
   [[nodiscard]] std::uint32_t size() const noexcept {
     return static_cast<std::uint32_t>(workers.size());
   }
-  [[nodiscard]] parent_channel& channel(std::uint32_t worker) { return backend.channel(worker); }
+  [[nodiscard]] parent_channel& channel(std::uint32_t worker) { return backend->channel(worker); }
 
   /// The task that a worker works on or will begin with; its successors follow by `next`.
   [[nodiscard]] pool_task* first_task(std::uint32_t worker) const {
@@ -72,7 +74,7 @@ class roster {
 
   /// Whether news is expected from a worker.
   [[nodiscard]] bool busy(std::uint32_t worker) const {
-    return backend.present(worker) && !schedule.vacant(worker) &&
+    return backend->present(worker) && !schedule.vacant(worker) &&
            workers[worker].kill == killing::no &&
            (workers[worker].initializing || first_task(worker) != nullptr);
   }
@@ -83,7 +85,7 @@ class roster {
     workers[worker].kill = why;
     workers[worker].target = target;
     schedule.silence(worker);  // it might begin with what it gets now
-    backend.kill(worker);
+    backend->kill(worker);
   }
   /// It has done what no worker does: nothing from it counts any more.
   void condemn(std::uint32_t worker, const char* why) {
@@ -105,7 +107,7 @@ class roster {
   /// A task that is in no queue any more has come to its end.
   void discard(pool_task& task) {
     timed_ -= task.head.timed;
-    if (!task.body.block.empty()) backend.blocks().release(task.body.block);
+    if (!task.body.block.empty()) backend->blocks().release(task.body.block);
     job* owner = task.owner.detach();
     if (owner->let_go()) dead_.emplace_back(owner, false);
     store_.give_back(task);
@@ -119,7 +121,7 @@ class roster {
     return std::exchange(dead_, {});
   }
 
-  Backend backend;
+  std::unique_ptr<worker_backend> backend;
   scheduler schedule;
   worker_lives lives;
   outcomes results;

@@ -37,28 +37,25 @@ struct frame_bytes {
   std::span<const std::byte> body;
 };
 
-class worker_channel;
-struct worker_equipment;
-
-/// A frame being run: what the task's code sees of its worker (worker_loop.hpp).
+/// A frame being run, as the task's code sees it: where its bytes are and where its outcomes go.
+/// Runs in a worker (worker_loop.hpp) or in the caller (direct_frame.hpp).
 class frame_context {
  public:
-  frame_context(worker_channel& channel, const frame_head& head, worker_equipment& worker)
-      : channel_(&channel), head_(head), worker_(&worker) {}
+  frame_context(const frame_context&) = delete;
+  frame_context& operator=(const frame_context&) = delete;
 
   [[nodiscard]] std::uint32_t first_item() const noexcept { return head_.first_item; }
   [[nodiscard]] std::uint32_t item_count() const noexcept { return head_.item_count; }
   /// How many items ended with an exception.
   [[nodiscard]] std::uint32_t errors() const noexcept { return errors_; }
-  [[nodiscard]] frame_bytes bytes() const;
 
-  void begin_item(std::uint32_t item);
-
+  [[nodiscard]] virtual frame_bytes bytes() = 0;
+  virtual void begin_item(std::uint32_t item) = 0;
   /// Room for results of @p size bytes from @p item on; none when items have to begin one by one,
-  /// because somebody watches their time.
-  [[nodiscard]] plain_window open_window(std::uint32_t item, std::size_t size);
+  /// because somebody watches them.
+  [[nodiscard]] virtual plain_window open_window(std::uint32_t item, std::size_t size) = 0;
   /// So many results have been written into it.
-  void close_window(std::uint32_t items, std::size_t size);
+  virtual void close_window(std::uint32_t items, std::size_t size) = 0;
 
   template <class R>
   void put_value(std::uint32_t item, const R& value) {
@@ -69,14 +66,39 @@ class frame_context {
     } else {
       encoder out(empty_scratch());
       out.put(value);
-      put_scratch(record_kind::value, item);
+      put_scratch(record_kind::value, item, {});
     }
   }
 
   /// The outcome of @p item is the exception being handled.
-  void put_error(std::uint32_t item, const callable_label& callable);
+  void put_error(std::uint32_t item, const callable_label& callable) {
+    ++errors_;
+    put_exception(item, callable);
+  }
   /// The same for all items from @p item on, when they cannot even be looked at.
-  void put_errors_from(std::uint32_t item, const callable_label& callable);
+  void put_errors_from(std::uint32_t item, const callable_label& callable) {
+    for (; item < head_.item_count; ++item) {
+      begin_item(item);
+      put_error(item, callable);
+    }
+  }
+
+ protected:
+  frame_context(const frame_head& head, byte_buffer& scratch) : head_(head), scratch_(&scratch) {}
+  ~frame_context() = default;
+
+  [[nodiscard]] const frame_head& head() const noexcept { return head_; }
+  [[nodiscard]] byte_buffer& empty_scratch() noexcept {
+    scratch_->clear();
+    return *scratch_;
+  }
+
+  virtual void put_plain(std::uint32_t item, const void* value, std::size_t size) = 0;
+  /// What is in the scratch buffer, and @p rest behind it.
+  virtual void put_scratch(record_kind kind, std::uint32_t item,
+                           std::span<const std::byte> rest) = 0;
+  /// The exception being handled, in running @p callable.
+  virtual void put_exception(std::uint32_t item, const callable_label& callable) = 0;
 
  private:
   template <class R>
@@ -87,7 +109,7 @@ class frame_context {
     return false;
   }
 
-  // Straight from the result into the ring.
+  // Straight from the result to where it goes.
   template <class R>
   void put_block_of(std::uint32_t item, const R& value) {
     if constexpr (is_block_v<R>) {
@@ -99,16 +121,8 @@ class frame_context {
     }
   }
 
-  [[nodiscard]] byte_buffer& empty_scratch() noexcept;
-  void put_plain(std::uint32_t item, const void* value, std::size_t size);
-  /// What is in the scratch buffer, and @p rest behind it.
-  void put_scratch(record_kind kind, std::uint32_t item, std::span<const std::byte> rest = {});
-  void put_named_error(std::uint32_t item, const std::string& callable);
-  void encode_shortage(encoder& out, const std::string& where);
-
-  worker_channel* channel_;
-  frame_head head_;
-  worker_equipment* worker_;
+  const frame_head head_;
+  byte_buffer* scratch_;
   std::uint32_t errors_ = 0;
 };
 

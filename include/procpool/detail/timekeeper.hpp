@@ -19,11 +19,9 @@
 
 namespace procpool::detail {
 
-template <class Backend>
 class timekeeper {
  public:
-  timekeeper(roster<Backend>& pool, dispatcher<Backend>& sending)
-      : pool_(pool), sending_(sending) {}
+  timekeeper(roster& pool, dispatcher& sending) : pool_(pool), sending_(sending) {}
 
   /// Looks after all workers that have something to do. @returns when to look again at the latest
   [[nodiscard]] std::optional<os::time_point> look(os::time_point now) {
@@ -41,9 +39,9 @@ class timekeeper {
   /// has finished the item by now. Items behind in a cancelled job do not matter.
   bool stop(std::uint32_t worker, pool_task& task, killing why, std::uint64_t target = 0) {
     parent_channel& channel = pool_.channel(worker);
-    const pool_task* behind = roster<Backend>::next_task(task);
+    const pool_task* behind = roster::next_task(task);
     if (behind != nullptr) sending_.take_back(worker, behind->ordinal);
-    behind = roster<Backend>::next_task(task);
+    behind = roster::next_task(task);
     if (behind != nullptr && channel.tasks().claimed(behind->ordinal)) return false;
     if (why == killing::late && channel.halt() != target) {
       channel.unhalt();
@@ -131,8 +129,8 @@ class timekeeper {
   static constexpr std::chrono::milliseconds grace{500};
   static constexpr std::chrono::milliseconds between_items{1};  // or between item and news of it
 
-  roster<Backend>& pool_;
-  dispatcher<Backend>& sending_;
+  roster& pool_;
+  dispatcher& sending_;
   std::optional<os::time_point> next_look_;
 };
 

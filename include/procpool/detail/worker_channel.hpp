@@ -4,6 +4,7 @@
 /// The worker's end of a channel: both rings, and how the worker waits and wakes its parent.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -29,17 +30,23 @@ struct worker_memory {
   std::span<std::byte> result_ring;
 };
 
+/// Thrown through the task's code by a worker that is a thread and is to leave.
+struct worker_stopped {};
+
 /// One thread: the worker's main thread.
 class worker_channel {
  public:
   /// @param before_sleep called each time the worker is about to sleep for want of work
-  worker_channel(const worker_memory& memory, os::event parent, void (*before_sleep)())
+  /// @param stop         set when a worker that nobody can kill, a thread, is to leave
+  worker_channel(const worker_memory& memory, os::event parent, void (*before_sleep)(),
+                 const std::atomic<bool>* stop = nullptr)
       : memory_(memory),
         parking_(*memory.tasks, *memory.results),
         bell_(*memory.header, std::move(parent)),
         tasks_(*memory.tasks, memory.task_ring, *memory.results),
         results_(*memory.results, memory.result_ring, *memory.tasks, wait_for_parent{this}),
-        before_sleep_(before_sleep) {}
+        before_sleep_(before_sleep),
+        stop_(stop) {}
   worker_channel(const worker_channel&) = delete;
   worker_channel& operator=(const worker_channel&) = delete;
 
@@ -87,6 +94,13 @@ class worker_channel {
     bell_.ring_if_armed();
   }
 
+  /// Whether check_stop() may ever throw.
+  [[nodiscard]] bool may_be_stopped() const noexcept { return stop_ != nullptr; }
+  /// @throws worker_stopped when the worker is to leave; so does every wait of it
+  void check_stop() const {
+    if (stopped()) throw worker_stopped{};
+  }
+
   /// In a process forked from this worker: let go of what is the worker's.
   void abandon() noexcept { bell_.reset(); }
 
@@ -109,7 +123,11 @@ class worker_channel {
     // are worth knowing.
     if (held_back_ > 0) flush();
     bell_.ring_if_armed();
-    parking_.wait_until(ready, before_sleep_);
+    parking_.wait_until([&] { return ready() || stopped(); }, before_sleep_);
+    check_stop();
+  }
+  [[nodiscard]] bool stopped() const noexcept {
+    return stop_ != nullptr && stop_->load(std::memory_order_relaxed);  // the doorbell follows
   }
 
   // While short tasks follow each other, results are committed in batches: the two sides would
@@ -150,6 +168,7 @@ class worker_channel {
   std::chrono::steady_clock::time_point held_since_;
   std::chrono::steady_clock::time_point last_done_;
   void (*before_sleep_)();
+  const std::atomic<bool>* stop_;
 };
 
 }  // namespace procpool::detail

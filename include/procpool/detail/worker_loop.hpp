@@ -34,98 +34,92 @@ struct worker_equipment {
   byte_buffer scratch = {};
 };
 
-PROCPOOL_FUNCTION frame_bytes frame_context::bytes() const {
-  return channel_->bytes(head_);
-}
-
-PROCPOOL_FUNCTION void frame_context::begin_item(std::uint32_t item) {
-  worker_->context.begin_item(item == head_.first_item ? head_.attempt : 1);
-  // First the time: what the item before left of its own must not run out in this one.
-  if (head_.initializer == 0) worker_->limits.begin_item();
-  channel_->results().begin_item(item);
-}
-
-PROCPOOL_FUNCTION plain_window frame_context::open_window(std::uint32_t item, std::size_t size) {
-  if (head_.timed != 0 || head_.attempt != 1 || worker_->limits.any_for_items()) return {};
-  worker_->context.begin_item(1);
-  plain_window window = channel_->results().open_window(item, size);
-  const std::uint32_t left = head_.item_count - item;
-  if (window.items > left) window.items = left;
-  return window;
-}
-
-PROCPOOL_FUNCTION void frame_context::close_window(std::uint32_t items, std::size_t size) {
-  if (items != 0) channel_->results().close_window(items, size);
-}
-
-PROCPOOL_FUNCTION void frame_context::put_plain(std::uint32_t item, const void* value,
-                                                std::size_t size) {
-  channel_->results().put_plain(item, value, size);
-}
-
-PROCPOOL_FUNCTION byte_buffer& frame_context::empty_scratch() noexcept {
-  worker_->scratch.clear();
-  return worker_->scratch;
-}
-
-PROCPOOL_FUNCTION void frame_context::put_scratch(record_kind kind, std::uint32_t item,
-                                                  std::span<const std::byte> rest) {
-  constexpr std::size_t keep_bytes = std::size_t{64} << 20;
-  byte_buffer& scratch = worker_->scratch;
-  channel_->results().put(kind, item, scratch.view(), rest);
-  if (scratch.capacity() > keep_bytes) scratch = byte_buffer();
-}
-
-PROCPOOL_FUNCTION void frame_context::put_error(std::uint32_t item,
-                                                const callable_label& callable) {
-  const limit_guard::more_memory room(worker_->limits);
-  put_named_error(item, callable.text());
-}
-
-PROCPOOL_FUNCTION void frame_context::put_errors_from(std::uint32_t item,
-                                                      const callable_label& callable) {
-  const limit_guard::more_memory room(worker_->limits);
-  const std::string name = callable.text();
-  for (; item < head_.item_count; ++item) {
-    begin_item(item);
-    put_named_error(item, name);
-  }
-}
-
-PROCPOOL_FUNCTION void frame_context::put_named_error(std::uint32_t item,
-                                                      const std::string& callable) {
-  ++errors_;
-  encoder out(empty_scratch());
+/// Where in a traceback something was thrown.
+inline std::string place_of_error(const WorkerContext& worker, const std::string& callable) {
   const pid_t pid = PROCPOOL_SYSTEM(getpid());
-  const std::string where =
-      concat({"in ", worker_->context.name(), " (process ", pid, "), running ", callable, ":\n"});
-  try {
-    throw;
-  } catch (const std::bad_alloc&) {
-    encode_shortage(out, where);
-  } catch (...) {
-    encode_current_exception(out, where);
-  }
-  put_scratch(record_kind::error, item);
+  return concat({"in ", worker.name(), " (process ", pid, "), running ", callable, ":\n"});
 }
 
-// A std::bad_alloc in a worker that may not have all the memory there is says why.
-PROCPOOL_FUNCTION void frame_context::encode_shortage(encoder& out, const std::string& where) {
-  const std::uint64_t limit = worker_->limits.limits().memory_bytes;
-  if (limit == 0) return encode_current_exception(out, where);
-  worker_->limits.note_shortage();
-  try {
-    throw MemoryLimitError(
-        concat({"the task needed more memory than its worker may take (", limit, " bytes)"}));
-  } catch (...) {
-    encode_current_exception(out, where);
+/// A frame that a worker has taken from its ring.
+class worker_frame final : public frame_context {
+ public:
+  worker_frame(worker_channel& channel, const frame_head& head, worker_equipment& worker)
+      : frame_context(head, worker.scratch), channel_(&channel), worker_(&worker) {}
+
+  [[nodiscard]] frame_bytes bytes() override { return channel_->bytes(head()); }
+
+  void begin_item(std::uint32_t item) override {
+    channel_->check_stop();
+    worker_->context.begin_item(item == head().first_item ? head().attempt : 1);
+    // First the time: what the item before left of its own must not run out in this one.
+    if (head().initializer == 0) worker_->limits.begin_item();
+    channel_->results().begin_item(item);
   }
-}
+
+  [[nodiscard]] plain_window open_window(std::uint32_t item, std::size_t size) override {
+    if (head().timed != 0 || head().attempt != 1 || worker_->limits.any_for_items() ||
+        channel_->may_be_stopped()) {
+      return {};
+    }
+    worker_->context.begin_item(1);
+    plain_window window = channel_->results().open_window(item, size);
+    const std::uint32_t left = head().item_count - item;
+    if (window.items > left) window.items = left;
+    return window;
+  }
+  void close_window(std::uint32_t items, std::size_t size) override {
+    if (items != 0) channel_->results().close_window(items, size);
+  }
+
+ private:
+  void put_plain(std::uint32_t item, const void* value, std::size_t size) override {
+    if (head().item_count == 1) return channel_->results().put_only(item, value, size);
+    channel_->results().put_plain(item, value, size);
+  }
+
+  void put_scratch(record_kind kind, std::uint32_t item, std::span<const std::byte> rest) override {
+    constexpr std::size_t keep_bytes = std::size_t{64} << 20;
+    byte_buffer& scratch = worker_->scratch;
+    channel_->results().put(kind, item, scratch.view(), rest);
+    if (scratch.capacity() > keep_bytes) scratch = byte_buffer();
+  }
+
+  void put_exception(std::uint32_t item, const callable_label& callable) override {
+    channel_->check_stop();
+    const limit_guard::more_memory room(worker_->limits);
+    encoder out(empty_scratch());
+    const std::string where = place_of_error(worker_->context, callable.text());
+    try {
+      throw;
+    } catch (const std::bad_alloc&) {
+      encode_shortage(out, where);
+    } catch (...) {
+      encode_current_exception(out, where);
+    }
+    put_scratch(record_kind::error, item, {});
+  }
+
+  // A std::bad_alloc in a worker that may not have all the memory there is says why.
+  void encode_shortage(encoder& out, const std::string& where) {
+    const std::uint64_t limit = worker_->limits.limits().memory_bytes;
+    if (limit == 0) return encode_current_exception(out, where);
+    worker_->limits.note_shortage();
+    try {
+      throw MemoryLimitError(
+          concat({"the task needed more memory than its worker may take (", limit, " bytes)"}));
+    } catch (...) {
+      encode_current_exception(out, where);
+    }
+  }
+
+  worker_channel* channel_;
+  worker_equipment* worker_;
+};
 
 /// Runs one frame; how many of its items ended with an exception.
 inline std::uint32_t run_claimed(worker_channel& channel, const frame_head& head,
                                  worker_equipment& worker) {
-  frame_context frame(channel, head, worker);
+  worker_frame frame(channel, head, worker);
   const code_ref code{head.entry_offset, head.entry_module};
   reinterpret_cast<task_entry>(code_address(code))(frame);
   worker.limits.end_frame();

@@ -20,7 +20,7 @@
 
 namespace {
 
-using core = procpool::detail::pool_core<bench::inline_backend>;
+using core = procpool::detail::pool_core;
 using call = decltype(procpool::detail::start_call(boost::intrusive_ptr<core>(),
                                                    procpool::detail::attended::yes, {},
                                                    static_cast<void (*)()>(nullptr), {}));
@@ -38,7 +38,8 @@ boost::intrusive_ptr<core> make_pool() {
   rules.favourites = 1;
   constexpr std::size_t ring = std::size_t{256} << 10;
   constexpr std::size_t arena = std::size_t{1} << 20;
-  return new core({{1, ring, arena}, rules, {}, nullptr, 2});
+  return new core({procpool::detail::worker_kind::threads, {1, ring, arena}, rules, {}, nullptr, 2},
+                  &bench::inline_backend::make);
 }
 
 call submit(const boost::intrusive_ptr<core>& pool) {

@@ -46,6 +46,15 @@ class mapping {
     PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTFORK));
   }
 
+  /// Maps @p size bytes of memory that belongs to this process alone. @throws ProcessError
+  explicit mapping(std::size_t size) : size_(size) {
+    void* at = PROCPOOL_SYSTEM(mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (at == MAP_FAILED) throw_errno("cannot map memory for the pool");
+    data_ = static_cast<std::byte*>(at);
+    PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTFORK));  // as above
+  }
+
   mapping(mapping&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   mapping& operator=(mapping&& other) noexcept {

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// A pool without workers: tasks run in the caller, when they are submitted. For debuggers, and to
+/// find out whether a fault has to do with processes at all.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include <procpool/detail/callbacks.hpp>
+#include <procpool/detail/death_report.hpp>
+#include <procpool/detail/direct_frame.hpp>
+#include <procpool/detail/fork_registry.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/submission.hpp>
+#include <procpool/error.hpp>
+#include <procpool/worker.hpp>
+
+namespace procpool::detail {
+
+class serial_core final : public pool_front {
+ public:
+  /// Runs the initializer. If that fails the pool is broken.
+  explicit serial_core(const initializer_frame* initializer)
+      : pool_front(1, every_module, std::numeric_limits<std::size_t>::max(), worker_kind::caller),
+        generation_(process_generation()) {
+    if (initializer != nullptr) initialize(*initializer);
+  }
+
+  void check_open() override {
+    check_process();
+    const std::lock_guard lock(mutex_);
+    if (closed_) throw PoolClosed("the pool is closed: it takes no more work");
+    if (!broken_.empty()) throw BrokenPool(broken_);
+  }
+
+  // No body goes anywhere, so none needs a place.
+  [[nodiscard]] std::span<std::byte> allocate(std::size_t /*size*/) override { return {}; }
+  void release(std::span<std::byte> /*block*/) override {}
+  [[nodiscard]] std::uint64_t offset(std::span<const std::byte> /*block*/) override { return 0; }
+
+  void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
+              task_body&& body) override {
+    check_open();
+    if (owner->resolved()) return;  // a part of a map that has failed as a whole
+    scratch_buffer scratch;
+    direct_frame frame(head, {{}, body.bytes}, own_context(), scratch.get(),
+                       {owner.get(), first_index});
+    frame.run();
+    if (owner->resolved()) settle(*owner);
+  }
+  void care_for(job& /*what*/) override { check_open(); }
+  void abandon(job& what, const std::exception_ptr& why) override {
+    if (what.resolved()) return;
+    what.abort(why);
+    settle(what);
+  }
+
+  /// What was submitted has run.
+  bool cancel(job& /*what*/, bool /*kill*/) override { return false; }
+
+  /// For results of other threads: their own are there.
+  bool wait(const waitable& what, std::optional<time_point> until) override {
+    check_process();
+    std::unique_lock lock(mutex_);
+    const auto there = [&] { return what.ready(); };
+    if (until) return changed_.wait_until(lock, *until, there);
+    changed_.wait(lock, there);
+    return true;
+  }
+  void nudge() override {
+    const std::lock_guard lock(mutex_);
+    changed_.notify_all();
+  }
+
+  void close() override {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+  bool join(const std::stop_token& /*stop*/) override {
+    check_process();
+    const std::lock_guard lock(mutex_);
+    if (closed_) return true;
+    throw std::logic_error("Pool::join() was called before close() or terminate()");
+  }
+  void terminate() override { close(); }
+  [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
+
+ private:
+  static constexpr std::uint32_t every_module = std::numeric_limits<std::uint32_t>::max();
+
+  void check_process() const {
+    if (ours()) return;
+    throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
+  }
+
+  // Every thread that submits is a worker.
+  [[nodiscard]] WorkerContext& own_context() {
+    const std::lock_guard lock(mutex_);
+    auto& context = contexts_[std::this_thread::get_id()];
+    if (context == nullptr) context = std::make_unique<WorkerContext>("SerialWorker", 0);
+    return *context;
+  }
+
+  void initialize(const initializer_frame& initializer) {
+    frame_head head{};
+    head.kind = frame_kind::run;
+    head.entry_offset = initializer.entry.offset;
+    head.entry_module = initializer.entry.module;
+    head.item_count = 1;
+    head.initializer = 1;
+    head.body_size = initializer.body.size();
+    const boost::intrusive_ptr<call_job<void>> outcome(new call_job<void>(nullptr), false);
+    scratch_buffer scratch;
+    direct_frame(head, {{}, initializer.body.view()}, own_context(), scratch.get(),
+                 {outcome.get(), 0})
+        .run();
+    if (outcome->failure() == nullptr) return;
+    broken_ = "the pool is broken: the initializer failed: " + describe(outcome->failure());
+  }
+
+  void settle(job& what) {
+    try {
+      if (what.form().sealed) what.seal();
+    } catch (...) {  // a result that cannot be moved
+      what.abort(std::current_exception());
+    }
+    run_callbacks_of(what);
+    {
+      const std::lock_guard lock(mutex_);
+      what.set_ready();
+      changed_.notify_all();
+    }
+    if (what.form().announced) what.announce();
+  }
+
+  const std::uint32_t generation_;
+  std::mutex mutex_;
+  std::condition_variable changed_;  ///< a result is ready, or a wait is to be looked at again
+  std::map<std::thread::id, std::unique_ptr<WorkerContext>> contexts_;
+  std::string broken_;
+  bool closed_ = false;
+};
+
+}  // namespace procpool::detail

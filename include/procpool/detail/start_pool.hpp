@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// What is behind a pool, put together: included at the end of pool.hpp, or compiled once
+/// (PROCPOOL_COMPILED).
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <procpool/backend.hpp>
+#include <procpool/config.hpp>
+#include <procpool/detail/concat.hpp>
+#include <procpool/detail/pool_core.hpp>
+#include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/pool_settings.hpp>
+#include <procpool/detail/serial_core.hpp>
+#include <procpool/options.hpp>
+
+namespace procpool::detail {
+
+inline boost::intrusive_ptr<pool_front> start_pool_of(
+    worker_kind kind, const pool_options& options,
+    std::shared_ptr<const initializer_frame> initializer) {
+  core_settings settings = settings_of(kind, options, std::move(initializer));
+  if (kind == worker_kind::caller) return new serial_core(settings.initializer.get());
+  return new pool_core(std::move(settings));
+}
+
+/// What a pool of processes is to be made of, if PROCPOOL_BACKEND in the environment says so.
+inline worker_kind wanted_kind(worker_kind otherwise) {
+  const char* given = std::getenv("PROCPOOL_BACKEND");
+  if (given == nullptr || *given == '\0') return otherwise;
+  const std::string_view name = given;
+  if (name == "fork") return worker_kind::forked;
+  if (name == "threads") return worker_kind::threads;
+  if (name == "serial") return worker_kind::caller;
+  throw std::invalid_argument(
+      concat({"PROCPOOL_BACKEND must be fork, threads or serial, but is ", given}));
+}
+
+template <>
+PROCPOOL_FUNCTION boost::intrusive_ptr<pool_front> start_pool<Processes>(
+    const pool_options& options, std::shared_ptr<const initializer_frame> initializer) {
+  return start_pool_of(wanted_kind(worker_kind::forked), options, std::move(initializer));
+}
+template <>
+PROCPOOL_FUNCTION boost::intrusive_ptr<pool_front> start_pool<Threads>(
+    const pool_options& options, std::shared_ptr<const initializer_frame> initializer) {
+  return start_pool_of(worker_kind::threads, options, std::move(initializer));
+}
+template <>
+PROCPOOL_FUNCTION boost::intrusive_ptr<pool_front> start_pool<Serial>(
+    const pool_options& options, std::shared_ptr<const initializer_frame> initializer) {
+  return start_pool_of(worker_kind::caller, options, std::move(initializer));
+}
+
+}  // namespace procpool::detail

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+// Level 5: processes.
+/// @file
+/// The backend of a pool of threads: the same rings and the same worker loop in one address space.
+///
+/// A thread cannot be killed. One that is to leave (the pool ends, or nothing from it counts any
+/// more) finds its stop flag set before the next item and in every wait, and unwinds.
+#pragma once
+
+#include <fcntl.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/regions.hpp>
+#include <procpool/detail/worker_backend.hpp>
+#include <procpool/detail/worker_loop.hpp>
+#include <procpool/error.hpp>
+#include <procpool/worker.hpp>
+
+namespace procpool::detail {
+
+class thread_backend final : public worker_backend {
+ public:
+  /// @throws ProcessError when there is no memory
+  explicit thread_backend(const region_sizes& sizes) {
+    prepare(sizes, memory_kind::own);
+    threads_.resize(sizes.workers);
+  }
+  ~thread_backend() override { shut_down(); }
+
+  void start(std::uint32_t worker, const worker_limits& /*limits*/) override {
+    auto fresh = make_place(worker);
+    auto thread = std::make_unique<worker_thread>(*this, worker, fresh->incarnation,
+                                                  memory_of(*fresh, worker), bell_of(*fresh));
+    try {
+      thread->handle = std::thread(&worker_thread::live, thread.get());
+    } catch (const std::system_error& error) {
+      throw ProcessError("cannot start a worker thread of the pool", error.code());
+    }
+    places_[worker] = std::move(fresh);
+    threads_[worker] = std::move(thread);
+  }
+
+  [[nodiscard]] bool can_kill() const noexcept override { return false; }
+  /// It leaves when the item that it runs has come to its end.
+  void kill(std::uint32_t worker) override { threads_[worker]->stop(channel(worker)); }
+
+  void vacate(std::uint32_t worker) override {
+    threads_[worker] = nullptr;  // it has told its end, so this does not wait for long
+    worker_backend::vacate(worker);
+  }
+  [[nodiscard]] crash_report last_words(std::uint32_t /*worker*/, int /*signal*/) const override {
+    return {};
+  }
+
+  [[nodiscard]] std::optional<worker_report> next_report() override {
+    for (auto& each : threads_) {
+      if (each == nullptr) continue;
+      if (auto news = each->report()) return news;
+    }
+    return std::nullopt;
+  }
+  [[nodiscard]] std::optional<worker_report> await_report() override { return next_report(); }
+
+  /// Whether the calling thread is one of the workers, which cannot wait for themselves.
+  [[nodiscard]] bool on_worker() const noexcept override { return own_pool() == this; }
+
+  void shut_down() noexcept override {
+    for (std::uint32_t worker = 0; worker < threads_.size(); ++worker) {
+      if (threads_[worker] != nullptr) threads_[worker]->stop(channel(worker));
+    }
+    threads_.clear();  // joins them
+    places_.clear();
+  }
+  void abandon() noexcept override {
+    for (auto& each : threads_) {
+      if (each != nullptr) each->forget();
+    }
+    worker_backend::abandon();
+  }
+
+ private:
+  struct worker_thread {
+    worker_thread(thread_backend& pool, std::uint32_t place, std::uint64_t number,
+                  const worker_memory& memory, os::event bell)
+        : pool_(&pool),
+          place_(place),
+          number_(number),
+          channel_(
+              memory, std::move(bell), [] {}, &leave_) {}
+    worker_thread(const worker_thread&) = delete;
+    worker_thread& operator=(const worker_thread&) = delete;
+    ~worker_thread() {
+      if (handle.joinable()) handle.join();
+    }
+
+    void stop(parent_channel& channel) noexcept {
+      leave_.store(true, std::memory_order_relaxed);  // the doorbell publishes it
+      channel.wake();
+    }
+    /// In a forked child, where there is no such thread.
+    void forget() noexcept { std::construct_at(&handle); }
+
+    void live() noexcept {
+      own_pool() = pool_;
+      int code = 0;
+      try {
+        worker_equipment equipment{WorkerContext(worker_name(number_), place_), limit_guard({})};
+        code = run_worker(channel_, equipment);
+      } catch (const worker_stopped&) {
+      } catch (const std::bad_alloc&) {
+        code = 1;
+      }
+      running_worker = nullptr;
+      code_ = code;
+      ended_.store(true, std::memory_order_release);  // the code before it
+      pool_->interrupt();
+    }
+
+    /// What was not told yet of its life.
+    [[nodiscard]] std::optional<worker_report> report() noexcept {
+      using kind = worker_report::kind_type;
+      if (!std::exchange(told_start_, true))
+        return worker_report{kind::started, place_, number_, 0, 0};
+      if (told_end_ || !ended_.load(std::memory_order_acquire)) return std::nullopt;  // the code
+      told_end_ = true;
+      return worker_report{kind::exited, place_, number_, 0, code_};
+    }
+
+    std::thread handle;
+
+   private:
+    thread_backend* pool_;
+    std::uint32_t place_;
+    std::uint64_t number_;
+    std::atomic<bool> leave_{false};
+    worker_channel channel_;
+    bool told_start_ = false;
+    bool told_end_ = false;
+    int code_ = 0;
+    std::atomic<bool> ended_{false};  ///< all but the interrupt
+  };
+
+  static const thread_backend*& own_pool() noexcept {
+    static thread_local const thread_backend* own = nullptr;
+    return own;
+  }
+
+  [[nodiscard]] worker_memory memory_of(const place& at, std::uint32_t worker) const {
+    const region_sizes& sizes = outbound_->sizes();
+    std::byte* own = at.inbound.memory();
+    return {&outbound_->header(),       at.control,
+            outbound_->ring(worker),    outbound_->arena_memory(),
+            new (own) result_control{}, {own + region_sizes::results_at(), sizes.ring_bytes}};
+  }
+
+  // Its own descriptor: the place, with the other one, may go before the thread.
+  [[nodiscard]] static os::event bell_of(const place& at) {
+    return os::event(
+        os::off_stdio(os::fd(os::check(PROCPOOL_SYSTEM(fcntl(at.bell.get(), F_DUPFD_CLOEXEC, 3)),
+                                       "cannot create an event descriptor for the pool"))));
+  }
+
+  std::vector<std::unique_ptr<worker_thread>> threads_;
+};
+
+}  // namespace procpool::detail
