@@ -20,6 +20,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/task_body.hpp>
+#include <procpool/start_method.hpp>
 
 namespace procpool {
 
@@ -52,6 +53,9 @@ using time_limit = std::chrono::duration<double>;
 struct pool_options {
   /// Number of workers, at least 1. Default: the CPUs this process may use (cpu_count()).
   std::optional<int> processes = std::nullopt;
+  /// How the workers are started; with spawn the program calls freeze_support() first in main.
+  /// Default: get_start_method().
+  std::optional<procpool::start_method> start_method = std::nullopt;
   /// Called in every worker before its first task.
   Initializer initializer = {};
   /// Tasks (chunks, for a map) after which a worker leaves and is replaced, at least 1. Default:

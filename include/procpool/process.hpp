@@ -27,6 +27,7 @@
 #include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_target.hpp>
 #include <procpool/error.hpp>
+#include <procpool/start_method.hpp>
 
 namespace procpool {
 
@@ -38,6 +39,8 @@ struct process_options {
   /// A daemonic process is terminated when its parent ends and can have no children. Not given:
   /// as the process that makes it.
   std::optional<bool> daemon{};
+  /// Not given: get_start_method().
+  std::optional<procpool::start_method> start_method{};
 };
 
 class Process;
@@ -56,8 +59,10 @@ concept target_argument = !std::same_as<F, process_options> && !std::same_as<F, 
 /// program ends (return from main, std::exit), daemonic children are terminated and all others
 /// waited for, as in Python. At the end of a child the same happens to its own children.
 ///
-/// The child is made with fork(2): it has copies of all that the parent has, and the callable and
-/// its arguments may be of any type. It has one thread, the null device as stdin, and the signal
+/// With start_method::fork, the default, the child has copies of all that the parent has, and the
+/// callable and its arguments may be of any type. With start_method::spawn it has nothing but what
+/// it is sent: they have to be encodable (codec.hpp), and the program calls freeze_support() first
+/// in main. The child has one thread, the null device as stdin, and the signal
 /// handlers and mask of the thread that called start(). Its exit code is 0 when the callable
 /// returns, n when it calls std::exit(n), 1 when it throws: the exception is then written to
 /// stderr. It leaves without touching the parent's static objects and atexit handlers; its own
@@ -79,7 +84,7 @@ class [[nodiscard]] Process {
   template <class F, class... A>
   explicit Process(process_options options, F target, A... args)
       : record_(detail::make_process<detail::process_record>(
-            std::move(options.name), options.daemon,
+            std::move(options.name), options.daemon, options.start_method,
             detail::make_target<F, A...>(std::move(target), std::move(args)...))) {}
 
   [[nodiscard]] std::string name() const { return record().name(); }
@@ -93,10 +98,12 @@ class [[nodiscard]] Process {
   /// The process id; empty before start().
   [[nodiscard]] std::optional<pid_t> pid() const { return record().pid(); }
 
-  /// Forks. Returns when the child exists, not when it has done anything. Afterwards the parent's
-  /// copies of the target and its arguments are destroyed.
+  /// Forks or spawns. Returns when the child exists, not when it has done anything. Afterwards the
+  /// parent's copies of the target and its arguments are destroyed.
   /// @throws ProcessError     no process could be made (EAGAIN, ENOMEM, EMFILE); may be repeated
-  /// @throws std::logic_error called before, or the current process is daemonic
+  /// @throws std::logic_error called before, or the current process is daemonic; for spawn: the
+  ///                          program has not called freeze_support()
+  /// @throws std::invalid_argument for spawn: the target or an argument cannot be encoded
   void start() { record().start(); }
 
   /// Waits for the end of the process. Returns also when something else in this program has reaped

@@ -19,10 +19,13 @@
 #include <procpool/exception.hpp>
 
 // Single processes.
+#include <procpool/freeze_support.hpp>
 #include <procpool/process.hpp>
+#include <procpool/start_method.hpp>
 
 // Pools of workers.
 #include <procpool/async_result.hpp>
+#include <procpool/backend.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>

@@ -7,5 +7,6 @@
 
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/process_start.hpp>
+#include <procpool/detail/spawned_process.hpp>
 #include <procpool/detail/start_pool.hpp>
 #include <procpool/procpool.hpp>

@@ -6,14 +6,19 @@
 /// process made from this one by fork has the same table, one made by spawn matches build ids.
 #pragma once
 
+#include <elf.h>
 #include <link.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -30,6 +35,13 @@ struct module_entry {
   std::uintptr_t begin = 0;  ///< of its executable part
   std::uintptr_t end = 0;
   std::string name;
+  std::string build;  ///< the build id; of a module without one, the size of its code
+};
+
+/// How a module is known in another process.
+struct module_id {
+  std::string name;
+  std::string build;
 };
 
 /// The modules of this process. Thread-safe without a lock, because a lock that another thread
@@ -72,17 +84,74 @@ class module_table {
 
   [[nodiscard]] std::string name(std::uint32_t module) const { return modules().at(module).name; }
 
+  /// What is known here, in order.
+  [[nodiscard]] std::vector<module_id> identities() const {
+    std::vector<module_id> all;
+    for (const module_entry& each : modules()) all.push_back({each.name, each.build});
+    return all;
+  }
+
+  /// Numbers the modules of this process as another process does that has the same program. While
+  /// there is one thread. @returns the numbers of those that are not here, or in another build
+  [[nodiscard]] std::vector<std::uint32_t> adopt(const std::vector<module_id>& others) {
+    refresh();
+    list own = modules();
+    list numbered;
+    std::vector<std::uint32_t> missing;
+    for (const module_id& wanted : others) {
+      const auto found = std::ranges::find_if(own, [&](const module_entry& each) {
+        return each.name == wanted.name && each.build == wanted.build;
+      });
+      if (found == own.end()) {
+        missing.push_back(static_cast<std::uint32_t>(numbered.size()));
+        numbered.push_back({.name = wanted.name, .build = wanted.build});
+      } else {
+        numbered.push_back(std::move(*found));
+        own.erase(found);
+      }
+    }
+    for (module_entry& each : own) numbered.push_back(std::move(each));
+    const generation* known = newest_.load(std::memory_order_relaxed);  // one thread
+    newest_.store(new generation{std::move(numbered), known},
+                  std::memory_order_relaxed);  // likewise
+    return missing;
+  }
+
  private:
   static int note(dl_phdr_info* info, std::size_t, void* modules) {
-    module_entry found{info->dlpi_addr, 0, 0, info->dlpi_name};
+    module_entry found{info->dlpi_addr, 0, 0, info->dlpi_name, {}};
     for (int i = 0; i < info->dlpi_phnum; ++i) {
       const auto& part = info->dlpi_phdr[i];
+      if (part.p_type == PT_NOTE && found.build.empty()) {
+        found.build = build_id({reinterpret_cast<const char*>(info->dlpi_addr + part.p_vaddr),
+                                static_cast<std::size_t>(part.p_memsz)});
+      }
       if (part.p_type != PT_LOAD || (part.p_flags & PF_X) == 0) continue;
       found.begin = info->dlpi_addr + part.p_vaddr;
       found.end = found.begin + part.p_memsz;
     }
+    if (found.build.empty()) found.build = std::to_string(found.end - found.begin);
     if (found.end != 0) add(*static_cast<list*>(modules), std::move(found));
     return 0;
+  }
+
+  // The description of type NT_GNU_BUILD_ID in a segment of notes (elf(5)); empty without one.
+  static std::string build_id(std::string_view notes) {
+    constexpr std::size_t alignment = 4;
+    const auto round = [](std::size_t n) { return (n + alignment - 1) / alignment * alignment; };
+    while (notes.size() >= sizeof(ElfW(Nhdr))) {
+      ElfW(Nhdr) head;
+      std::memcpy(&head, notes.data(), sizeof head);
+      const std::size_t text = sizeof head + round(head.n_namesz);
+      const std::size_t end = text + round(head.n_descsz);
+      if (end > notes.size()) break;
+      const std::string_view owner = notes.substr(sizeof head, head.n_namesz);
+      if (head.n_type == NT_GNU_BUILD_ID && owner == std::string_view("GNU", 4)) {
+        return std::string(notes.substr(text, head.n_descsz));
+      }
+      notes.remove_prefix(end);
+    }
+    return {};
   }
 
   static void add(list& modules, module_entry found) {

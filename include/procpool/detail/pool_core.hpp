@@ -57,10 +57,17 @@ struct core_settings {
   std::uint32_t cpus;                                    ///< that this process may use
 };
 
-PROCPOOL_FUNCTION void pool_front::code_came_late(code_ref code) {
-  throw std::invalid_argument("the function to run is in " +
-                              module_table::instance().name(code.module) +
-                              ", which was loaded after the pool was made");
+PROCPOOL_FUNCTION void pool_front::check_rare_code(code_ref code) const {
+  const std::string where =
+      "the function to run is in " + module_table::instance().name(code.module) + ", ";
+  if (code.module >= modules_) {
+    throw std::invalid_argument(where + "which was loaded after the pool was made");
+  }
+  if (std::ranges::find(missing_, code.module) == missing_.end()) return;
+  throw std::invalid_argument(
+      where +
+      "which the spawned workers do not have, or in another build: it was loaded while the program "
+      "ran, or its file has been replaced");
 }
 
 PROCPOOL_FUNCTION void pool_front::cannot_limit_time() {
@@ -71,7 +78,8 @@ PROCPOOL_FUNCTION void pool_front::cannot_limit_time() {
 /// Makes what the workers are, and starts none of them. @throws ProcessError
 inline std::unique_ptr<worker_backend> make_backend(worker_kind kind, const region_sizes& sizes) {
   if (kind == worker_kind::threads) return std::make_unique<thread_backend>(sizes);
-  return std::make_unique<process_backend>(sizes);
+  return std::make_unique<process_backend>(
+      sizes, kind == worker_kind::spawned ? start_method::spawn : start_method::fork);
 }
 
 class pool_core final : public pool_front, private fork_participant {
@@ -88,6 +96,7 @@ class pool_core final : public pool_front, private fork_participant {
         engine_(make(settings.kind, settings.sizes), settings.sizes.workers, settings.rules,
                 settings.lives, std::move(settings.initializer)),
         registration_(*this) {
+    lack_modules(engine_.backend().missing_modules());
     engine_.start_all();
   }
   ~pool_core() override { terminate(); }

@@ -12,6 +12,8 @@
 #include <exception>
 #include <span>
 #include <stop_token>
+#include <utility>
+#include <vector>
 
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/job.hpp>
@@ -31,7 +33,7 @@ class pool_front : public driver {
   virtual void check_open() = 0;
   /// Throws std::invalid_argument for code that the workers do not have.
   void check_code(code_ref code) const {
-    if (code.module >= modules_) code_came_late(code);
+    if (code.module >= sure_modules_) check_rare_code(code);
   }
 
   /// Throws std::invalid_argument for rules that the workers cannot be held to.
@@ -77,14 +79,27 @@ class pool_front : public driver {
   /// @param in_line_limit see in_line_limit()
   pool_front(std::uint32_t workers, std::uint32_t modules, std::size_t in_line_limit,
              worker_kind kind) noexcept
-      : workers_(workers), modules_(modules), in_line_limit_(in_line_limit), kind_(kind) {}
+      : workers_(workers),
+        modules_(modules),
+        sure_modules_(modules),
+        in_line_limit_(in_line_limit),
+        kind_(kind) {}
+
+  /// Before anybody else knows the pool.
+  /// @param missing those modules that the workers do not have, in order
+  void lack_modules(std::vector<std::uint32_t> missing) {
+    missing_ = std::move(missing);
+    if (!missing_.empty() && missing_.front() < sure_modules_) sure_modules_ = missing_.front();
+  }
 
  private:
-  [[noreturn]] static void code_came_late(code_ref code);
+  void check_rare_code(code_ref code) const;
   [[noreturn]] static void cannot_limit_time();
 
   const std::uint32_t workers_;
   const std::uint32_t modules_;
+  std::uint32_t sure_modules_;          ///< those before this one the workers have
+  std::vector<std::uint32_t> missing_;  ///< of those behind
   const std::size_t in_line_limit_;
   const worker_kind kind_;
 };

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -21,32 +22,31 @@
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
+#include <procpool/detail/spawn_order.hpp>
 #include <procpool/detail/worker_backend.hpp>
+#include <procpool/start_method.hpp>
 
 namespace procpool::detail {
 
 class process_backend final : public worker_backend {
  public:
-  /// Forks the fork server, then makes the outbound region. No thread of the library exists in this
-  /// process while it forks. @throws ProcessError when the system refuses; nothing is left then.
-  explicit process_backend(const region_sizes& sizes) {
+  /// Starts the fork server, then makes the outbound region. No thread of the library exists in
+  /// this process while it forks. @throws ProcessError when the system refuses; nothing is left
+  /// then.
+  process_backend(const region_sizes& sizes, start_method method) {
     auto [ours, theirs] = os::message_socket::make_pair();
     process_identity workers{.daemon = false,
                              .position = process_context::instance().identity().position,
                              .parent = link_to_this_process()};
-    {
-      // No handler of the program's runs in the fork server, and no Ctrl-C ends it, before it has
-      // its own way with signals (fork_server::reset_signals, which unblocks them).
-      const os::signals_blocked guard;
-      server_ = fork_process();
-      if (server_ == 0) {
-        ours.reset();
-        fork_server(std::move(theirs), std::move(workers)).run();
-      }
-    }
-    theirs.reset();
     control_ = std::move(ours);
+    if (method == start_method::spawn) {
+      spawn_server(std::move(theirs), std::move(workers));
+    } else {
+      fork_the_server(std::move(theirs), std::move(workers));
+    }
     try {
+      server_process_ = os::find_process_if_possible(server_);
+      if (method == start_method::spawn) shake_hands();
       introduce(sizes);
     } catch (...) {
       shut_down();
@@ -113,6 +113,45 @@ class process_backend final : public worker_backend {
  private:
   static constexpr std::uint64_t control_tag = ~std::uint64_t{0} - 1;
 
+  void fork_the_server(os::message_socket theirs, process_identity workers) {
+    // No handler of the program's runs in the fork server, and no Ctrl-C ends it, before it has
+    // its own way with signals (fork_server::reset_signals, which unblocks them).
+    const os::signals_blocked guard;
+    server_ = fork_process();
+    if (server_ != 0) return;
+    control_.reset();
+    fork_server(std::move(theirs), std::move(workers)).run();
+  }
+
+  void spawn_server(os::message_socket theirs, process_identity workers) {
+    const spawn_order order =
+        order_from_here(spawn_order::purpose_type::fork_server, std::move(workers));
+    server_ = spawn_process(order, theirs.get(), true);
+  }
+
+  // A spawned server says what it lacks and that it is there. One that runs something else than
+  // freeze_support() says nothing.
+  void shake_hands() {
+    constexpr std::chrono::seconds patience{30};
+    const auto until = std::chrono::steady_clock::now() + patience;
+    worker_report report{};
+    do {
+      if (!os::wait_readable(control_.get(), until)) {
+        os::send_signal(server_process_.get(), SIGKILL);
+        throw ProcessError("the spawned process of the pool did not come to freeze_support()");
+      }
+      if (control_.receive(report) != os::transfer::message) {
+        throw ProcessError(
+            "the spawned process of the pool ended before it came to freeze_support()");
+      }
+      if (report.kind == worker_report::kind_type::missing_module) {
+        missing_modules_.push_back(report.worker);
+      }
+    } while (report.kind != worker_report::kind_type::ready);
+    if (missing_modules_.empty() || missing_modules_.front() != 0) return;
+    throw ProcessError("the spawned process runs another build of the program than this one");
+  }
+
   // By descriptor where there is one: when somebody else has reaped the server (a waitpid for any
   // child in the host program) its number may be another child's by now, which is not ours to reap.
   void end_server() noexcept {
@@ -128,7 +167,6 @@ class process_backend final : public worker_backend {
 
   // Gives the fork server what it works with.
   void introduce(const region_sizes& sizes) {
-    server_process_ = os::find_process_if_possible(server_);
     prepare(sizes, memory_kind::shared);
     poller_.add(control_.get(), control_tag);
     const int descriptors[] = {outbound_->file()};

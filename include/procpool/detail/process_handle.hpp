@@ -15,6 +15,7 @@
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/process_target.hpp>
+#include <procpool/start_method.hpp>
 
 namespace procpool::detail {
 
@@ -69,6 +70,7 @@ class process_record;
 /// @tparam Record process_record: a template so that nobody who makes no process compiles one
 template <class Record>
 std::shared_ptr<child_process> make_process(std::string name, std::optional<bool> daemon,
+                                            std::optional<start_method> method,
                                             std::unique_ptr<process_target> target);
 
 /// The children of this process that run, in the order of their start.

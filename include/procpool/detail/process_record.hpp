@@ -75,12 +75,13 @@ inline thread_local const process_record* process_being_started = nullptr;
 class process_record final : public child_process,
                              public std::enable_shared_from_this<process_record> {
  public:
-  process_record(std::string name, std::optional<bool> daemon,
+  process_record(std::string name, std::optional<bool> daemon, std::optional<start_method> method,
                  std::unique_ptr<process_target> target)
       : generation_(process_generation()),
         position_(process_context::instance().next_position()),
         name_(name.empty() ? default_process_name(position_) : std::move(name)),
         daemon_(daemon.value_or(process_context::instance().identity().daemon)),
+        method_(method),
         target_(std::move(target)) {}
   // Inline here, or they were key functions: every program would get all of this.
   inline ~process_record() override;
@@ -120,6 +121,7 @@ class process_record final : public child_process,
   void prepare();
   void undo_prepare() noexcept;
   pid_t fork_child();
+  pid_t spawn_child();
   void adopt(pid_t pid);
   [[noreturn]] void live(bool library_thread) noexcept;
 
@@ -128,6 +130,7 @@ class process_record final : public child_process,
 
   std::string name_;
   bool daemon_;
+  const std::optional<start_method> method_;
   stage stage_ = stage::made;
   pid_t pid_ = 0;
   std::optional<int> exitcode_;

@@ -20,12 +20,15 @@
 #include <procpool/detail/os/child.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/process_child.hpp>
 #include <procpool/detail/process_context.hpp>
 #include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_record.hpp>
 #include <procpool/detail/process_report.hpp>
+#include <procpool/detail/spawn_order.hpp>
 #include <procpool/error.hpp>
+#include <procpool/start_method.hpp>
 
 namespace procpool::detail {
 
@@ -104,6 +107,17 @@ inline pid_t process_record::fork_child() {
   return pid;
 }
 
+/// The child takes over in freeze_support(), see spawned_process.hpp.
+inline pid_t process_record::spawn_child() {
+  spawn_order order =
+      order_from_here(spawn_order::purpose_type::process, {name_, daemon_, position_, parent_});
+  const shipped_target shipped = target_->ship();
+  order.entry = shipped.maker;
+  order.body.assign(shipped.body.data(), shipped.body.data() + shipped.body.size());
+  os::flush_standard_streams();
+  return spawn_process(order, gate_.child_end(), false);
+}
+
 /// A descriptor that is readable from the start, for a child that has ended already.
 inline os::fd readable_descriptor() {
   return os::off_stdio(os::fd(os::check(PROCPOOL_SYSTEM(eventfd(1, EFD_CLOEXEC)),
@@ -130,7 +144,8 @@ inline void process_record::run() {
   prepare();
   pid_t pid = 0;
   try {
-    pid = fork_child();
+    const bool spawned = method_.value_or(get_start_method()) == start_method::spawn;
+    pid = spawned ? spawn_child() : fork_child();
     adopt(pid);
   } catch (...) {
     if (pid > 0) os::kill_and_reap(pid);
@@ -142,13 +157,15 @@ inline void process_record::run() {
 
 template <class Record>
 std::shared_ptr<child_process> make_process(std::string name, std::optional<bool> daemon,
+                                            std::optional<start_method> method,
                                             std::unique_ptr<process_target> target) {
-  return std::make_shared<Record>(std::move(name), daemon, std::move(target));
+  return std::make_shared<Record>(std::move(name), daemon, method, std::move(target));
 }
 
 #ifdef PROCPOOL_COMPILED
 template std::shared_ptr<child_process> make_process<process_record>(
-    std::string name, std::optional<bool> daemon, std::unique_ptr<process_target> target);
+    std::string name, std::optional<bool> daemon, std::optional<start_method> method,
+    std::unique_ptr<process_target> target);
 #endif
 
 PROCPOOL_FUNCTION std::vector<std::shared_ptr<child_process>> running_children() {

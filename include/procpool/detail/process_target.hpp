@@ -2,19 +2,35 @@
 // Level 5: processes.
 /// @file
 /// What a process runs: a callable with its arguments, of any copyable or movable types. Fork
-/// carries them into the child as they are; nothing is encoded.
+/// carries them into the child as they are; for spawn they have to be encodable.
 #pragma once
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
+#include <procpool/codec.hpp>
+#include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/callable.hpp>
+#include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/task.hpp>
+#include <procpool/detail/type_name.hpp>
+
 namespace procpool::detail {
+
+/// A target on its way to a spawned process.
+struct shipped_target {
+  code_ref maker;  ///< a target_maker
+  byte_buffer body;
+};
 
 struct process_target {
   process_target() = default;
@@ -22,7 +38,33 @@ struct process_target {
   process_target& operator=(const process_target&) = delete;
   virtual ~process_target() = default;
   virtual void run() = 0;
+  /// @throws std::invalid_argument when it cannot be encoded; what encoding throws
+  [[nodiscard]] virtual shipped_target ship() const = 0;
 };
+
+/// Makes a target again from what ship() has encoded.
+using target_maker = std::unique_ptr<process_target> (*)(std::span<const std::byte> body);
+
+template <class... S, class... A>
+consteval bool all_convert(type_list<S...>, type_list<A...>) {
+  if constexpr (sizeof...(S) == sizeof...(A)) {
+    return ((encodable<S> && !contains_view_v<S> && std::is_convertible_v<const A&, S>)&&...);
+  }
+  return false;
+}
+
+/// Whether a target and its arguments can be sent to another program.
+template <class F, class... A>
+consteval bool can_be_shipped() {
+  if constexpr (is_function_pointer_v<F> || callable_codec<F>::by_codec ||
+                callable_codec<F>::by_bytes || encodable<F>) {
+    return all_convert(shipped_types_t<F, A...>{}, type_list<A...>{});
+  }
+  return false;
+}
+
+template <class F, class... S>
+std::unique_ptr<process_target> make_shipped_target(std::span<const std::byte> body);
 
 /// Like std::thread: called once, as an rvalue, with its arguments as rvalues.
 template <class F, class... A>
@@ -38,9 +80,49 @@ class bound_target final : public process_target {
         parts_);
   }
 
+  [[nodiscard]] shipped_target ship() const override {
+    if constexpr (can_be_shipped<F, A...>()) {
+      using types = shipped_types_t<F, A...>;
+      shipped_target shipped{find_code(reinterpret_cast<std::uintptr_t>(maker_of(types{}))), {}};
+      encoder out(shipped.body);
+      std::apply(
+          [&](const F& target, const A&... args) {
+            callable_codec<F>::encode(out, target);
+            out.align(frame_alignment);
+            put_arguments(out, types{}, args...);
+          },
+          parts_);
+      return shipped;
+    } else {
+      throw std::invalid_argument(
+          "procpool::Process: start_method::spawn sends the target and its arguments to another "
+          "program, but one of these types cannot be encoded: " +
+          type_name<bound_target>());
+    }
+  }
+
  private:
+  template <class... S>
+  static target_maker maker_of(type_list<S...>) {
+    return &make_shipped_target<F, S...>;
+  }
+
   std::tuple<F, A...> parts_;
 };
+
+template <class F, class... S>
+std::unique_ptr<process_target> make_shipped_target(std::span<const std::byte> body) {
+  decoder in(body);
+  F target = callable_codec<F>::decode(in);
+  in.align(frame_alignment);
+  std::tuple<S...> arguments{in.template get<S>()...};  // in order, as braces demand
+  in.finish();
+  return std::apply(
+      [&](S&... each) -> std::unique_ptr<process_target> {
+        return std::make_unique<bound_target<F, S...>>(std::move(target), std::move(each)...);
+      },
+      arguments);
+}
 
 template <class F>
 concept compares_to_null = requires(const F& f) {

@@ -22,6 +22,7 @@
 #include <procpool/detail/pool_settings.hpp>
 #include <procpool/detail/serial_core.hpp>
 #include <procpool/options.hpp>
+#include <procpool/start_method.hpp>
 
 namespace procpool::detail {
 
@@ -39,16 +40,19 @@ inline worker_kind wanted_kind(worker_kind otherwise) {
   if (given == nullptr || *given == '\0') return otherwise;
   const std::string_view name = given;
   if (name == "fork") return worker_kind::forked;
+  if (name == "spawn") return worker_kind::spawned;
   if (name == "threads") return worker_kind::threads;
   if (name == "serial") return worker_kind::caller;
   throw std::invalid_argument(
-      concat({"PROCPOOL_BACKEND must be fork, threads or serial, but is ", given}));
+      concat({"PROCPOOL_BACKEND must be fork, spawn, threads or serial, but is ", given}));
 }
 
 template <>
 PROCPOOL_FUNCTION boost::intrusive_ptr<pool_front> start_pool<Processes>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer) {
-  return start_pool_of(wanted_kind(worker_kind::forked), options, std::move(initializer));
+  const start_method method = options.start_method.value_or(get_start_method());
+  const auto kind = method == start_method::spawn ? worker_kind::spawned : worker_kind::forked;
+  return start_pool_of(wanted_kind(kind), options, std::move(initializer));
 }
 template <>
 PROCPOOL_FUNCTION boost::intrusive_ptr<pool_front> start_pool<Threads>(

@@ -75,6 +75,10 @@ class worker_backend {
   /// The same, but waits for one; none when there will be none. @throws ProcessError when that
   /// cannot be done
   [[nodiscard]] virtual std::optional<worker_report> await_report() = 0;
+  /// Numbers of modules whose code the workers do not have, in order.
+  [[nodiscard]] const std::vector<std::uint32_t>& missing_modules() const noexcept {
+    return missing_modules_;
+  }
   /// Why there are no reports any more; empty while there are.
   [[nodiscard]] const std::string& gone() const noexcept { return gone_; }
 
@@ -171,6 +175,7 @@ class worker_backend {
   std::vector<std::unique_ptr<place>> places_;
   os::poller poller_;
   std::string gone_;  ///< see gone()
+  std::vector<std::uint32_t> missing_modules_;
 
  private:
   // The parent alone writes it.

@@ -11,10 +11,11 @@
 
 namespace procpool::detail {
 
-/// Travels as it is over the control socket of the fork server.
+/// Travels as it is over the control socket of the fork server. A spawned one begins with
+/// missing_module, as often as needed, and ready.
 struct worker_report {
-  enum class kind_type : std::uint32_t { started, not_started, exited } kind;
-  std::uint32_t worker;       ///< its place in the pool
+  enum class kind_type : std::uint32_t { started, not_started, exited, missing_module, ready } kind;
+  std::uint32_t worker;       ///< its place in the pool; missing_module: the module's number
   std::uint64_t incarnation;  ///< counts the workers ever started
   pid_t pid;
   int status;  ///< exited: Python's exit code; not_started: errno

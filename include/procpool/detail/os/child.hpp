@@ -54,6 +54,9 @@ class start_gate {
     return got == 1;
   }
 
+  /// For a child that does not have this object; see process_start.hpp.
+  [[nodiscard]] int child_end() const noexcept { return child_end_.get(); }
+
   void close() noexcept {
     child_end_.reset();
     parent_end_.reset();

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// Starting a program afresh (posix_spawn(3)), with some descriptors and nothing else of ours: safe
+/// in a program with any number of threads.
+#pragma once
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/os/syscall.hpp>
+
+namespace procpool::detail::os {
+
+/// The program that this process runs, also when the file has been replaced or removed since.
+inline constexpr const char* own_program = "/proc/self/exe";
+
+/// The first number under which a spawned process finds the descriptors given to it.
+inline constexpr int first_given = STDERR_FILENO + 1;
+
+/// Which descriptors a spawned process has, and with which signals it begins.
+class spawn_plan {
+ public:
+  /// @param given         become first_given and following; the standard streams stay, all others
+  /// are
+  ///                      closed
+  /// @param block_signals until the new process has its own way with them; otherwise it begins with
+  ///                      the mask of the calling thread
+  spawn_plan(std::span<const int> given, bool block_signals) {
+    must(PROCPOOL_SYSTEM(posix_spawn_file_actions_init(&actions_)));
+    must(PROCPOOL_SYSTEM(posix_spawnattr_init(&attributes_)));
+    for (const int each : given) give(each);
+#if defined(__GLIBC_PREREQ)
+#if __GLIBC_PREREQ(2, 34)
+    must(posix_spawn_file_actions_addclosefrom_np(&actions_, next_));
+#endif
+#endif
+    if (block_signals) block_all_signals();
+  }
+  spawn_plan(const spawn_plan&) = delete;
+  spawn_plan& operator=(const spawn_plan&) = delete;
+  ~spawn_plan() {
+    posix_spawnattr_destroy(&attributes_);
+    posix_spawn_file_actions_destroy(&actions_);
+  }
+
+  /// @throws ProcessError when the system refuses
+  [[nodiscard]] pid_t run(const char* program, const std::vector<std::string>& arguments) const {
+    std::vector<char*> words;
+    for (const std::string& each : arguments) words.push_back(const_cast<char*>(each.c_str()));
+    words.push_back(nullptr);
+    pid_t pid = -1;
+    must(PROCPOOL_SYSTEM(
+        posix_spawn(&pid, program, &actions_, &attributes_, words.data(), environ)));
+    return pid;
+  }
+
+ private:
+  static void must(int error) {
+    if (error != 0) throw_errno("cannot start a process (posix_spawn)", error);
+  }
+
+  // First out of the way: its number may be one that another one is to have.
+  void give(int descriptor) {
+    constexpr int out_of_the_way = 32;
+    moved_.emplace_back(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, out_of_the_way)),
+                              "cannot pass a descriptor to a process"));
+    must(PROCPOOL_SYSTEM(posix_spawn_file_actions_adddup2(&actions_, moved_.back().get(), next_)));
+    ++next_;
+  }
+
+  void block_all_signals() {
+    sigset_t all;
+    sigfillset(&all);
+    must(PROCPOOL_SYSTEM(posix_spawnattr_setsigmask(&attributes_, &all)));
+    must(PROCPOOL_SYSTEM(posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK)));
+  }
+
+  posix_spawn_file_actions_t actions_{};
+  posix_spawnattr_t attributes_{};
+  std::vector<fd> moved_;
+  int next_ = first_given;
+};
+
+}  // namespace procpool::detail::os

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+// Level 5: processes.
+/// @file
+/// The life of a spawned process, from its main to its end (spawn_order.hpp).
+#pragma once
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <procpool/config.hpp>
+#include <procpool/detail/fork_server.hpp>
+#include <procpool/detail/module_table.hpp>
+#include <procpool/detail/os/child.hpp>
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/process_child.hpp>
+#include <procpool/detail/process_report.hpp>
+#include <procpool/detail/process_start.hpp>
+#include <procpool/detail/process_target.hpp>
+#include <procpool/detail/spawn_order.hpp>
+#include <procpool/detail/worker_report.hpp>
+#include <procpool/start_method.hpp>
+
+namespace procpool::detail {
+
+/// A descriptor that was given to this process. @throws ProcessError when it is not there
+inline os::fd take_given(given which) {
+  const int number = static_cast<int>(which);
+  os::check(PROCPOOL_SYSTEM(fcntl(number, F_SETFD, FD_CLOEXEC)),
+            "a spawned process was started by something else than procpool");
+  return os::fd(number);
+}
+
+/// Tells the pool what this process does not have, then serves it.
+[[noreturn]] inline void become_fork_server(process_identity workers, os::fd channel,
+                                            const std::vector<std::uint32_t>& missing) {
+  using kind = worker_report::kind_type;
+  os::message_socket control(std::move(channel));
+  for (const std::uint32_t module : missing) {
+    static_cast<void>(control.send(worker_report{kind::missing_module, module, 0, 0, 0}));
+  }
+  static_cast<void>(control.send(worker_report{kind::ready, 0, 0, 0, 0}));
+  fork_server(std::move(control), std::move(workers)).run();
+}
+
+/// Runs the target of a Process, once the parent is ready for it.
+[[noreturn]] inline void become_process(spawn_order order, os::fd gate,
+                                        const std::vector<std::uint32_t>& missing) {
+  char go = 0;
+  if (os::retry([&] { return PROCPOOL_SYSTEM(read(gate.get(), &go, 1)); }) != 1) os::leave_now(1);
+  gate.reset();
+  os::other_streams::state().flushed_at_fork = true;  // nothing in them is the parent's
+  enter_child(std::move(order.identity));
+  if (std::ranges::find(missing, order.entry.module) != missing.end()) {
+    throw ProcessError("the target is code of " + order.modules.at(order.entry.module).name +
+                       ", which the spawned process does not have, or in another build");
+  }
+  const auto make = reinterpret_cast<target_maker>(code_address(order.entry));
+  leave_child(run_to_the_end(make({order.body.data(), order.body.size()})));
+}
+
+[[noreturn]] inline void live_spawned() {
+  const os::fd text = take_given(given::order);
+  os::fd channel = take_given(given::channel);
+  spawn_order order = read_order(text);
+  order.identity.parent->process = std::make_shared<const os::fd>(take_given(given::parent));
+  default_start_method::instance().set(order.method, true);
+  const auto missing = module_table::instance().adopt(order.modules);
+  if (order.purpose == spawn_order::purpose_type::fork_server) {
+    become_fork_server(std::move(order.identity), std::move(channel), missing);
+  }
+  become_process(std::move(order), std::move(channel), missing);
+}
+
+PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {
+  spawn_state& state = spawn_state::instance();
+  state.takes_part = true;
+  if (argc > 0) state.name = argv[0];
+  if (argc != 2 || std::string_view(argv[1]) != spawned_mark) return;
+  try {
+    live_spawned();
+  } catch (...) {
+    uncaught("a spawned process");
+    os::flush_standard_streams();
+    os::leave_now(1);
+  }
+}
+
+PROCPOOL_FUNCTION void spawn_program(std::string path) {
+  spawn_state::instance().program = std::move(path);
+}
+
+}  // namespace procpool::detail

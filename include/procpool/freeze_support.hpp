@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// Level 5: processes.
+/// @file
+/// What a program does to be started again by start_method::spawn.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include <procpool/start_method.hpp>
+
+namespace procpool {
+
+namespace detail {
+void take_part_in_spawning(int argc, char** argv);
+void spawn_program(std::string path);
+}  // namespace detail
+
+/// To be called first in main, before anything else happens there, by a program that uses
+/// start_method::spawn: in a process that was spawned it does what that process is for and does not
+/// return. In the program itself it returns at once. Register exception types that workers throw
+/// (procpool/exception.hpp) before it or as static objects. Python: multiprocessing.freeze_support
+/// (and the guard `if __name__ == "__main__"`).
+/// @param argc, argv those of main
+inline void freeze_support(int argc, char** argv) {
+  detail::take_part_in_spawning(argc, argv);
+}
+
+/// Which file to run for spawned processes, instead of the one that this process runs (which is
+/// found even when its file has been replaced or removed). It has to be the same build: another one
+/// is ProcessError when a pool is made, and exit code 1 of a Process. Python:
+/// multiprocessing.set_executable.
+inline void set_executable(std::string path) {
+  detail::spawn_program(std::move(path));
+}
+
+}  // namespace procpool
+
+#ifndef PROCPOOL_COMPILED
+#include <procpool/detail/spawned_process.hpp>
+#endif

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// Level 5: processes.
+/// @file
+/// How processes are started: by fork or by spawn (Python: multiprocessing's "Contexts and start
+/// methods").
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+
+namespace procpool {
+
+/// How the processes of a Pool, or a Process, come into being.
+enum class start_method : std::uint8_t {
+  /// fork(2): the new process has the memory of the program as it is at that moment. The default.
+  /// Threads of the program do not exist in it, but the locks that they held do: in a program with
+  /// many threads prefer spawn.
+  fork,
+  /// posix_spawn(3) of the same program, which takes over in freeze_support(): a process with
+  /// nothing but what it is sent, safe in a program with any number of threads, and quick to start
+  /// however large the program has grown. What it is to run, and with what, has to be encodable.
+  spawn,
+};
+
+namespace detail {
+
+/// The method that is used when none is named.
+class default_start_method {
+ public:
+  static default_start_method& instance() {
+    static default_start_method& only = *new default_start_method;  // asked for at exit, too
+    return only;
+  }
+
+  [[nodiscard]] start_method get() {
+    const std::lock_guard lock(mutex_);
+    return chosen_.value_or(start_method::fork);
+  }
+  void set(start_method method, bool force) {
+    const std::lock_guard lock(mutex_);
+    if (chosen_ && !force) throw std::logic_error("the start method has been set already");
+    chosen_ = method;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::optional<start_method> chosen_;
+};
+
+}  // namespace detail
+
+/// Chooses what pools and processes that name no start method use, in this process and in those
+/// started from it. Any thread. Python: multiprocessing.set_start_method.
+/// @param force also when it has been chosen before
+/// @throws std::logic_error when it has been chosen before (Python: RuntimeError)
+inline void set_start_method(start_method method, bool force = false) {
+  detail::default_start_method::instance().set(method, force);
+}
+
+/// What is used when no start method is named: fork, unless set. Any thread.
+[[nodiscard]] inline start_method get_start_method() {
+  return detail::default_start_method::instance().get();
+}
+
+/// Those there are, the default first. Python: get_all_start_methods.
+[[nodiscard]] constexpr std::array<start_method, 2> get_all_start_methods() noexcept {
+  return {start_method::fork, start_method::spawn};
+}
+
+}  // namespace procpool
