@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <ranges>
+#include <stdexcept>
 #include <stop_token>
 #include <tuple>
 #include <type_traits>
@@ -191,6 +192,19 @@ class Pool {
   [[nodiscard]] auto imap_unordered(F&& function, Range&& items, imap_options options = {}) {
     return start_imap(function, std::forward<Range>(items), options, false);
   }
+
+  /// From now on there are to be so many workers. More are started at once, with their initializer;
+  /// those that are too many leave when they have done what they have begun, and what they have not
+  /// begun is done by others. Any thread, while work is going on.
+  /// @param processes at least 1, at most 256 or what the pool was made with (less if ring_bytes is
+  /// more than 256 KiB: the rings of all that there is room for take 64 MiB of address space)
+  /// @throws std::invalid_argument; PoolClosed, BrokenPool
+  void resize(int processes) {
+    if (processes < 1) throw std::invalid_argument("a pool has at least 1 worker");
+    core_->resize(static_cast<std::uint32_t>(processes));
+  }
+  /// How many workers there are to be.
+  [[nodiscard]] int processes() const noexcept { return static_cast<int>(core_->workers()); }
 
   /// No more work can be submitted; what was submitted goes on. Idempotent.
   void close() { core_->close(); }

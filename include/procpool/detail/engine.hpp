@@ -40,12 +40,15 @@ namespace procpool::detail {
 class engine {
  public:
   /// The rules' favourites, the first workers, may spin while they wait for work.
-  engine(std::unique_ptr<worker_backend> backend, std::size_t places, const scheduling_rules& rules,
-         const life_rules& life, std::shared_ptr<const initializer_frame> initializer)
+  /// @param places for workers, of which the first @p wanted are to be filled
+  engine(std::unique_ptr<worker_backend> backend, std::size_t places, std::uint32_t wanted,
+         const scheduling_rules& rules, const life_rules& life,
+         std::shared_ptr<const initializer_frame> initializer)
       : pool_(std::move(backend), places, rules, life),
         sending_(pool_),
         receiving_(pool_, sending_, starts_),
-        lives_(pool_, sending_, receiving_, starts_, std::move(initializer), rules.favourites),
+        lives_(pool_, sending_, receiving_, starts_, std::move(initializer), wanted,
+               rules.favourites),
         clock_(pool_, sending_) {}
 
   /// Starts all workers and waits until each has been forked.
@@ -105,6 +108,9 @@ class engine {
     pool_.schedule.retire_all();
     sending_.dispatch();
   }
+
+  /// There are to be so many workers now. Nobody is in wait() of the backend.
+  void resize(std::uint32_t wanted) { lives_.resize(wanted); }
 
   // ---- outcomes out --------------------------------------------------------------------------
 

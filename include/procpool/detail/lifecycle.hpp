@@ -41,14 +41,17 @@ namespace procpool::detail {
 
 class lifecycle {
  public:
+  /// @param wanted   how many workers there are to be
   /// @param spinners the first so many workers may spin while they wait for work
   lifecycle(roster& pool, dispatcher& sending, collector& receiving, start_policy& starts,
-            std::shared_ptr<const initializer_frame> initializer, std::uint32_t spinners)
+            std::shared_ptr<const initializer_frame> initializer, std::uint32_t wanted,
+            std::uint32_t spinners)
       : pool_(pool),
         sending_(sending),
         receiving_(receiving),
         starts_(starts),
         initializer_(std::move(initializer)),
+        wanted_(wanted),
         spinners_(spinners) {}
 
   /// Starts all workers and waits until each has been forked.
@@ -57,8 +60,8 @@ class lifecycle {
     constexpr std::uint32_t window = 16;  // requests on the way, so that no socket buffer fills up
     std::vector<worker_report> early_deaths;
     std::uint32_t asked = 0;
-    for (std::uint32_t started = 0; started < pool_.size();) {
-      while (asked < pool_.size() && asked - started < window) start(asked++);
+    for (std::uint32_t started = 0; started < wanted_;) {
+      while (asked < wanted_ && asked - started < window) start(asked++);
       const worker_report report = await_report();
       if (report.kind == worker_report::kind_type::started) ++started;
       if (report.kind == worker_report::kind_type::exited) early_deaths.push_back(report);
@@ -74,7 +77,7 @@ class lifecycle {
     } else if (report.kind == kind::not_started) {
       if (pool_.schedule.vacant(report.worker)) return pool_.backend->vacate(report.worker);
       sending_.abandon(report.worker);
-      if (!replacing_) return;
+      if (!replacing_ || report.worker >= wanted_) return;
       start_failed(report.worker, "a worker process could not be started: " +
                                       std::generic_category().message(report.status));
     }
@@ -82,8 +85,25 @@ class lifecycle {
 
   /// Starts the workers that had to wait for it. @returns when there will be more to start
   [[nodiscard]] std::optional<os::time_point> start_due(os::time_point now) {
-    while (const auto worker = starts_.due(now)) replace(*worker);
+    while (const auto worker = starts_.due(now)) {
+      if (*worker < wanted_ && pool_.schedule.vacant(*worker)) replace(*worker);
+    }
     return starts_.next();
+  }
+
+  /// From now on there are to be so many workers: more are started, those beyond leave when they
+  /// have done what they have begun.
+  void resize(std::uint32_t wanted) {
+    wanted_ = wanted;
+    for (std::uint32_t worker = 0; worker < wanted && pool_.broken.empty(); ++worker) {
+      if (pool_.schedule.vacant(worker) && !starts_.postponed(worker)) replace(worker);
+    }
+    for (std::uint32_t worker = wanted; worker < pool_.size(); ++worker) {
+      if (pool_.schedule.vacant(worker)) continue;
+      pool_.schedule.retire(worker);
+      if (const auto* task = pool_.first_task(worker)) sending_.take_back(worker, task->ordinal);
+    }
+    sending_.dispatch();
   }
 
   /// From now on nobody is replaced.
@@ -131,6 +151,7 @@ class lifecycle {
 
  private:
   void start(std::uint32_t worker) {
+    pool_.use(worker);
     pool_.backend->start(worker, pool_.lives.limits());
     pool_.backend->set_spin(worker, worker < spinners_);
     pool_.workers[worker] = {};
@@ -183,7 +204,8 @@ class lifecycle {
     const bool blamed = task != nullptr && !initializing && blame(worker, *task, death, unborn);
     const worker_state last = pool_.workers[worker];
     sending_.abandon(worker);
-    if (!replacing_ || !pool_.broken.empty()) return;
+    pool_.shrink(wanted_);
+    if (!replacing_ || !pool_.broken.empty() || worker >= wanted_) return;
     if (blamed) starts_.succeeded();  // it was the task, not the start
     if (last.initializing || (unborn && !blamed)) {
       start_failed(worker, why_not_started(last, death));
@@ -290,6 +312,7 @@ class lifecycle {
   collector& receiving_;
   start_policy& starts_;
   std::shared_ptr<const initializer_frame> initializer_;
+  std::uint32_t wanted_;
   std::uint32_t spinners_;
   bool replacing_ = true;
 };

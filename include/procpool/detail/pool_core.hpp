@@ -35,6 +35,7 @@
 
 #include <procpool/config.hpp>
 #include <procpool/detail/callbacks.hpp>
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/engine.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
@@ -50,7 +51,8 @@ namespace procpool::detail {
 /// What a pool is made with.
 struct core_settings {
   worker_kind kind;
-  region_sizes sizes;
+  std::uint32_t workers;  ///< at first
+  region_sizes sizes;     ///< with places for as many as there can be
   scheduling_rules rules;
   life_rules lives;
   std::shared_ptr<const initializer_frame> initializer;  ///< null: none
@@ -88,13 +90,14 @@ class pool_core final : public pool_front, private fork_participant {
 
   /// Starts the workers. @throws ProcessError when that cannot be done; nothing is left then.
   explicit pool_core(core_settings settings, backend_maker make = &make_backend)
-      : pool_front(static_cast<std::uint32_t>(settings.sizes.workers),
+      : pool_front(settings.workers,
                    module_table::instance().refresh(),  // before the workers are forked
                    task_sender::in_line_limit(settings.sizes.ring_bytes), settings.kind),
         generation_(process_generation()),
         cpus_(settings.cpus),
-        engine_(make(settings.kind, settings.sizes), settings.sizes.workers, settings.rules,
-                settings.lives, std::move(settings.initializer)),
+        places_(settings.sizes.workers),
+        engine_(make(settings.kind, settings.sizes), settings.sizes.workers, settings.workers,
+                settings.rules, settings.lives, std::move(settings.initializer)),
         registration_(*this) {
     lack_modules(engine_.backend().missing_modules());
     engine_.start_all();
@@ -140,6 +143,22 @@ class pool_core final : public pool_front, private fork_participant {
       engine_.advance();
       spread_news();
     }
+  }
+
+  // Only when nobody sleeps in the backend can workers be started; a leader that does is called
+  // back and does it.
+  void resize(std::uint32_t wanted) override {
+    check_usable();
+    std::lock_guard lock(mutex_);
+    check_open_locked();
+    if (wanted > places_) {
+      throw std::invalid_argument(concat({"the pool has room for ", places_,
+                                          " workers; make it with more of them to begin with"}));
+    }
+    set_workers(wanted);
+    resize_due_ = true;
+    if (leader_away_) return call_leader_back();
+    resize_if_due();
   }
 
   void care_for(job& what) override {
@@ -334,6 +353,12 @@ class pool_core final : public pool_front, private fork_participant {
     engine_.backend().interrupt();
   }
 
+  void resize_if_due() {
+    if (!std::exchange(resize_due_, false) || state_ != state::open) return;
+    engine_.resize(workers());
+    spread_news();
+  }
+
   // A task that may run for so long is under way: the leader must not sleep through its end.
   void wake_leader_by(std::chrono::nanoseconds limit) {
     if (!leader_away_) return;
@@ -341,9 +366,18 @@ class pool_core final : public pool_front, private fork_participant {
     call_leader_back();
   }
 
-  // While there is always news nobody sleeps, and the clock has to be looked at all the same.
+  void handle_reports() {
+    if (state_ != state::terminated) engine_.handle_reports();
+  }
+  // While there is always news nobody sleeps, and workers may die all the same.
+  void handle_reports_if_due() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - handled_reports_ < often_enough) return;
+    handled_reports_ = now;
+    handle_reports();
+  }
+  // Nor does time stand still.
   void look_at_clock_if_due() {
-    constexpr std::chrono::milliseconds often_enough{1};
     if (!engine_.clock_matters()) return;
     const auto now = std::chrono::steady_clock::now();
     if (now - looked_at_clock_ < often_enough) return;
@@ -394,7 +428,10 @@ class pool_core final : public pool_front, private fork_participant {
   void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
     if (engine_.advance()) {
       patient_ = false;
-      if (++rounds_ % balance_every == 0) engine_.balance();  // others may wait behind a long task
+      if (++rounds_ % balance_every == 0) {
+        engine_.balance();  // others may wait behind a long task
+        handle_reports_if_due();
+      }
       look_at_clock_if_due();
       return spread_news();
     }
@@ -416,9 +453,14 @@ class pool_core final : public pool_front, private fork_participant {
     dead.clear();
     const bool slept = wait_for_news(may_spin, sleeps_until_);
     lock.lock();
-    patient_ = true;
+    const bool waited_long = std::exchange(patient_, true);
     leader_away_ = false;
-    if (slept && state_ != state::terminated) engine_.handle_reports();
+    if (slept) {
+      handle_reports();
+    } else if (waited_long) {
+      handle_reports_if_due();
+    }
+    resize_if_due();
     spread_news();
   }
 
@@ -619,12 +661,14 @@ class pool_core final : public pool_front, private fork_participant {
   static constexpr std::chrono::microseconds short_wait{3};
   static constexpr std::chrono::milliseconds tick{1};
   static constexpr int ticks_before_sleep = 20;
-  static constexpr std::chrono::milliseconds patience{100};  ///< of a fork, with a callback
+  static constexpr std::chrono::milliseconds patience{100};    ///< of a fork, with a callback
+  static constexpr std::chrono::milliseconds often_enough{1};  ///< to look at the rest of the world
   static constexpr std::uint64_t advance_every = 16;
   static constexpr std::uint64_t balance_every = 64;
 
   const std::uint32_t generation_;
   const std::uint32_t cpus_;
+  const std::uint64_t places_;
 
   block_bin unused_blocks_;
   std::mutex mutex_;
@@ -635,7 +679,8 @@ class pool_core final : public pool_front, private fork_participant {
   role leader_ = role::nobody;
   bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock
   bool patient_ = false;      ///< the leader has waited for a moment in vain
-  bool yield_ = false;        ///< somebody wants the lead that the service has
+  bool resize_due_ = false;
+  bool yield_ = false;  ///< somebody wants the lead that the service has
   int followers_ = 0;
   std::uint64_t activity_ = 0;  ///< counts waits and the like, for the service to stay away
   std::uint64_t crowded_ = 0;   ///< counts submissions that found all workers busy
@@ -646,6 +691,7 @@ class pool_core final : public pool_front, private fork_participant {
   std::atomic<bool> nudged_{false};           ///< by a thread that held the lock
   std::optional<time_point> sleeps_until_{};  ///< the leader, while it is away
   time_point looked_at_clock_{};
+  time_point handled_reports_{};
 
   std::thread service_;                     ///< changed under a fork_pause only
   bool service_wanted_ = false;             ///< there has been an asynchronous submission

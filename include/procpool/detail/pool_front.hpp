@@ -7,6 +7,7 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -72,7 +73,13 @@ class pool_front : public driver {
 
   /// Whether this is the process that made the pool.
   [[nodiscard]] virtual bool ours() const noexcept = 0;
-  [[nodiscard]] std::uint32_t workers() const noexcept { return workers_; }
+  /// How many there are to be.
+  [[nodiscard]] std::uint32_t workers() const noexcept {
+    return workers_.load(std::memory_order_relaxed);  // one number
+  }
+  /// There are to be so many from now on, at least 1. @throws std::invalid_argument for more than
+  /// there is room for; as check_open()
+  virtual void resize(std::uint32_t wanted) = 0;
 
  protected:
   /// @param modules       how many the workers know, see code_ref
@@ -85,6 +92,9 @@ class pool_front : public driver {
         in_line_limit_(in_line_limit),
         kind_(kind) {}
 
+  void set_workers(std::uint32_t wanted) noexcept {
+    workers_.store(wanted, std::memory_order_relaxed);  // as in workers()
+  }
   /// Before anybody else knows the pool.
   /// @param missing those modules that the workers do not have, in order
   void lack_modules(std::vector<std::uint32_t> missing) {
@@ -96,7 +106,7 @@ class pool_front : public driver {
   void check_rare_code(code_ref code) const;
   [[noreturn]] static void cannot_limit_time();
 
-  const std::uint32_t workers_;
+  std::atomic<std::uint32_t> workers_;
   const std::uint32_t modules_;
   std::uint32_t sure_modules_;          ///< those before this one the workers have
   std::vector<std::uint32_t> missing_;  ///< of those behind

@@ -7,6 +7,7 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -58,8 +59,13 @@ class roster {
   roster(const roster&) = delete;
   roster& operator=(const roster&) = delete;
 
-  [[nodiscard]] std::uint32_t size() const noexcept {
-    return static_cast<std::uint32_t>(workers.size());
+  /// Places in use are those before this one.
+  [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
+  /// There is a worker in this place, or there will be.
+  void use(std::uint32_t worker) noexcept { size_ = std::max(size_, worker + 1); }
+  /// The places from @p wanted on are not needed any more when they are vacant.
+  void shrink(std::uint32_t wanted) noexcept {
+    while (size_ > wanted && schedule.vacant(size_ - 1)) --size_;
   }
   [[nodiscard]] parent_channel& channel(std::uint32_t worker) { return backend->channel(worker); }
 
@@ -132,6 +138,7 @@ class roster {
   task_store store_;
   std::vector<boost::intrusive_ptr<job>> dead_;
   std::size_t timed_ = 0;
+  std::uint32_t size_ = 0;
 };
 
 }  // namespace procpool::detail

@@ -278,11 +278,13 @@ class scheduler {
     pending_.push_front(task);
   }
 
-  /// Orders all workers to leave after what they have.
+  /// Orders a worker to leave after what it has.
+  void retire(std::uint32_t worker) {
+    if (!vacant(worker) && workers_[worker].state == worker_state::up) begin_retirement(worker);
+  }
+  /// The same for all.
   void retire_all() {
-    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
-      if (workers_[worker].state == worker_state::up) begin_retirement(worker);
-    }
+    for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) retire(worker);
   }
 
  private:

@@ -64,6 +64,10 @@ class serial_core final : public pool_front {
     frame.run();
     if (owner->resolved()) settle(*owner);
   }
+  void resize(std::uint32_t wanted) override {
+    check_open();
+    set_workers(wanted);
+  }
   void care_for(job& /*what*/) override { check_open(); }
   void abandon(job& what, const std::exception_ptr& why) override {
     if (what.resolved()) return;

@@ -5,6 +5,7 @@
 /// machine has nothing else to do. (Python's pool starts them again without end.)
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -48,6 +49,11 @@ class start_policy {
       if (!first || each.when < *first) first = each.when;
     }
     return first;
+  }
+  /// Whether this place is to be filled later.
+  [[nodiscard]] bool postponed(std::uint32_t worker) const noexcept {
+    return std::ranges::any_of(postponed_,
+                               [&](const start& each) { return each.worker == worker; });
   }
   /// No more workers are wanted.
   void clear() noexcept { postponed_.clear(); }

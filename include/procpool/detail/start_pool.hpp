@@ -50,7 +50,8 @@ inline worker_kind wanted_kind(worker_kind otherwise) {
 template <>
 PROCPOOL_FUNCTION boost::intrusive_ptr<pool_front> start_pool<Processes>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer) {
-  const start_method method = options.start_method.value_or(get_start_method());
+  const start_method method =
+      options.start_method.has_value() ? *options.start_method : get_start_method();
   const auto kind = method == start_method::spawn ? worker_kind::spawned : worker_kind::forked;
   return start_pool_of(wanted_kind(kind), options, std::move(initializer));
 }

@@ -38,8 +38,9 @@ boost::intrusive_ptr<core> make_pool() {
   rules.favourites = 1;
   constexpr std::size_t ring = std::size_t{256} << 10;
   constexpr std::size_t arena = std::size_t{1} << 20;
-  return new core({procpool::detail::worker_kind::threads, {1, ring, arena}, rules, {}, nullptr, 2},
-                  &bench::inline_backend::make);
+  return new core(
+      {procpool::detail::worker_kind::threads, 1, {1, ring, arena}, rules, {}, nullptr, 2},
+      &bench::inline_backend::make);
 }
 
 call submit(const boost::intrusive_ptr<core>& pool) {
