@@ -2,13 +2,12 @@
 // CPython's tests of concurrent.futures.as_completed, and more: several pools, pools that end,
 // loops that are left early, callbacks, stop tokens.
 #include <algorithm>
-#include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <cstdint>
 #include <future>
-#include <iterator>
 #include <optional>
 #include <ranges>
 #include <stdexcept>
