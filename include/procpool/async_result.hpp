@@ -19,6 +19,10 @@
 
 namespace procpool {
 
+namespace detail {
+struct result_access;  // wait.hpp
+}
+
 /// The result of Pool::apply_async, map_async or starmap_async (Python's AsyncResult). A handle:
 /// copies refer to the same work. May be used from any thread of the process that made the pool,
 /// and outlives the pool; work that the pool's end leaves undone ends with CancelledError. Waiting
@@ -84,6 +88,7 @@ class AsyncResult {
  private:
   template <class Backend>
   friend class Pool;
+  friend struct detail::result_access;
 
   using job_type = detail::typed_job<T>;
   static constexpr bool copies = std::is_void_v<T> || std::is_copy_constructible_v<T>;

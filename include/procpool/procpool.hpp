@@ -30,4 +30,5 @@
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
 #include <procpool/pool.hpp>
+#include <procpool/wait.hpp>
 #include <procpool/worker.hpp>

@@ -62,6 +62,8 @@ def python(word, most_rounds=3):
 
 
 CROWD = (1, 2, 4, 16, 64, 256)
+RESULTS = (10_000, 100_000, 1_000_000)
+WAITS = {"as_completed": "as_completed", "wait": "wait", "first_exception": "wait, FIRST_EXCEPTION"}
 
 
 def all_groups():
@@ -89,6 +91,8 @@ def all_groups():
         Group("compile", [Contender(figures.compile_time, word, most_rounds=3)
                           for word in figures.SOURCES]),
         Group("crowd", [ours("throughput", f"crowd_{workers}") for workers in CROWD]),
+        Group("wait", [ours("wait", f"{how}_{number}", most_rounds=3)
+                       for how in WAITS for number in RESULTS]),
         Group("scheduler", [ours("scheduler", "scheduler_time", most_rounds=3),
                             ours("scheduler", "pending_bytes", most_rounds=1)]),
         Group("orientation", [Contender("joblib_pool.py", "stream", 1),
@@ -134,6 +138,11 @@ def all_rows():
     ]
     rows += [Row("crowd", f"empty task, {workers} worker{'s'[:workers > 1]}", "procpool 2", most=3,
                  who=f"procpool {workers}") for workers in CROWD]
+    for how, title in WAITS.items():
+        rows += [Row(how, f"apply_async and {title}, each of {number:,}", "procpool 10000", most=3,
+                     who=f"procpool {number}") for number in RESULTS]
+        rows += [Row(f"{how}_ready", f"{title}, all ready, each of {number:,}", "procpool 10000",
+                     who=f"procpool {number}") for number in RESULTS]
     return rows + [
         Row("scheduler_time", "10,000 workers: scheduler per task", most=150),
         Row("pending_bytes", "memory of a task that waits", most=200),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// CPython's TestInitializers and InitializerMixin; initializers that fail, where Python hangs.
+// CPython's TestInitializers, InitializerMixin and FailingInitializerMixin: initializers that fail,
+// where Python hangs.
 #include <unistd.h>
 
 #include <atomic>
@@ -8,10 +9,12 @@
 #include <chrono>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <procpool/procpool.hpp>
 
+#include "support/processes.hpp"
 #include "support/shared.hpp"
 #include "tasks.hpp"
 
@@ -41,6 +44,11 @@ void count_run() {
 void fail() {
   ++*runs;
   throw std::runtime_error("no database today");
+}
+
+void fail_to_start() {
+  std::this_thread::sleep_for(100ms);
+  throw std::invalid_argument("error in initializer");
 }
 
 void die() {
@@ -170,4 +178,36 @@ TEST_CASE(
   terminated.terminate();
   terminated.join();
   procpool::Pool dropped{{.processes = 2, .initializer = {fail}}};
+}
+
+TEST_CASE(
+    "FailingInitializerMixin.test_initializer: what is submitted ends with BrokenPool, and "
+    "then nothing can be submitted",
+    "[conformance][executor][initializer]") {
+  procpool::Pool pool{{.processes = 2, .initializer = {fail_to_start}}};
+  try {
+    auto result = pool.apply_async(square, 1L);
+    CHECK_THROWS_AS(result.get(20s), procpool::BrokenPool);
+  } catch (const procpool::BrokenPool&) {  // it was broken already
+  }
+  std::string reason;
+  try {
+    static_cast<void>(pool.apply_async(square, 1L));
+  } catch (const procpool::BrokenPool& error) {
+    reason = error.what();
+  }
+  CHECK_THAT(reason, ContainsSubstring("error in initializer"));
+}
+
+TEST_CASE(
+    "FailingInitializerResourcesTest.test_forkserver: a pool that broke leaves nothing "
+    "behind",
+    "[conformance][executor][initializer]") {
+  const auto fds = support::count_fds();
+  {
+    procpool::Pool pool{{.processes = 2, .initializer = {fail_to_start}}};
+    CHECK_THROWS_AS(pool.apply(square, 1), procpool::BrokenPool);
+  }
+  CHECK(support::count_fds() == fds);
+  CHECK(support::eventually([] { return support::children_of(getpid()).empty(); }));
 }

@@ -30,6 +30,8 @@ class no_pool final : public driver {
   bool wait(const waitable&, std::optional<time_point>) override { return false; }
   void nudge() override {}
   bool cancel(job&, bool) override { return false; }
+  bool watch(job&, watch_point&) override { return false; }
+  void unwatch(watch_point&) noexcept override {}
 };
 
 struct worker_memory_block {

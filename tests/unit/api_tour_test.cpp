@@ -112,6 +112,13 @@ TEST_CASE("tour: a pool, its maps and its results", "[tour]") {
   long total = 0;
   for (long v : pool.imap_unordered(square, numbers, {.chunksize = 16})) total += v;
   CHECK(total == 14);
+
+  std::vector<procpool::AsyncResult<long>> results{a, pool.apply_async(square, 8)};
+  for (auto& done : procpool::as_completed(results)) total += done.get();
+  CHECK(total == 14 + 49 + 64);
+  auto [done, pending] = procpool::wait(results, procpool::FIRST_COMPLETED, 1s);
+  CHECK(done.size() == 2);
+  CHECK(pending.empty());
   pool.close();
   pool.join();
   pool.terminate();

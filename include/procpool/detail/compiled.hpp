@@ -9,4 +9,5 @@
 #include <procpool/detail/process_start.hpp>
 #include <procpool/detail/spawned_process.hpp>
 #include <procpool/detail/start_pool.hpp>
+#include <procpool/detail/waiting.hpp>
 #include <procpool/procpool.hpp>

@@ -33,6 +33,7 @@
 #include <procpool/detail/slab.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/type_name.hpp>
+#include <procpool/detail/watcher.hpp>
 #include <procpool/outcome.hpp>
 
 namespace procpool::detail {
@@ -71,6 +72,11 @@ class driver : public boost::intrusive_ref_counter<driver> {
   /// Cancels what has not begun, and if @p kill is set what runs; true when @p what ends with
   /// CancelledError.
   virtual bool cancel(job& what, bool kill) = 0;
+  /// Has @p by told when @p what becomes ready; false: it is ready already. @p what must live until
+  /// then, or until unwatch(). Any thread.
+  virtual bool watch(job& what, watch_point& by) = 0;
+  /// After it @p by is not told any more. Any thread.
+  virtual void unwatch(watch_point& by) noexcept = 0;
 };
 
 /// Something to wait for, or a request to stop waiting.
@@ -185,7 +191,12 @@ class job : public waitable {
   /// Everything has come: brings the result into its final form.
   virtual void seal() {}
   /// It has become ready.
-  virtual void announce() {}
+  virtual void announce() { watches_.tell(*this); }
+  /// @p by is to be told of that. Precondition: not ready.
+  void watch(watch_point& by) noexcept {
+    watches_.add(by);
+    form_.announced = true;
+  }
   /// Whether there is something to do before it is ready, which must not run under the lock.
   [[nodiscard]] bool has_callback() const noexcept { return callbacks_ != nullptr; }
   /// What is to be called, once: without the lock. Dropped when nobody gets to see the result.
@@ -235,13 +246,14 @@ class job : public waitable {
 
  private:
   mutable std::atomic<std::uint32_t> references_{1};
-  const job_form form_;
+  job_form form_;
   boost::intrusive_ptr<driver> pool_;
   std::unique_ptr<done_callback> callbacks_;
   job_rules rules_;
   std::exception_ptr error_;
   std::size_t error_index_ = 0;
   std::size_t missing_;
+  watch_list watches_;
   bool unattended_ = false;
   std::atomic<bool> ready_{false};
 };
@@ -357,7 +369,7 @@ class call_job final : public typed_job<R> {
   alignas(16) std::byte raw_[raw_bytes];
 };
 
-/// Collects jobs as they become ready, for imap_unordered and as_completed.
+/// Collects jobs as they become ready, for imap_unordered.
 class completion_queue final : public waitable {
  public:
   void push(boost::intrusive_ptr<job> finished) {
@@ -419,6 +431,7 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
   void announce() override {
     // Let go of the queue, which refers to this job from now on.
     if (auto queue = std::exchange(finished_, nullptr)) queue->push(this);
+    base::announce();
   }
   [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
 

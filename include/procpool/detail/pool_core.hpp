@@ -194,6 +194,21 @@ class pool_core final : public pool_front, private fork_participant {
     return true;
   }
 
+  bool watch(job& what, watch_point& by) override {
+    check_usable();
+    std::lock_guard lock(mutex_);
+    if (what.ready()) return false;
+    what.watch(by);
+    return true;
+  }
+
+  void unwatch(watch_point& by) noexcept override {
+    if (generation_ != process_generation()) return;        // nobody is told anything here
+    if (engine_.decoding()) return watch_list::remove(by);  // this thread has the lock
+    std::lock_guard lock(mutex_);
+    watch_list::remove(by);
+  }
+
   // ---- waiting -------------------------------------------------------------------------------
 
   bool wait(const waitable& what, std::optional<time_point> until) override {
@@ -202,7 +217,7 @@ class pool_core final : public pool_front, private fork_participant {
     while (!what.ready()) {
       if (until && std::chrono::steady_clock::now() >= *until) return false;
       ++activity_;
-      if (leader_ == role::nobody && !what.resolved()) {
+      if (leader_ == role::nobody && !what.resolved() && state_ != state::terminated) {
         lead(lock, role::waiter, what, until);
       } else {
         follow(lock, until);

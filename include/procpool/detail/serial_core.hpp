@@ -87,6 +87,18 @@ class serial_core final : public pool_front {
     changed_.wait(lock, there);
     return true;
   }
+  bool watch(job& what, watch_point& by) override {
+    check_process();
+    const std::lock_guard lock(mutex_);
+    if (what.ready()) return false;
+    what.watch(by);
+    return true;
+  }
+  void unwatch(watch_point& by) noexcept override {
+    if (!ours()) return;
+    const std::lock_guard lock(mutex_);
+    watch_list::remove(by);
+  }
   void nudge() override {
     const std::lock_guard lock(mutex_);
     changed_.notify_all();
@@ -145,12 +157,10 @@ class serial_core final : public pool_front {
       what.abort(std::current_exception());
     }
     run_callbacks_of(what);
-    {
-      const std::lock_guard lock(mutex_);
-      what.set_ready();
-      changed_.notify_all();
-    }
+    const std::lock_guard lock(mutex_);
+    what.set_ready();
     if (what.form().announced) what.announce();
+    changed_.notify_all();
   }
 
   const std::uint32_t generation_;
