@@ -23,6 +23,11 @@
 
 namespace procpool {
 
+namespace detail {
+template <class T, bool take>
+class result_awaiter;  // coroutine.hpp
+}
+
 /// The result of Pool::apply_async, map_async or starmap_async (Python's AsyncResult). A handle:
 /// copies refer to the same work. May be used from any thread of the process that made the pool,
 /// and outlives the pool; work that the pool's end leaves undone ends with CancelledError. Waiting
@@ -149,6 +154,8 @@ class AsyncResult {
  private:
   template <class Backend>
   friend class Pool;
+  template <class Result, bool take>
+  friend class detail::result_awaiter;
 
   using job_type = detail::typed_job<T>;
   static constexpr bool copies = std::is_void_v<T> || std::is_copy_constructible_v<T>;

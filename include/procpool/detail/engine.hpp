@@ -200,6 +200,8 @@ class engine {
   [[nodiscard]] due_continuations& due() noexcept { return pool_.results.due(); }
   /// Whether any job has become ready or resolved since the last call.
   [[nodiscard]] bool take_news() noexcept { return pool_.results.take_news(); }
+  /// How many asynchronous submissions have become ready since the last call.
+  [[nodiscard]] std::uint64_t take_ready() noexcept { return pool_.results.take_ready(); }
 
  private:
   start_policy starts_;

@@ -148,6 +148,7 @@ class outcomes {
   /// The job is complete, and its callbacks have run.
   void set_ready(job& what) {
     what.set_ready();
+    made_ready_ += what.unattended() ? 1U : 0U;
     if (what.form().announced) what.announce();
     if (!what.continuations().empty()) due_.put(what);
   }
@@ -156,6 +157,8 @@ class outcomes {
   [[nodiscard]] bool decoding() const noexcept { return decoding_for == this; }
   /// Whether any job has become ready or resolved since the last call.
   [[nodiscard]] bool take_news() noexcept { return std::exchange(news_, false); }
+  /// How many that nobody waited for from the beginning have become ready since the last call.
+  [[nodiscard]] std::uint64_t take_ready() noexcept { return std::exchange(made_ready_, 0); }
 
  private:
   // How many values a run has. Divisions cost as much as all the rest for a single one.
@@ -204,6 +207,7 @@ class outcomes {
 
   std::vector<boost::intrusive_ptr<job>> with_callbacks_;
   due_continuations due_;
+  std::uint64_t made_ready_ = 0;
   bool news_ = false;
 };
 

@@ -38,6 +38,7 @@
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/module_table.hpp>
+#include <procpool/detail/os/event.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/task_sender.hpp>
 #include <procpool/error.hpp>
@@ -186,6 +187,20 @@ class pool_core final : public pool_front, private fork_participant {
     if (!engine_.decoding()) lock.lock();  // else by user's code under the lock
     held = engine_.due().withdraw(then);
     return true;
+  }
+
+  int fileno() override {
+    check_usable();
+    std::lock_guard lock(mutex_);
+    if (!ready_bell_) {
+      ready_bell_ = os::event::make();
+      static_cast<void>(engine_.take_ready());  // it counts from now on
+    }
+    return ready_bell_.get();
+  }
+  void close_fileno() noexcept override {
+    std::lock_guard lock(mutex_);
+    ready_bell_.reset();
   }
 
   // ---- waiting -------------------------------------------------------------------------------
@@ -341,9 +356,16 @@ class pool_core final : public pool_front, private fork_participant {
     look_after_stalls();
     const bool nudged = nudged_.exchange(false, std::memory_order_relaxed);  // by this thread
     if (!engine_.take_news() && !nudged) return;
+    ring_ready();
     if (callbacks_due()) service_wakes_.notify_one();
     if (followers_ > 0) changed_.notify_all();
     if (leader_ == role::waiter || state_ != state::open) call_leader_back();
+  }
+
+  // Tells event loops. One system call, however many results.
+  void ring_ready() noexcept {
+    if (!ready_bell_) return;
+    if (const std::uint64_t fresh = engine_.take_ready(); fresh != 0) ready_bell_.ring(fresh);
   }
 
   // The leader may be asleep though what it waits for has happened.
@@ -598,6 +620,7 @@ class pool_core final : public pool_front, private fork_participant {
       run_callbacks_of(*each);
       lock.lock();
       engine_.set_ready(*each);
+      ring_ready();
       changed_.notify_all();
       if (leader_ == role::waiter) call_leader_back();  // it may wait for just this one
     }
@@ -691,6 +714,7 @@ class pool_core final : public pool_front, private fork_participant {
 
   void abandon() noexcept override {
     engine_.backend().abandon();
+    ready_bell_.reset();
     std::construct_at(&service_);  // there is no such thread in this process
   }
 
@@ -722,6 +746,7 @@ class pool_core final : public pool_front, private fork_participant {
   std::vector<parent_channel*> stalled_;  ///< and what it looks at before it sleeps
   std::atomic<bool> called_back_{false};
   std::atomic<bool> nudged_{false};           ///< by a thread that held the lock
+  os::event ready_bell_;                      ///< for event loops; empty: nobody has asked for it
   std::optional<time_point> sleeps_until_{};  ///< the leader, while it is away
   time_point looked_at_clock_{};
 
