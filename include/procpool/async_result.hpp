@@ -4,14 +4,18 @@
 /// AsyncResult: the result of work that may still be going on.
 #pragma once
 
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
 #include <chrono>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <stop_token>
 #include <type_traits>
 #include <utility>
 
+#include <procpool/detail/continuation.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/error.hpp>
@@ -21,7 +25,9 @@ namespace procpool {
 
 namespace detail {
 struct result_access;  // wait.hpp
-}
+template <class T, bool take>
+class result_awaiter;  // coroutine.hpp
+}  // namespace detail
 
 /// The result of Pool::apply_async, map_async or starmap_async (Python's AsyncResult). A handle:
 /// copies refer to the same work. May be used from any thread of the process that made the pool,
@@ -72,6 +78,67 @@ class AsyncResult {
   /// Whether the result or an exception is there. Does not wait and does not drive the pool.
   [[nodiscard]] bool ready() const noexcept { return job_->ready(); }
 
+  /// The same (Python's Future.done()).
+  [[nodiscard]] bool done() const noexcept { return ready(); }
+  /// Whether it is done because cancel() or the end of its pool has cancelled it.
+  [[nodiscard]] bool cancelled() const noexcept { return ready() && job_->cancelled(); }
+  /// Whether a worker has begun with it, for a map with some of it, and it is not done: a call that
+  /// runs can only be cancelled with `kill`. Not while it waits for another attempt. Does not wait
+  /// and does not drive the pool. False in a process forked from the pool's.
+  /// @throws std::logic_error when called while a result of its pool is decoded
+  [[nodiscard]] bool running() const { return job_->pool().running(*job_); }
+
+  /// Waits like get(); what get() throws then, CancelledError too, or null when it ended well
+  /// (Python's Future.exception(), which throws CancelledError).
+  [[nodiscard]] std::exception_ptr exception() const {
+    wait();
+    return job_->failure();
+  }
+  /// The same, but waits at most for @p timeout. @throws TimeoutError; the task goes on then.
+  template <class Rep, class Period>
+  [[nodiscard]] std::exception_ptr exception(std::chrono::duration<Rep, Period> timeout) const {
+    if (!wait(timeout)) throw TimeoutError("the result was not ready in time");
+    return job_->failure();
+  }
+  /// The same, but gives up when a stop is requested. @throws CancelledError; the task goes on.
+  [[nodiscard]] std::exception_ptr exception(const std::stop_token& stop) const {
+    if (!wait(stop)) throw CancelledError("the wait for the result was stopped");
+    return job_->failure();
+  }
+
+  /// Has @p function called with this result as soon as it is done (Python's
+  /// Future.add_done_callback). Exactly once, however it ends: a value, an exception, cancel(), the
+  /// end of the pool. get() in it does not wait. Where:
+  ///  - if it is done already: now, by the calling thread;
+  ///  - else on the pool's service thread, after `.callback` and `.error_callback` of its options,
+  ///    in the order in which they were added, with those of all results one after the other: a
+  ///    callback that waits holds up the others;
+  ///  - if the system refused the service thread a new life after a fork: by a thread that waits
+  ///    for a result of the pool, or ends it.
+  /// Callbacks may use the pool, add callbacks, and destroy the pool. An exception in one is
+  /// reported on stderr and harms nothing. A waiting thread may see the result before they have
+  /// run; Pool::join() and the end of the pool wait for them. In a process that is forked meanwhile
+  /// they are never called.
+  /// @param function callable with an AsyncResult&; kept until it has been called
+  /// @throws std::invalid_argument for a null function; std::logic_error in a process forked from
+  /// the pool's, when the result is not there; ProcessError when there can be no service thread.
+  /// It is not called then.
+  template <class F>
+    requires(std::is_invocable_v<std::decay_t<F>&, AsyncResult&>)
+  void add_done_callback(F&& function) const {
+    std::decay_t<F> kept(std::forward<F>(function));
+    if constexpr (!std::is_empty_v<std::decay_t<F>> && requires { kept == nullptr; }) {
+      if (kept == nullptr) throw std::invalid_argument("add_done_callback: a null function");
+    }
+    auto call = std::make_unique<done_call<std::decay_t<F>>>(std::move(kept));
+    const auto held = job_;  // the callback may destroy this object
+    if (held->pool().when_done(*held, *call)) {
+      static_cast<void>(call.release());  // its job has it now
+    } else {
+      detail::driver::run_now(*call.release(), *held);
+    }
+  }
+
   /// Whether it ended without an exception. @throws std::logic_error unless ready() (Python:
   /// ValueError).
   [[nodiscard]] bool successful() const {
@@ -89,11 +156,29 @@ class AsyncResult {
   template <class Backend>
   friend class Pool;
   friend struct detail::result_access;
+  template <class Result, bool take>
+  friend class detail::result_awaiter;
 
   using job_type = detail::typed_job<T>;
   static constexpr bool copies = std::is_void_v<T> || std::is_copy_constructible_v<T>;
 
   explicit AsyncResult(boost::intrusive_ptr<job_type> job) : job_(std::move(job)) {}
+
+  template <class F>
+  class done_call final : public detail::continuation {
+   public:
+    explicit done_call(F&& function) : function_(std::move(function)) {}
+
+    void run(detail::job& done) override {
+      const std::unique_ptr<done_call> self(this);
+      AsyncResult result(boost::intrusive_ptr<job_type>(static_cast<job_type*>(&done)));
+      function_(result);
+    }
+    void drop() noexcept override { delete this; }
+
+   private:
+    F function_;
+  };
 
   T fetch(std::optional<detail::time_point> until) const {
     require(until);

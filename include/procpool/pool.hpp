@@ -69,6 +69,7 @@ class Pool {
   ~Pool() {
     if (core_->ours()) {
       core_->terminate();
+      core_->close_fileno();
     } else {
       core_.detach();  // another process's: its threads and locks do not exist here
     }
@@ -205,6 +206,19 @@ class Pool {
   }
   /// How many workers there are to be.
   [[nodiscard]] int processes() const noexcept { return static_cast<int>(core_->workers()); }
+  /// A descriptor for event loops (poll, epoll, libuv): an eventfd(2) that counts the results that
+  /// have become ready, of apply_async and the other asynchronous calls (a chunk of an imap counts
+  /// as one; what is ready when it is submitted, a map of nothing, does not), since it was last
+  /// read. When it is readable read its 8 bytes, which sets it to 0, then look at your AsyncResults
+  /// with ready(). Results may become ready between the two: that makes it readable once more, with
+  /// nothing new to be found. Nobody has to wait or drive: the pool's service thread does.
+  ///
+  /// Made by the first call, which counts from then on; nothing is paid before. Nonblocking,
+  /// close-on-exec, above 2. It belongs to the pool and is closed by its destructor (not by
+  /// terminate(), so that a loop hears of what that ends): take it out of the loop before. In a
+  /// process forked from this one it is closed.
+  /// @throws ProcessError when there is no descriptor left; std::logic_error in a forked process
+  [[nodiscard]] int fileno() { return core_->fileno(); }
 
   /// No more work can be submitted; what was submitted goes on. Idempotent.
   void close() { core_->close(); }

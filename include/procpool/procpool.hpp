@@ -26,6 +26,7 @@
 // Pools of workers.
 #include <procpool/async_result.hpp>
 #include <procpool/backend.hpp>
+#include <procpool/coroutine.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>

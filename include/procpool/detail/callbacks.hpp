@@ -6,13 +6,26 @@
 
 #include <cstdio>
 #include <exception>
-#include <string>
 #include <utility>
 
+#include <procpool/config.hpp>
+#include <procpool/detail/continuation.hpp>
 #include <procpool/detail/death_report.hpp>
 #include <procpool/detail/job.hpp>
 
 namespace procpool::detail {
+
+inline void report_callback_error(const std::exception_ptr& what) noexcept {
+  std::fprintf(stderr, "procpool: a callback failed: %s\n", describe(what).c_str());
+}
+
+PROCPOOL_FUNCTION void driver::run_now(continuation& then, job& done) noexcept {
+  try {
+    then.run(done);
+  } catch (...) {
+    report_callback_error(std::current_exception());
+  }
+}
 
 /// Calls the callbacks of a job that has all its outcomes; without any lock. An exception in one of
 /// them is reported on stderr and harms nothing.
@@ -21,8 +34,7 @@ inline void run_callbacks_of(job& finished) noexcept {
     try {
       each->call(finished);
     } catch (...) {
-      const std::string what = describe(std::current_exception());
-      std::fprintf(stderr, "procpool: a callback failed: %s\n", what.c_str());
+      report_callback_error(std::current_exception());
     }
   }
 }

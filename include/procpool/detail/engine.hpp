@@ -96,9 +96,24 @@ class engine {
     sending_.dispatch();
   }
 
-  void abort(job& what, const std::exception_ptr& why) { pool_.results.abort(what, why); }
-  /// Ends every job that is outstanding with this exception.
-  void end_all(const std::exception_ptr& why) { lives_.end_all(why); }
+  /// Whether a worker has begun with some of @p what, which is not resolved.
+  [[nodiscard]] bool running(const job& what) {
+    if (what.begun()) return true;
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      const pool_task* task = pool_.first_task(worker);
+      for (; task != nullptr; task = roster::next_task(*task)) {
+        if (!pool_.channel(worker).tasks().claimed(task->ordinal)) break;
+        if (task->owner.get() == &what) return true;
+      }
+    }
+    return false;
+  }
+
+  void abort(job& what, const std::exception_ptr& why, ending how = ending::failed) {
+    pool_.results.abort(what, why, how);
+  }
+  /// Ends every job that is outstanding with this exception, as cancelled.
+  void cancel_all(const std::exception_ptr& why) { lives_.end_all(why, ending::cancelled); }
   /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
   void forget_all() { lives_.forget_all(); }
 
@@ -185,8 +200,14 @@ class engine {
   [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
     return pool_.results.with_callbacks();
   }
+  /// The callbacks of such a job have run.
+  void set_ready(job& what) { pool_.results.set_ready(what); }
+  /// What goes on behind jobs that have become ready.
+  [[nodiscard]] due_continuations& due() noexcept { return pool_.results.due(); }
   /// Whether any job has become ready or resolved since the last call.
   [[nodiscard]] bool take_news() noexcept { return pool_.results.take_news(); }
+  /// How many asynchronous submissions have become ready since the last call.
+  [[nodiscard]] std::uint64_t take_ready() noexcept { return pool_.results.take_ready(); }
 
  private:
   start_policy starts_;

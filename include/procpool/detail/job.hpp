@@ -28,6 +28,7 @@
 #include <procpool/codec.hpp>
 #include <procpool/detail/block_assembly.hpp>
 #include <procpool/detail/callable.hpp>
+#include <procpool/detail/continuation.hpp>
 #include <procpool/detail/huge_pages.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/slab.hpp>
@@ -77,6 +78,18 @@ class driver : public boost::intrusive_ref_counter<driver> {
   virtual bool watch(job& what, watch_point& by) = 0;
   /// After it @p by is not told any more. Any thread.
   virtual void unwatch(watch_point& by) noexcept = 0;
+  /// Whether a worker has begun with @p what, or some of it, and it is not done. Any thread.
+  [[nodiscard]] virtual bool running(const job& what) = 0;
+
+  /// Has @p then run on the service thread when @p what is ready; false: it is ready already, and
+  /// @p then is still the caller's. Not touched any more when this returns. Any thread.
+  /// @throws ProcessError when there can be no service thread
+  [[nodiscard]] virtual bool when_done(job& what, continuation& then) = 0;
+  /// Takes it back, unless it is being run or was. False: this is not the process of the pool, and
+  /// nothing can be taken back; it is never run here. Any thread.
+  virtual bool withdraw(continuation& then) noexcept = 0;
+  /// Runs one; an exception is reported on stderr.
+  static void run_now(continuation& then, job& done) noexcept;
 };
 
 /// Something to wait for, or a request to stop waiting.
@@ -118,6 +131,9 @@ class done_callback {
 
   std::unique_ptr<done_callback> next;  ///< to be called after this one
 };
+
+/// Why a whole submission ends without its outcomes.
+enum class ending : std::uint8_t { failed, cancelled };
 
 /// What the pool has to do for a job of some type, so that it need not ask for each outcome.
 struct job_form {
@@ -168,10 +184,16 @@ class job : public waitable {
     error_index_ = index;
   }
   /// So many items have got their outcome.
-  void count(std::size_t items) noexcept { missing_ -= items; }
+  void count(std::size_t items) noexcept {
+    missing_ -= items;
+    begun_ = true;
+  }
+  /// Whether any item has.
+  [[nodiscard]] bool begun() const noexcept { return begun_; }
   /// The whole submission ends with this exception; outcomes that still come are ignored.
-  void abort(std::exception_ptr what) {
+  void abort(std::exception_ptr what, ending how = ending::failed) {
     give_up(std::move(what));
+    cancelled_ = how == ending::cancelled;
     missing_ = 0;
   }
 
@@ -203,6 +225,8 @@ class job : public waitable {
   [[nodiscard]] std::unique_ptr<done_callback> take_callbacks() noexcept {
     return std::move(callbacks_);
   }
+  /// What goes on when it has become ready.
+  [[nodiscard]] continuation_list& continuations() noexcept { return continuations_; }
   void set_ready() noexcept {
     ready_.store(true, std::memory_order_release);  // the outcomes before it
   }
@@ -236,6 +260,8 @@ class job : public waitable {
   }
   /// The exception it ended with, or null. Precondition: ready.
   [[nodiscard]] const std::exception_ptr& failure() const noexcept { return error_; }
+  /// Whether cancel() or the end of the pool ended it. Precondition: ready.
+  [[nodiscard]] bool cancelled() const noexcept { return cancelled_; }
   bool wait_until(std::optional<time_point> until, const std::stop_token& stop = {}) const {
     return ready() || wait_for(*pool_, *this, until, stop);
   }
@@ -249,12 +275,15 @@ class job : public waitable {
   job_form form_;
   boost::intrusive_ptr<driver> pool_;
   std::unique_ptr<done_callback> callbacks_;
+  continuation_list continuations_;
   job_rules rules_;
   std::exception_ptr error_;
   std::size_t error_index_ = 0;
   std::size_t missing_;
   watch_list watches_;
   bool unattended_ = false;
+  bool begun_ = false;
+  bool cancelled_ = false;
   std::atomic<bool> ready_{false};
 };
 

@@ -122,19 +122,19 @@ class lifecycle {
 
   /// Ends every job that is outstanding with this exception. Items that workers have finished by
   /// now keep their outcomes; nothing is read from them afterwards.
-  void end_all(const std::exception_ptr& why) {
+  void end_all(const std::exception_ptr& why, ending how = ending::failed) {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.busy(worker)) receiving_.drain_last(worker);
     }
     pool_.schedule.drop_pending([&](scheduled_task& each) {
       auto& task = static_cast<pool_task&>(each);
-      pool_.results.abort(*task.owner, why);
+      pool_.results.abort(*task.owner, why, how);
       pool_.discard(task);
     });
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       for (auto* task = pool_.first_task(worker); task != nullptr;
            task = roster::next_task(*task)) {
-        pool_.results.abort(*task->owner, why);
+        pool_.results.abort(*task->owner, why, how);
       }
     }
   }

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/due_continuations.hpp>
 #include <procpool/detail/exception_transport.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/layout.hpp>
@@ -120,9 +121,9 @@ class outcomes {
   }
 
   /// The whole job ends with this exception, unless it has ended already.
-  void abort(job& what, const std::exception_ptr& why) {
+  void abort(job& what, const std::exception_ptr& why, ending how = ending::failed) {
     if (what.resolved()) return;
-    what.abort(why);
+    what.abort(why, how);
     settle(what);
   }
 
@@ -142,11 +143,22 @@ class outcomes {
   [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
     return with_callbacks_;
   }
+  /// What goes on behind jobs that have become ready.
+  [[nodiscard]] due_continuations& due() noexcept { return due_; }
+  /// The job is complete, and its callbacks have run.
+  void set_ready(job& what) {
+    what.set_ready();
+    made_ready_ += what.unattended() ? 1U : 0U;
+    if (what.form().announced) what.announce();
+    if (!what.continuations().empty()) due_.put(what);
+  }
   /// Whether the calling thread is in a decoder or constructor of the user's that runs under the
   /// lock of this pool, and so must not use it.
   [[nodiscard]] bool decoding() const noexcept { return decoding_for == this; }
   /// Whether any job has become ready or resolved since the last call.
   [[nodiscard]] bool take_news() noexcept { return std::exchange(news_, false); }
+  /// How many that nobody waited for from the beginning have become ready since the last call.
+  [[nodiscard]] std::uint64_t take_ready() noexcept { return std::exchange(made_ready_, 0); }
 
  private:
   // How many values a run has. Divisions cost as much as all the rest for a single one.
@@ -180,8 +192,7 @@ class outcomes {
     if (what.has_callback()) {
       with_callbacks_.emplace_back(&what);
     } else {
-      what.set_ready();
-      if (what.form().announced) what.announce();
+      set_ready(what);
     }
   }
 
@@ -195,6 +206,8 @@ class outcomes {
   }
 
   std::vector<boost::intrusive_ptr<job>> with_callbacks_;
+  due_continuations due_;
+  std::uint64_t made_ready_ = 0;
   bool news_ = false;
 };
 

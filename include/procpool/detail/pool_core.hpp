@@ -40,6 +40,7 @@
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/module_table.hpp>
+#include <procpool/detail/os/event.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/process_backend.hpp>
 #include <procpool/detail/task_sender.hpp>
@@ -189,7 +190,8 @@ class pool_core final : public pool_front, private fork_participant {
       if (what.resolved()) return spread_news(), false;
       engine_.stop_running(what);
     }
-    engine_.abort(what, std::make_exception_ptr(CancelledError("the task was cancelled")));
+    engine_.abort(what, std::make_exception_ptr(CancelledError("the task was cancelled")),
+                  ending::cancelled);
     spread_news();
     return true;
   }
@@ -209,12 +211,56 @@ class pool_core final : public pool_front, private fork_participant {
     watch_list::remove(by);
   }
 
+  bool running(const job& what) override {
+    if (what.ready() || generation_ != process_generation()) return false;
+    check_usable();
+    std::lock_guard lock(mutex_);
+    return !what.resolved() && engine_.running(what);
+  }
+
+  bool when_done(job& what, continuation& then) override {
+    if (what.ready()) return false;
+    check_usable();
+    if (!service_there_.load(std::memory_order_relaxed)) bring_service();  // the lock comes next
+    std::lock_guard lock(mutex_);
+    if (what.ready()) return false;
+    what.continuations().push(then);
+    return true;
+  }
+
+  bool withdraw(continuation& then) noexcept override {
+    if (generation_ != process_generation()) return false;
+    boost::intrusive_ptr<job> held;  // let go without the lock
+    std::unique_lock lock(mutex_, std::defer_lock);
+    if (!engine_.decoding()) lock.lock();  // else by user's code under the lock
+    held = engine_.due().withdraw(then);
+    return true;
+  }
+
+  int fileno() override {
+    check_usable();
+    std::lock_guard lock(mutex_);
+    if (!ready_bell_) {
+      ready_bell_ = os::event::make();
+      static_cast<void>(engine_.take_ready());  // it counts from now on
+    }
+    return ready_bell_.get();
+  }
+  void close_fileno() noexcept override {
+    std::lock_guard lock(mutex_);
+    ready_bell_.reset();
+  }
+
   // ---- waiting -------------------------------------------------------------------------------
 
   bool wait(const waitable& what, std::optional<time_point> until) override {
     check_usable();
     std::unique_lock lock(mutex_);
     while (!what.ready()) {
+      if (service_lost_ && callbacks_due() && !serving_ && !in_callback_) {
+        run_all_callbacks(lock);
+        continue;
+      }
       if (until && std::chrono::steady_clock::now() >= *until) return false;
       ++activity_;
       if (leader_ == role::nobody && !what.resolved() && state_ != state::terminated) {
@@ -246,14 +292,16 @@ class pool_core final : public pool_front, private fork_participant {
 
   bool join(const std::stop_token& stop) override {
     check_usable();
+    bool inside = false;  // a callback
     {
       std::unique_lock lock(mutex_);
       if (state_ == state::open) {
         throw std::logic_error("Pool::join() was called before close() or terminate()");
       }
       if (state_ == state::terminated) return true;
+      inside = server_ == std::this_thread::get_id();
     }
-    if (!wait_for(*this, work_done(*this), std::nullopt, stop)) return false;
+    if (!wait_for(*this, work_done(*this, inside), std::nullopt, stop)) return false;
     {
       std::lock_guard lock(mutex_);
       if (state_ == state::terminated) return true;
@@ -272,7 +320,7 @@ class pool_core final : public pool_front, private fork_participant {
     std::unique_lock lock(mutex_);
     if (state_ == state::terminated) return;
     state_ = state::terminated;
-    engine_.end_all(std::make_exception_ptr(CancelledError("the pool was terminated")));
+    engine_.cancel_all(std::make_exception_ptr(CancelledError("the pool was terminated")));
     spread_news();
     while (leader_ != role::nobody) {
       call_leader_back();
@@ -285,6 +333,7 @@ class pool_core final : public pool_front, private fork_participant {
     lock.unlock();
     dead.clear();
     stop_service();
+    run_left_callbacks();
   }
 
   [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
@@ -294,13 +343,15 @@ class pool_core final : public pool_front, private fork_participant {
   enum class role { nobody, waiter, service };
 
   struct work_done final : waitable {
-    explicit work_done(pool_core& pool) : pool_(&pool) {}
+    /// @param inside a callback waits: the others run when it has returned
+    work_done(pool_core& pool, bool inside) : pool_(&pool), inside_(inside) {}
     bool ready() const noexcept override {  // only called by wait(), with the lock
       return pool_->state_ == state::terminated ||
-             (resolved() && pool_->engine_.with_callbacks().empty() && !pool_->in_callback_);
+             (resolved() && (inside_ || (!pool_->callbacks_due() && !pool_->in_callback_)));
     }
     bool resolved() const noexcept override { return pool_->engine_.outstanding() == 0; }
     pool_core* pool_;
+    bool inside_;
   };
   struct workers_gone final : waitable {
     explicit workers_gone(pool_core& pool) : pool_(&pool) {}
@@ -356,9 +407,16 @@ class pool_core final : public pool_front, private fork_participant {
     look_after_stalls();
     const bool nudged = nudged_.exchange(false, std::memory_order_relaxed);  // by this thread
     if (!engine_.take_news() && !nudged) return;
-    if (!engine_.with_callbacks().empty()) service_wakes_.notify_one();
+    ring_ready();
+    if (callbacks_due()) service_wakes_.notify_one();
     if (followers_ > 0) changed_.notify_all();
     if (leader_ == role::waiter || state_ != state::open) call_leader_back();
+  }
+
+  // Tells event loops. One system call, however many results.
+  void ring_ready() noexcept {
+    if (!ready_bell_) return;
+    if (const std::uint64_t fresh = engine_.take_ready(); fresh != 0) ready_bell_.ring(fresh);
   }
 
   // The leader may be asleep though what it waits for has happened.
@@ -521,6 +579,14 @@ class pool_core final : public pool_front, private fork_participant {
     {
       std::lock_guard lock(mutex_);
       check_open_locked();
+    }
+    bring_service();
+  }
+
+  void bring_service() {
+    {
+      std::lock_guard lock(mutex_);
+      if (state_ == state::terminated) return;  // the thread that ends it runs what there is to run
       service_wanted_ = true;
       if (serving_) return;
     }
@@ -544,6 +610,7 @@ class pool_core final : public pool_front, private fork_participant {
     } catch (const std::system_error& error) {
       std::lock_guard lock(mutex_);
       set_serving(false);
+      service_lost_ = true;
       throw ProcessError("cannot start the service thread of the pool", error.code());
     }
   }
@@ -551,9 +618,12 @@ class pool_core final : public pool_front, private fork_participant {
   void serve() {
     const fork_thread mark(registration_);
     std::unique_lock lock(mutex_);
-    while (!stopping_ || !engine_.with_callbacks().empty()) {
-      if (!engine_.with_callbacks().empty()) {
+    server_ = std::this_thread::get_id();
+    service_lost_ = false;
+    while (!stopping_ || callbacks_due()) {
+      if (callbacks_due()) {
         run_callbacks(lock);
+        run_due(lock);
       } else if (engine_.outstanding() == 0 || state_ == state::terminated) {
         rest(lock);
       } else if (leader_ != role::nobody || std::exchange(seen_activity_, activity_) != activity_) {
@@ -563,6 +633,7 @@ class pool_core final : public pool_front, private fork_participant {
         lead(lock, role::service, service_idle(*this), std::nullopt);
       }
     }
+    server_ = {};
     set_serving(false);
   }
 
@@ -590,8 +661,7 @@ class pool_core final : public pool_front, private fork_participant {
     explicit service_idle(pool_core& pool) : pool_(&pool) {}
     bool ready() const noexcept override { return resolved(); }
     bool resolved() const noexcept override {
-      return pool_->stopping_ || pool_->engine_.outstanding() == 0 ||
-             !pool_->engine_.with_callbacks().empty();
+      return pool_->stopping_ || pool_->engine_.outstanding() == 0 || pool_->callbacks_due();
     }
     pool_core* pool_;
   };
@@ -609,15 +679,22 @@ class pool_core final : public pool_front, private fork_participant {
     quiet_ticks_ = 0;
   }
 
+  // With the lock: whether the service thread has anything to run.
+  [[nodiscard]] bool callbacks_due() noexcept {
+    return !engine_.with_callbacks().empty() || engine_.due().any();
+  }
+
+  // Those that run before a result is ready.
   void run_callbacks(std::unique_lock<std::mutex>& lock) {
+    if (engine_.with_callbacks().empty()) return;
     auto batch = std::exchange(engine_.with_callbacks(), {});
     in_callback_ = true;
     for (auto& each : batch) {
       lock.unlock();
       run_callbacks_of(*each);
       lock.lock();
-      each->set_ready();
-      each->announce();
+      engine_.set_ready(*each);
+      ring_ready();
       changed_.notify_all();
       if (leader_ == role::waiter) call_leader_back();  // it may wait for just this one
     }
@@ -626,6 +703,37 @@ class pool_core final : public pool_front, private fork_participant {
     lock.unlock();
     batch.clear();  // may destroy results of the user's: not under the lock
     lock.lock();
+  }
+
+  // Those that run when it is.
+  void run_due(std::unique_lock<std::mutex>& lock) {
+    constexpr int at_once = 1024;  // then the others have a turn
+    in_callback_ = true;
+    lock.unlock();
+    boost::intrusive_ptr<job> of;
+    for (int i = 0; i < at_once; ++i) {
+      continuation* next = engine_.due().take(of);
+      if (next == nullptr) break;
+      run_now(*next, *of);
+      of = nullptr;  // may destroy a result of the user's
+    }
+    lock.lock();
+    in_callback_ = false;
+    changed_.notify_all();
+  }
+
+  // By a thread that is not the service thread, because that could not be had after a fork.
+  void run_all_callbacks(std::unique_lock<std::mutex>& lock) {
+    while (callbacks_due()) {
+      run_callbacks(lock);
+      run_due(lock);
+    }
+  }
+
+  // Nobody is left to run them, unless a callback ends the pool: then its thread is still there.
+  void run_left_callbacks() {
+    std::unique_lock lock(mutex_);
+    if (!serving_ && !in_callback_) run_all_callbacks(lock);
   }
 
   void ask_service_to_stop() {
@@ -670,6 +778,7 @@ class pool_core final : public pool_front, private fork_participant {
 
   void abandon() noexcept override {
     engine_.backend().abandon();
+    ready_bell_.reset();
     std::construct_at(&service_);  // there is no such thread in this process
   }
 
@@ -704,12 +813,15 @@ class pool_core final : public pool_front, private fork_participant {
   std::vector<parent_channel*> stalled_;  ///< and what it looks at before it sleeps
   std::atomic<bool> called_back_{false};
   std::atomic<bool> nudged_{false};           ///< by a thread that held the lock
+  os::event ready_bell_;                      ///< for event loops; empty: nobody has asked for it
   std::optional<time_point> sleeps_until_{};  ///< the leader, while it is away
   time_point looked_at_clock_{};
   time_point handled_reports_{};
 
   std::thread service_;                     ///< changed under a fork_pause only
+  std::thread::id server_;                  ///< that thread, while it runs
   bool service_wanted_ = false;             ///< there has been an asynchronous submission
+  bool service_lost_ = false;               ///< and it could not be had, or not again
   bool serving_ = false;                    ///< the thread is there
   std::atomic<bool> service_there_{false};  ///< the same, for who has not the lock
   std::uint64_t seen_activity_ = 0;

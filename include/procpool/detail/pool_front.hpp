@@ -61,6 +61,12 @@ class pool_front : public driver {
   /// Ends a job that cannot be submitted in full: what has not begun is dropped.
   virtual void abandon(job& what, const std::exception_ptr& why) = 0;
 
+  /// A descriptor that counts asynchronous submissions that have become ready.
+  /// @throws ProcessError when there is none to be had
+  virtual int fileno() = 0;
+  /// Nobody uses it any more.
+  virtual void close_fileno() noexcept = 0;
+
   // ---- the end -------------------------------------------------------------------------------
 
   /// No more work can be submitted.

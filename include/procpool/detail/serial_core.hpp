@@ -24,8 +24,10 @@
 #include <procpool/detail/callbacks.hpp>
 #include <procpool/detail/death_report.hpp>
 #include <procpool/detail/direct_frame.hpp>
+#include <procpool/detail/due_continuations.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/os/event.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/submission.hpp>
 #include <procpool/error.hpp>
@@ -68,7 +70,10 @@ class serial_core final : public pool_front {
     check_open();
     set_workers(wanted);
   }
-  void care_for(job& /*what*/) override { check_open(); }
+  void care_for(job& what) override {
+    check_open();
+    what.leave_unattended();
+  }
   void abandon(job& what, const std::exception_ptr& why) override {
     if (what.resolved()) return;
     what.abort(why);
@@ -87,6 +92,35 @@ class serial_core final : public pool_front {
     changed_.wait(lock, there);
     return true;
   }
+  /// It runs in another thread, or below us on this one's stack.
+  [[nodiscard]] bool running(const job& what) override { return !what.ready(); }
+
+  bool when_done(job& what, continuation& then) override {
+    check_process();
+    const std::lock_guard lock(mutex_);
+    if (what.ready()) return false;
+    what.continuations().push(then);
+    return true;
+  }
+  bool withdraw(continuation& then) noexcept override {
+    if (!ours()) return false;
+    boost::intrusive_ptr<job> held;  // let go without the lock
+    const std::lock_guard lock(mutex_);
+    held = due_.withdraw(then);
+    return true;
+  }
+
+  int fileno() override {
+    check_process();
+    const std::lock_guard lock(mutex_);
+    if (!ready_bell_) ready_bell_ = os::event::make();
+    return ready_bell_.get();
+  }
+  void close_fileno() noexcept override {
+    const std::lock_guard lock(mutex_);
+    ready_bell_.reset();
+  }
+
   bool watch(job& what, watch_point& by) override {
     check_process();
     const std::lock_guard lock(mutex_);
@@ -157,9 +191,17 @@ class serial_core final : public pool_front {
       what.abort(std::current_exception());
     }
     run_callbacks_of(what);
+    publish(what);
+    boost::intrusive_ptr<job> of;
+    while (continuation* next = due_.take(of)) run_now(*next, *of);
+  }
+
+  void publish(job& what) {
     const std::lock_guard lock(mutex_);
     what.set_ready();
     if (what.form().announced) what.announce();
+    if (!what.continuations().empty()) due_.put(what);
+    if (ready_bell_ && what.unattended()) ready_bell_.ring();
     changed_.notify_all();
   }
 
@@ -167,6 +209,8 @@ class serial_core final : public pool_front {
   std::mutex mutex_;
   std::condition_variable changed_;  ///< a result is ready, or a wait is to be looked at again
   std::map<std::thread::id, std::unique_ptr<WorkerContext>> contexts_;
+  due_continuations due_;
+  os::event ready_bell_;  ///< for event loops; empty: nobody has asked for it
   std::string broken_;
   bool closed_ = false;
 };

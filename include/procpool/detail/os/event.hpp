@@ -33,10 +33,11 @@ class event {
   }
   explicit event(fd adopted) noexcept : fd_(std::move(adopted)) {}
 
-  /// Rings; false when the descriptor is not ours any more. A full counter is a bell that rings.
-  bool ring() const noexcept {
-    const std::uint64_t one = 1;
-    const auto sent = retry([&] { return PROCPOOL_SYSTEM(write(fd_.get(), &one, sizeof one)); });
+  /// Rings once, or @p times; false when the descriptor is not ours any more. A full counter is a
+  /// bell that rings.
+  bool ring(std::uint64_t times = 1) const noexcept {
+    const auto sent =
+        retry([&] { return PROCPOOL_SYSTEM(write(fd_.get(), &times, sizeof times)); });
     return sent != -1 || errno == EAGAIN;
   }
   /// Silences the bell; how often it had been rung.
@@ -49,6 +50,7 @@ class event {
     return got == static_cast<ssize_t>(sizeof count) ? count : 0;
   }
 
+  explicit operator bool() const noexcept { return static_cast<bool>(fd_); }
   [[nodiscard]] int get() const noexcept { return fd_.get(); }
   void reset() noexcept { fd_.reset(); }
 
