@@ -169,6 +169,7 @@ class lifecycle {
     head.entry_module = initializer_->entry.module;
     head.item_count = 1;
     head.initializer = 1;
+    head.first_number = unnumbered;
     head.body_size = initializer_->body.size();
     const bool small = head.body_size <= channel.tasks().in_line_limit();
     head.place = small ? body_place::in_line : body_place::stream;

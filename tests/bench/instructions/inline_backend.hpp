@@ -58,7 +58,7 @@ class inline_worker {
   detail::task_control* control_;
   detail::parent_channel channel_;
   detail::worker_channel worker_;
-  detail::worker_equipment equipment_{procpool::WorkerContext("inline", 0),
+  detail::worker_equipment equipment_{procpool::WorkerContext("inline", 0, 0, results_->started),
                                       detail::limit_guard({})};
   std::uint64_t done_ = 0;  ///< frames
 };
