@@ -28,3 +28,4 @@
 #include <procpool/outcome.hpp>
 #include <procpool/pool.hpp>
 #include <procpool/worker.hpp>
+#include <procpool/worker_local.hpp>

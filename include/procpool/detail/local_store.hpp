@@ -7,7 +7,10 @@
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <vector>
+
+#include <procpool/detail/type_name.hpp>
 
 namespace procpool::detail {
 
@@ -32,7 +35,7 @@ class local_store {
   /// that very object, or if the worker is about to leave
   template <class T, class Make>
   T& add(std::uint64_t key, Make make) {
-    const construction now(*this, key);
+    const construction now(*this, key, &type_name<T>);
     std::unique_ptr<T> object(new T(make()));
     // Others that make() has added come before it: it may use them to its end.
     entries_.push_back({key, object.get(), [](void* of) { delete static_cast<T*>(of); }});
@@ -59,13 +62,15 @@ class local_store {
   // Keeps in mind what is being made, to tell a circle from a chain.
   class construction {
    public:
-    construction(local_store& store, std::uint64_t key) : store_(&store) {
+    construction(local_store& store, std::uint64_t key, std::string (*name)()) : store_(&store) {
       if (store.closed_) {
-        throw std::logic_error(
-            "a worker_local was used for the first time while its worker leaves");
+        throw std::logic_error("a worker_local<" + name() +
+                               "> was used for the first time while its worker leaves");
       }
       for (const std::uint64_t each : store.under_way_) {
-        if (each == key) throw std::logic_error("the constructor of a worker_local uses itself");
+        if (each == key) {
+          throw std::logic_error("making a worker_local<" + name() + "> needs that very value");
+        }
       }
       store.under_way_.push_back(key);
     }
