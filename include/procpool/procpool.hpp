@@ -24,6 +24,7 @@
 // Pools of workers.
 #include <procpool/async_result.hpp>
 #include <procpool/imap.hpp>
+#include <procpool/map_reduce.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
 #include <procpool/pool.hpp>

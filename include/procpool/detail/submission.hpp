@@ -249,14 +249,18 @@ class shipped_callable {
   std::shared_ptr<const shared_block> block_;
 };
 
-/// Hands over what was encoded for one chunk of a map.
+/// Hands over what was encoded for one chunk of a map. @param parts see task_body
 inline void submit_encoded(pool_front& pool, const boost::intrusive_ptr<job>& owner,
                            const shipped_callable& callable, frame_head head,
-                           std::size_t first_index, byte_buffer& bytes) {
+                           std::size_t first_index, byte_buffer& bytes, std::uint32_t parts = 1) {
   const std::size_t size = bytes.size();
-  task_body body = size > pool.in_line_limit()
-                       ? place_large(pool, bytes)
-                       : task_body{body_place::in_line, bytes.view(), {}, {}, {}};
+  task_body body;
+  if (size > pool.in_line_limit()) {
+    body = place_large(pool, bytes);
+  } else {
+    body.bytes = bytes.view();
+  }
+  body.parts = parts;
   callable.complete(head, body, first_index);
   submit_body(pool, owner, head, first_index, std::move(body), size);
 }

@@ -53,6 +53,8 @@ class frame_context {
   [[nodiscard]] frame_bytes bytes() const;
 
   void begin_item(std::uint32_t item);
+  /// The same for a part of the one item of a reduction.
+  void begin_part(std::uint32_t part);
 
   /// Room for results of @p size bytes from @p item on; none when items have to begin one by one,
   /// because somebody watches their time.

@@ -45,6 +45,12 @@ PROCPOOL_FUNCTION void frame_context::begin_item(std::uint32_t item) {
   channel_->results().begin_item(item);
 }
 
+PROCPOOL_FUNCTION void frame_context::begin_part(std::uint32_t part) {
+  worker_->context.begin_item(head_.attempt);
+  worker_->limits.begin_item();  // in this order, as above
+  channel_->results().begin_item(part);
+}
+
 PROCPOOL_FUNCTION plain_window frame_context::open_window(std::uint32_t item, std::size_t size) {
   if (head_.timed != 0 || head_.attempt != 1 || worker_->limits.any_for_items()) return {};
   worker_->context.begin_item(1);
