@@ -183,6 +183,7 @@ class ImapIterator {
           *pool_, job, source_->callable, submitted_, items.size(), give);
     } catch (...) {  // arguments that cannot be encoded: that is the outcome of these items
       pool_->abandon(*job, std::current_exception());
+      static_cast<void>(pool_->take_numbers(items.size()));  // no others get theirs
     }
     submitted_ += items.size();
     taken_ += items.size();

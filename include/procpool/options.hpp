@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -84,6 +85,10 @@ struct pool_options {
   /// Bytes of the largest encoded result that is accepted. A worker that sends a larger one is
   /// killed, the item ends with WorkerDied. Default: half of the machine's memory.
   std::optional<std::size_t> max_result_bytes = std::nullopt;
+  /// What the random numbers of its tasks come from, current_worker().random(): with the same seed
+  /// a program that submits the same work in the same order gets the same results, whatever the
+  /// number of workers. Default: another one each time, from the system's random source.
+  std::optional<std::uint64_t> seed = std::nullopt;
 };
 
 /// How a call runs whose caller waits.

@@ -182,6 +182,19 @@ class Pool {
     return run_map<detail::spread, detail::gather_outcomes>(function, items, options);
   }
 
+  /// The results of @p function for all items, put together by @p reduce in the workers first; see
+  /// map_reduce.hpp, also for the initial value. @throws std::invalid_argument for no items without
+  /// one; what map throws; what @p reduce throws
+  template <class F, std::ranges::input_range Range, class Reduce>
+  auto map_reduce(F&& function, Range&& items, Reduce&& reduce, map_options options = {});
+  template <class F, class Item, class Reduce>
+  auto map_reduce(F&& function, std::initializer_list<Item> items, Reduce&& reduce,
+                  map_options options = {});
+  template <class F, std::ranges::input_range Range, class Reduce, class Initial>
+    requires(!std::is_same_v<std::decay_t<Initial>, map_options>)
+  auto map_reduce(F&& function, Range&& items, Reduce&& reduce, Initial&& initial,
+                  map_options options = {});
+
   /// Results one by one, in order, while they are computed; see ImapIterator. An lvalue range must
   /// outlive the result.
   template <class F, std::ranges::viewable_range Range>

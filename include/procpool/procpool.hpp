@@ -28,8 +28,10 @@
 #include <procpool/backend.hpp>
 #include <procpool/coroutine.hpp>
 #include <procpool/imap.hpp>
+#include <procpool/map_reduce.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
 #include <procpool/pool.hpp>
 #include <procpool/wait.hpp>
 #include <procpool/worker.hpp>
+#include <procpool/worker_local.hpp>

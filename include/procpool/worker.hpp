@@ -4,17 +4,26 @@
 /// current_worker(): what a task can know about the worker that runs it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/local_store.hpp>
 
 namespace procpool {
 
 /// A worker of a pool, as its tasks see it.
 class WorkerContext {
  public:
-  WorkerContext(std::string name, std::uint32_t index) : name_(std::move(name)), index_(index) {}
+  /// For the pool. @param started where the worker says which item it runs, see started_mark()
+  WorkerContext(std::string name, std::uint32_t index, std::uint64_t seed,
+                const std::atomic<std::uint64_t>& started)
+      : name_(std::move(name)), index_(index), seed_(seed), started_(&started) {}
+  WorkerContext(const WorkerContext&) = delete;
+  WorkerContext& operator=(const WorkerContext&) = delete;
 
   /// "PoolWorker-3": also current_process().name().
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
@@ -24,13 +33,45 @@ class WorkerContext {
   /// `retries` allowed another one.
   [[nodiscard]] int attempt() const noexcept { return attempt_; }
 
+  /// The number of the item that runs among all items ever submitted to the pool, from 0, in the
+  /// order of submission: an apply takes one number, a map of n items n of them, one behind the
+  /// other, an imap one for each item as it takes it from its input. The same for each attempt.
+  /// @throws std::logic_error in an initializer, which is no item
+  [[nodiscard]] std::uint64_t task_number() const {
+    if (first_number_ != detail::unnumbered) return first_number_ + detail::started_item(running());
+    throw std::logic_error("no item of a pool runs here: an initializer has no task number");
+  }
+  /// The pool's seed, see pool_options::seed: for a generator of your own.
+  [[nodiscard]] std::uint64_t seed() const noexcept { return seed_; }
+  /// A std::mt19937_64 that is fresh for each item, and depends on seed() and task_number() only.
+  /// Defined in <procpool/random.hpp>, which is not part of <procpool/procpool.hpp>.
+  auto& random() const;
+
+  /// For the pool: a frame begins, whose item 0 has this number.
+  void begin_frame(std::uint64_t first_number) noexcept { first_number_ = first_number; }
   /// For the pool: an item begins.
   void begin_item(int attempt) noexcept { attempt_ = attempt; }
+  /// For the pool: the worker leaves in order.
+  void leave() noexcept {
+    first_number_ = detail::unnumbered;
+    locals_.clear();
+  }
+  /// What the worker keeps from task to task: for worker_local.
+  [[nodiscard]] detail::local_store& locals() const noexcept { return locals_; }
 
  private:
+  // Written by this very thread.
+  [[nodiscard]] std::uint64_t running() const noexcept {
+    return started_->load(std::memory_order_relaxed);  // its own word
+  }
+
   std::string name_;
   std::uint32_t index_;
   int attempt_ = 1;
+  std::uint64_t seed_;
+  std::uint64_t first_number_ = detail::unnumbered;
+  const std::atomic<std::uint64_t>* started_;
+  mutable detail::local_store locals_;
 };
 
 namespace detail {

@@ -43,6 +43,7 @@ inline const std::map<std::string_view, std::vector<failure>> failures{
     {"getpid", {}},
     {"getppid", {}},
     {"gettid", {}},
+    {"getrandom", {{EINTR}, {ENOSYS}}},
     {"getrlimit", {{EPERM}}},
     {"ioctl", {{ENOTTY}, {EINVAL}}},
     {"kill", {{EPERM}, {ESRCH, manner::done}}},

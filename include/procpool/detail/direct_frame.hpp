@@ -6,10 +6,12 @@
 /// there.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <span>
+#include <string>
 #include <utility>
 
 #include <procpool/detail/byte_buffer.hpp>
@@ -23,6 +25,16 @@
 
 namespace procpool::detail {
 
+/// A thread that runs tasks itself, as these see it.
+struct direct_worker {
+  direct_worker(std::string name, std::uint64_t seed)
+      : context(std::move(name), 0, seed, started) {}
+
+  std::atomic<std::uint64_t> started{0};    ///< as in result_control, without the frame
+  std::uint64_t first_number = unnumbered;  ///< of the frame that runs
+  WorkerContext context;
+};
+
 /// Where the outcomes of a direct frame go.
 struct outcome_target {
   job* owner;
@@ -32,7 +44,7 @@ struct outcome_target {
 /// One thread.
 class direct_frame final : public frame_context {
  public:
-  direct_frame(const frame_head& head, const frame_bytes& bytes, WorkerContext& worker,
+  direct_frame(const frame_head& head, const frame_bytes& bytes, direct_worker& worker,
                byte_buffer& scratch, const outcome_target& target)
       : frame_context(head, scratch),
         bytes_(bytes),
@@ -40,22 +52,40 @@ class direct_frame final : public frame_context {
         scratch_(&scratch),
         target_(target) {}
 
-  /// Runs all items; the job has their outcomes then.
+  /// Runs all items; the job has their outcomes then. A task may run others, in the midst of
+  /// itself.
   void run() {
-    WorkerContext* const before = std::exchange(running_worker, worker_);
+    const std::uint64_t item = worker_->started.load(std::memory_order_relaxed);  // one thread
+    const std::uint64_t number = worker_->first_number;
+    WorkerContext* const before = std::exchange(running_worker, &worker_->context);
+    number_from(head().first_number);
     const code_ref code{head().entry_offset, head().entry_module};
     reinterpret_cast<task_entry>(code_address(code))(*this);
+    number_from(number);
+    say_started(item);
     running_worker = before;
   }
 
   [[nodiscard]] frame_bytes bytes() override { return bytes_; }
-  void begin_item(std::uint32_t /*item*/) override { worker_->begin_item(1); }
+  void begin_item(std::uint32_t item) override {
+    worker_->context.begin_item(1);
+    say_started(item);
+  }
+  void begin_part(std::uint32_t part) override { begin_item(part); }
   [[nodiscard]] plain_window open_window(std::uint32_t /*item*/, std::size_t /*size*/) override {
     return {};
   }
   void close_window(std::uint32_t /*items*/, std::size_t /*size*/) override {}
 
  private:
+  void number_from(std::uint64_t first) noexcept {
+    worker_->first_number = first;
+    worker_->context.begin_frame(first);
+  }
+  void say_started(std::uint64_t item) noexcept {
+    worker_->started.store(item, std::memory_order_relaxed);  // read by this thread
+  }
+
   void put_plain(std::uint32_t item, const void* value, std::size_t size) override {
     settle(item, [&](job& owner, std::size_t index) {
       owner.plain(index, 0, {static_cast<const std::byte*>(value), size});
@@ -75,7 +105,7 @@ class direct_frame final : public frame_context {
 
   void put_exception(std::uint32_t item, const callable_label& callable) override {
     encoder out(empty_scratch());
-    encode_current_exception(out, place_of_error(*worker_, callable.text()));
+    encode_current_exception(out, place_of_error(worker_->context, callable.text()));
     put_scratch(record_kind::error, item, {});
   }
 
@@ -92,7 +122,7 @@ class direct_frame final : public frame_context {
   }
 
   frame_bytes bytes_;
-  WorkerContext* worker_;
+  direct_worker* worker_;
   byte_buffer* scratch_;
   outcome_target target_;
 };

@@ -76,6 +76,11 @@ class engine {
     sending_.submit(task, who);
   }
 
+  /// See pool_front::take_numbers().
+  [[nodiscard]] std::uint64_t take_numbers(std::size_t items) noexcept {
+    return pool_.take_numbers(items);
+  }
+
   /// Moves tasks from workers that have more than they can begin with to idle ones. Not at every
   /// turn: short tasks are done sooner where they are than another worker can be woken.
   void balance() { sending_.balance(); }

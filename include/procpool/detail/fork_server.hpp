@@ -245,15 +245,20 @@ class fork_server {
     worker_channel channel(memory, os::event(std::move(descriptors[1])),
                            &os::flush_standard_streams);
     const bell_closer in_children(channel);
-    worker_equipment equipment{WorkerContext(name, request.worker), limit_guard(request.limits)};
+    worker_equipment equipment{
+        WorkerContext(name, request.worker, request.limits.seed, memory.results->started),
+        limit_guard(request.limits)};
     leave_child(run_worker(channel, equipment));
   }
 
-  // Processes that a task forks must not keep the worker's bell.
+  // Processes that a task forks must not keep the worker's bell, and are no workers.
   class bell_closer final : public fork_participant {
    public:
     explicit bell_closer(worker_channel& channel) : channel_(&channel), registration_(*this) {}
-    void abandon() noexcept override { channel_->abandon(); }
+    void abandon() noexcept override {
+      channel_->abandon();
+      running_worker = nullptr;
+    }
 
    private:
     worker_channel* channel_;

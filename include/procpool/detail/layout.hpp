@@ -80,12 +80,15 @@ struct crash_note {
 constexpr std::uint64_t started_mark(std::uint64_t ordinal, std::uint32_t item) noexcept {
   return (ordinal << 32) | item;
 }
+constexpr std::uint32_t started_item(std::uint64_t mark) noexcept {
+  return static_cast<std::uint32_t>(mark);
+}
 
 /// Before the first item `started` names none.
 inline constexpr std::uint64_t nothing_started = ~std::uint64_t{0};
 
 /// What a frame in the task ring asks for.
-enum class frame_kind : std::uint32_t {
+enum class frame_kind : std::uint16_t {
   run = 1,     ///< call something
   skip = 2,    ///< taken back by the parent: pass over
   pad = 3,     ///< filler before the end of the ring
@@ -93,18 +96,22 @@ enum class frame_kind : std::uint32_t {
 };
 
 /// Where a frame's body is.
-enum class body_place : std::uint32_t {
+enum class body_place : std::uint16_t {
   in_line = 1,  ///< right behind the head
   arena = 2,    ///< in the arena of the outbound region
   stream = 3,   ///< behind the head, longer than the ring: read it piece by piece
 };
 
+/// The first_number of a frame that has none: the pool gives it the next one, but for initializers.
+inline constexpr std::uint64_t unnumbered = ~std::uint64_t{0};
+
 /// A task, or a chunk of items of one, on its way to a worker.
 struct frame_head {
-  std::uint64_t length;  ///< bytes in the ring: head and in-line body
+  std::uint32_t length;  ///< bytes in the ring: head and in-line body
   frame_kind kind;       ///< changed to skip in place when the frame is taken back
   body_place place;
   std::uint64_t ordinal;       ///< counts the frames sent to this worker
+  std::uint64_t first_number;  ///< of item 0 among all items ever submitted to the pool
   std::uint64_t entry_offset;  ///< code that runs it, see code_ref
   std::uint32_t entry_module;
   std::uint32_t item_count;

@@ -184,6 +184,7 @@ class lifecycle {
     head.entry_module = initializer_->entry.module;
     head.item_count = 1;
     head.initializer = 1;
+    head.first_number = unnumbered;
     head.body_size = initializer_->body.size();
     const bool small = head.body_size <= channel.tasks().in_line_limit();
     head.place = small ? body_place::in_line : body_place::stream;
@@ -238,7 +239,7 @@ class lifecycle {
     const bool expected = ours || left_in_order(worker, death);
     if (!was_running(worker, task) && (expected || ++task.orphaned < most)) return false;
     const job_rules& rules = task.owner->rules();
-    death.item = task.next_index();
+    death.item = task.next_index() + running_part(worker, task);
     death.callable = rules.callable.text();
     death.attempt = task.attempt;
     task.deaths.push_back(std::move(death));
@@ -264,11 +265,19 @@ class lifecycle {
     parent_channel& channel = pool_.channel(worker);
     const std::uint64_t next = started_mark(task.ordinal, task.done);
     const bool seen = state.running && state.watched >= next &&
-                      state.watched < started_mark(task.ordinal, task.head.item_count);
+                      state.watched < started_mark(task.ordinal, task.most_started());
     if (seen || !word_possible(channel, task)) return true;
-    if (channel.started() != next || !channel.tasks().claimed(task.ordinal)) return false;
+    if (!task.part(channel.started()) || !channel.tasks().claimed(task.ordinal)) return false;
+    if (task.body.parts != 1) return true;  // what ran of it is lost
     // One that came after the item it was killed for was held back, see stop().
     return state.kill == killing::no || state.kill == killing::violation || state.target == next;
+  }
+
+  // Of an item with several parts: the one for which the worker died, if that can be told.
+  [[nodiscard]] std::uint32_t running_part(std::uint32_t worker, const pool_task& task) {
+    const worker_state& state = pool_.workers[worker];
+    const bool late = state.kill == killing::late;
+    return task.part(late ? state.target : pool_.channel(worker).started()).value_or(0);
   }
 
   // Whether what a worker says it has started can be true. Outcomes are in order, so it was at the
@@ -276,7 +285,7 @@ class lifecycle {
   [[nodiscard]] static bool word_possible(parent_channel& channel, const pool_task& task) {
     const std::uint64_t started = channel.started();
     const std::uint64_t next = started_mark(task.ordinal, task.done);
-    if (started == next || (task.done > 0 && started + 1 == next)) return true;
+    if (task.part(started) || (task.done > 0 && started + 1 == next)) return true;
     const auto answered = channel.tasks().last_answered();
     if (answered) return started >> 32 == started_mark(*answered, 0) >> 32;
     return started == nothing_started || started == 0;  // 0: it did not come as far as to say so

@@ -125,6 +125,11 @@ class pool_core final : public pool_front, private fork_participant {
     return engine_.backend().blocks().offset(block);
   }
 
+  [[nodiscard]] std::uint64_t take_numbers(std::size_t items) override {
+    std::lock_guard lock(mutex_);
+    return engine_.take_numbers(items);
+  }
+
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
     check_usable();

@@ -52,6 +52,10 @@ class pool_front : public driver {
   /// Where a block lies, counted from the begin of the arena.
   [[nodiscard]] virtual std::uint64_t offset(std::span<const std::byte> block) = 0;
 
+  /// The first of the numbers of so many items of a map. The pool numbers other frames itself, when
+  /// they are submitted.
+  [[nodiscard]] virtual std::uint64_t take_numbers(std::size_t items) = 0;
+
   /// Hands a frame of work over; see engine::submit.
   virtual void submit(boost::intrusive_ptr<job> owner, const frame_head& head,
                       std::size_t first_index, task_body&& body) = 0;

@@ -18,6 +18,7 @@
 
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/os/cpu.hpp>
+#include <procpool/detail/os/random.hpp>
 #include <procpool/detail/pool_core.hpp>
 #include <procpool/options.hpp>
 
@@ -71,6 +72,7 @@ inline life_rules checked_lives(const pool_options& options) {
     throw std::invalid_argument("recycle_jitter must be from 0 to 1");
   }
   rules.jitter = options.recycle_jitter;
+  rules.limits.seed = options.seed ? *options.seed : os::random_number();
   rules.max_result_bytes = options.max_result_bytes.value_or(os::physical_memory() / 2);
   return rules;
 }

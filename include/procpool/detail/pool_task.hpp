@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -43,6 +44,17 @@ struct pool_task : scheduled_task {
   [[nodiscard]] bool finished() const noexcept { return done == head.item_count; }
   /// Index in the input of the item behind those that are done.
   [[nodiscard]] std::size_t next_index() const noexcept { return first_index + done; }
+  /// The item of the frame behind the last one that a worker may say it has started.
+  [[nodiscard]] std::uint32_t most_started() const noexcept {
+    return body.parts == 1 ? head.item_count : body.parts;
+  }
+  /// Which part of the item behind those that are done this is, as in `started`; nullopt: it is no
+  /// part of it. Ordinary items have one.
+  [[nodiscard]] std::optional<std::uint32_t> part(std::uint64_t started) const noexcept {
+    const std::uint64_t parts_before = started - started_mark(ordinal, done);
+    if (parts_before >= body.parts) return std::nullopt;
+    return static_cast<std::uint32_t>(parts_before);
+  }
   /// So many more items have their outcome.
   void pass(std::uint32_t items) noexcept {
     done += items;

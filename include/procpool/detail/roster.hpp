@@ -108,7 +108,12 @@ class roster {
     task.head.timed = task.owner->rules().timeout.count() != 0 ? 1 : 0;
     task.first_index = first_index;
     timed_ += task.head.timed;
+    if (head.first_number == unnumbered) task.head.first_number = take_numbers(head.item_count);
     return task;
+  }
+  /// The first of so many numbers for items, which no other items get.
+  [[nodiscard]] std::uint64_t take_numbers(std::size_t items) noexcept {
+    return std::exchange(next_number_, next_number_ + items);
   }
   /// A task that is in no queue any more has come to its end.
   void discard(pool_task& task) {
@@ -139,6 +144,7 @@ class roster {
   std::vector<boost::intrusive_ptr<job>> dead_;
   std::size_t timed_ = 0;
   std::uint32_t size_ = 0;
+  std::uint64_t next_number_ = 0;
 };
 
 }  // namespace procpool::detail

@@ -38,9 +38,11 @@ namespace procpool::detail {
 class serial_core final : public pool_front {
  public:
   /// Runs the initializer. If that fails the pool is broken.
-  explicit serial_core(const initializer_frame* initializer)
+  /// @param seed of the random numbers of its tasks
+  serial_core(const initializer_frame* initializer, std::uint64_t seed)
       : pool_front(1, every_module, std::numeric_limits<std::size_t>::max(), worker_kind::caller),
-        generation_(process_generation()) {
+        generation_(process_generation()),
+        seed_(seed) {
     if (initializer != nullptr) initialize(*initializer);
   }
 
@@ -56,14 +58,21 @@ class serial_core final : public pool_front {
   void release(std::span<std::byte> /*block*/) override {}
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> /*block*/) override { return 0; }
 
+  [[nodiscard]] std::uint64_t take_numbers(std::size_t items) override {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(next_number_, next_number_ + items);
+  }
+
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
     check_open();
     if (owner->resolved()) return;  // a part of a map that has failed as a whole
     scratch_buffer scratch;
-    direct_frame frame(head, {{}, body.bytes}, own_context(), scratch.get(),
-                       {owner.get(), first_index});
-    frame.run();
+    frame_head numbered = head;
+    if (head.first_number == unnumbered) numbered.first_number = take_numbers(head.item_count);
+    direct_frame(numbered, {{}, body.bytes}, own_worker(), scratch.get(),
+                 {owner.get(), first_index})
+        .run();
     if (owner->resolved()) settle(*owner);
   }
   void resize(std::uint32_t wanted) override {
@@ -160,11 +169,11 @@ class serial_core final : public pool_front {
   }
 
   // Every thread that submits is a worker.
-  [[nodiscard]] WorkerContext& own_context() {
+  [[nodiscard]] direct_worker& own_worker() {
     const std::lock_guard lock(mutex_);
-    auto& context = contexts_[std::this_thread::get_id()];
-    if (context == nullptr) context = std::make_unique<WorkerContext>("SerialWorker", 0);
-    return *context;
+    auto& worker = workers_[std::this_thread::get_id()];
+    if (worker == nullptr) worker = std::make_unique<direct_worker>("SerialWorker", seed_);
+    return *worker;
   }
 
   void initialize(const initializer_frame& initializer) {
@@ -174,10 +183,11 @@ class serial_core final : public pool_front {
     head.entry_module = initializer.entry.module;
     head.item_count = 1;
     head.initializer = 1;
+    head.first_number = unnumbered;
     head.body_size = initializer.body.size();
     const boost::intrusive_ptr<call_job<void>> outcome(new call_job<void>(nullptr), false);
     scratch_buffer scratch;
-    direct_frame(head, {{}, initializer.body.view()}, own_context(), scratch.get(),
+    direct_frame(head, {{}, initializer.body.view()}, own_worker(), scratch.get(),
                  {outcome.get(), 0})
         .run();
     if (outcome->failure() == nullptr) return;
@@ -206,11 +216,13 @@ class serial_core final : public pool_front {
   }
 
   const std::uint32_t generation_;
+  const std::uint64_t seed_;
   std::mutex mutex_;
   std::condition_variable changed_;  ///< a result is ready, or a wait is to be looked at again
-  std::map<std::thread::id, std::unique_ptr<WorkerContext>> contexts_;
+  std::map<std::thread::id, std::unique_ptr<direct_worker>> workers_;
   due_continuations due_;
-  os::event ready_bell_;  ///< for event loops; empty: nobody has asked for it
+  std::uint64_t next_number_ = 0;  ///< of the next item
+  os::event ready_bell_;           ///< for event loops; empty: nobody has asked for it
   std::string broken_;
   bool closed_ = false;
 };

@@ -30,7 +30,9 @@ inline boost::intrusive_ptr<pool_front> start_pool_of(
     worker_kind kind, const pool_options& options,
     std::shared_ptr<const initializer_frame> initializer) {
   core_settings settings = settings_of(kind, options, std::move(initializer));
-  if (kind == worker_kind::caller) return new serial_core(settings.initializer.get());
+  if (kind == worker_kind::caller) {
+    return new serial_core(settings.initializer.get(), settings.lives.limits.seed);
+  }
   return new pool_core(std::move(settings));
 }
 

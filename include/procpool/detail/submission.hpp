@@ -130,6 +130,7 @@ inline frame_head frame_for(const pool_front& pool, code_ref entry, std::size_t 
   head.entry_offset = entry.offset;
   head.entry_module = entry.module;
   head.item_count = static_cast<std::uint32_t>(items);
+  head.first_number = unnumbered;
   return head;
 }
 
@@ -189,9 +190,11 @@ void submit_call(pool_front& pool, boost::intrusive_ptr<job> owner, const F& fun
 /// the arena, where they stay as long as a frame needs them.
 class shipped_callable {
  public:
+  /// @param first_number of the items, if they have got their numbers
   template <class F>
-  shipped_callable(boost::intrusive_ptr<pool_front> pool, const F& function)
-      : pool_(std::move(pool)) {
+  shipped_callable(boost::intrusive_ptr<pool_front> pool, const F& function,
+                   std::uint64_t first_number = unnumbered)
+      : pool_(std::move(pool)), first_number_(first_number) {
     reject_null(function);
     encoder out(bytes_);
     callable_codec<F>::encode(out, function);
@@ -205,8 +208,10 @@ class shipped_callable {
   }
   /// Bytes that begin() writes.
   [[nodiscard]] std::size_t size() const noexcept { return block_ == nullptr ? bytes_.size() : 0; }
-  /// Names the shared callable in a frame.
-  void refer(frame_head& head, task_body& body) const {
+  /// Notes in the frame of the items from @p first_index on what is the same for all frames: the
+  /// shared callable, and where the numbers of its items begin.
+  void complete(frame_head& head, task_body& body, std::size_t first_index) const {
+    if (first_number_ != unnumbered) head.first_number = first_number_ + first_index;
     if (block_ == nullptr) return;
     head.callable_at = block_->offset;
     head.callable_size = bytes_size_;
@@ -238,20 +243,25 @@ class shipped_callable {
   static constexpr std::size_t share_from = 1024;
 
   boost::intrusive_ptr<pool_front> pool_;
+  std::uint64_t first_number_;
   byte_buffer bytes_;
   std::size_t bytes_size_ = 0;
   std::shared_ptr<const shared_block> block_;
 };
 
-/// Hands over what was encoded for one chunk of a map.
+/// Hands over what was encoded for one chunk of a map. @param parts see task_body
 inline void submit_encoded(pool_front& pool, const boost::intrusive_ptr<job>& owner,
                            const shipped_callable& callable, frame_head head,
-                           std::size_t first_index, byte_buffer& bytes) {
+                           std::size_t first_index, byte_buffer& bytes, std::uint32_t parts = 1) {
   const std::size_t size = bytes.size();
-  task_body body = size > pool.in_line_limit()
-                       ? place_large(pool, bytes)
-                       : task_body{body_place::in_line, bytes.view(), {}, {}, {}};
-  callable.refer(head, body);
+  task_body body;
+  if (size > pool.in_line_limit()) {
+    body = place_large(pool, bytes);
+  } else {
+    body.bytes = bytes.view();
+  }
+  body.parts = parts;
+  callable.complete(head, body, first_index);
   submit_body(pool, owner, head, first_index, std::move(body), size);
 }
 
@@ -344,7 +354,7 @@ void submit_block(pool_front& pool, const boost::intrusive_ptr<job>& owner,
   };
   if (size > pool.in_line_limit()) {
     task_body body = fill_large(pool, size, fill);
-    callable.refer(head, body);
+    callable.complete(head, body, first_index);
     return submit_body(pool, owner, head, first_index, std::move(body), size);
   }
   alignas(frame_alignment) std::array<std::byte, 256> few;
@@ -358,7 +368,7 @@ void submit_block(pool_front& pool, const boost::intrusive_ptr<job>& owner,
   fill(out);
   task_body body;
   body.bytes = std::span<const std::byte>(few.data(), size);
-  callable.refer(head, body);
+  callable.complete(head, body, first_index);
   submit_body(pool, owner, head, first_index, std::move(body), size);
 }
 
@@ -408,7 +418,7 @@ void submit_items(const boost::intrusive_ptr<pool_front>& pool,
                   const boost::intrusive_ptr<job>& owner, const F& function, Range& range,
                   std::size_t size, std::size_t chunksize) {
   try {
-    const shipped_callable callable(pool, function);
+    const shipped_callable callable(pool, function, pool->take_numbers(size));
     if constexpr (travels_as_block<How, Types, Range>) {
       const std::span<const std::ranges::range_value_t<Range>> items(std::ranges::data(range),
                                                                      size);

@@ -51,6 +51,8 @@ class frame_context {
 
   [[nodiscard]] virtual frame_bytes bytes() = 0;
   virtual void begin_item(std::uint32_t item) = 0;
+  /// The same for a part of the one item of a reduction.
+  virtual void begin_part(std::uint32_t part) = 0;
   /// Room for results of @p size bytes from @p item on; none when items have to begin one by one,
   /// because somebody watches them.
   [[nodiscard]] virtual plain_window open_window(std::uint32_t item, std::size_t size) = 0;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <utility>
@@ -18,6 +19,7 @@ namespace procpool::detail {
 /// The encoded body of a frame, wherever it is.
 struct task_body {
   body_place place = body_place::in_line;
+  std::uint32_t parts = 1;           ///< items that its one outcome stands for, in a reduction
   std::span<const std::byte> bytes;  ///< in `owned`, in `block`, or the submitter's (in_line only)
   byte_buffer owned;
   std::span<std::byte> block;            ///< of the arena; to be given back
@@ -26,6 +28,7 @@ struct task_body {
   /// Becomes @p other. An in-line body leaves our buffer alone: it is used if the task has to wait.
   void take(task_body& other) noexcept {
     place = other.place;
+    parts = other.parts;
     bytes = other.bytes;
     block = other.block;
     if (place != body_place::in_line) owned = std::move(other.owned);

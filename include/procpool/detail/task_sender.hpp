@@ -37,11 +37,11 @@ inline constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::ma
 inline frame_kind load_kind(const frame_head& head) noexcept {
   // Ordered by the load of the limit.
   return frame_kind{
-      __atomic_load_n(reinterpret_cast<const std::uint32_t*>(&head.kind), __ATOMIC_RELAXED)};
+      __atomic_load_n(reinterpret_cast<const std::uint16_t*>(&head.kind), __ATOMIC_RELAXED)};
 }
 inline void store_kind(frame_head& head, frame_kind kind) noexcept {
   // Ordered by the store of the limit.
-  __atomic_store_n(reinterpret_cast<std::uint32_t*>(&head.kind), static_cast<std::uint32_t>(kind),
+  __atomic_store_n(reinterpret_cast<std::uint16_t*>(&head.kind), static_cast<std::uint16_t>(kind),
                    __ATOMIC_RELAXED);
 }
 
@@ -255,7 +255,7 @@ class task_sender {
     std::byte* at = ring_.at(head_);
     auto* sent = reinterpret_cast<frame_head*>(at);
     std::memcpy(at, &head, sizeof head);
-    sent->length = length;
+    sent->length = static_cast<std::uint32_t>(length);  // no ring is larger
     sent->ordinal = next_ordinal_;
     const std::uint64_t end = head_ + length + streamed;
     const bool retires = head.kind == frame_kind::retire;
@@ -266,7 +266,7 @@ class task_sender {
 
   void write_pad(std::uint64_t gap) {
     frame_head pad{};
-    pad.length = gap;
+    pad.length = static_cast<std::uint32_t>(gap);
     pad.kind = frame_kind::pad;
     pad.place = body_place::in_line;
     std::memcpy(ring_.at(head_), &pad, sizeof pad);

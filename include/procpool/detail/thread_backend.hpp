@@ -40,9 +40,9 @@ class thread_backend final : public worker_backend {
   }
   ~thread_backend() override { shut_down(); }
 
-  void start(std::uint32_t worker, const worker_limits& /*limits*/) override {
+  void start(std::uint32_t worker, const worker_limits& limits) override {
     auto fresh = make_place(worker);
-    auto thread = std::make_unique<worker_thread>(*this, worker, fresh->incarnation,
+    auto thread = std::make_unique<worker_thread>(*this, worker, fresh->incarnation, limits.seed,
                                                   memory_of(*fresh, worker), bell_of(*fresh));
     try {
       thread->handle = std::thread(&worker_thread::live, thread.get());
@@ -94,10 +94,12 @@ class thread_backend final : public worker_backend {
  private:
   struct worker_thread {
     worker_thread(thread_backend& pool, std::uint32_t place, std::uint64_t number,
-                  const worker_memory& memory, os::event bell)
+                  std::uint64_t seed, const worker_memory& memory, os::event bell)
         : pool_(&pool),
           place_(place),
           number_(number),
+          seed_(seed),
+          results_(memory.results),
           channel_(
               memory, std::move(bell), [] {}, &leave_) {}
     worker_thread(const worker_thread&) = delete;
@@ -117,7 +119,8 @@ class thread_backend final : public worker_backend {
       own_pool() = pool_;
       int code = 0;
       try {
-        worker_equipment equipment{WorkerContext(worker_name(number_), place_), limit_guard({})};
+        worker_equipment equipment{
+            WorkerContext(worker_name(number_), place_, seed_, results_->started), limit_guard({})};
         code = run_worker(channel_, equipment);
       } catch (const worker_stopped&) {
       } catch (const std::bad_alloc&) {
@@ -145,6 +148,8 @@ class thread_backend final : public worker_backend {
     thread_backend* pool_;
     std::uint32_t place_;
     std::uint64_t number_;
+    std::uint64_t seed_;
+    const result_control* results_;
     std::atomic<bool> leave_{false};
     worker_channel channel_;
     bool told_start_ = false;

@@ -80,11 +80,11 @@ class timekeeper {
     if (pool_.workers[worker].initializing || !channel.tasks().claimed(task.ordinal)) return {};
     const std::uint64_t started = channel.started();
     const auto item = static_cast<std::uint32_t>(started);
-    const bool possible = item >= task.done && item < task.head.item_count &&
+    const bool possible = item >= task.done && item < task.most_started() &&
                           started == started_mark(task.ordinal, item);
     const worker_state& state = pool_.workers[worker];
     const bool seen = state.running && state.watched >= started_mark(task.ordinal, task.done) &&
-                      state.watched < started_mark(task.ordinal, task.head.item_count);
+                      state.watched < started_mark(task.ordinal, task.most_started());
     if (seen && (!possible || started < state.watched)) return state.watched;
     return possible ? std::optional(started) : std::nullopt;
   }

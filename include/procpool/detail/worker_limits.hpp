@@ -25,11 +25,12 @@
 
 namespace procpool::detail {
 
-/// Travels to the worker as it is. 0: no limit.
+/// What a worker is to keep to. Travels to it as it is. 0: no limit.
 struct worker_limits {
   std::uint64_t memory_bytes = 0;    ///< private memory beyond what it is born with
   std::uint64_t resident_bytes = 0;  ///< resident memory after which it leaves
   std::int64_t cpu_ns = 0;           ///< CPU time for each item
+  std::uint64_t seed = 0;            ///< of the random numbers of its tasks
 };
 
 /// In the worker: holds it to its limits. For a limit that cannot be set up: ProcessError.

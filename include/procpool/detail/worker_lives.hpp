@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 
+#include <procpool/detail/splitmix.hpp>
 #include <procpool/detail/worker_limits.hpp>
 
 namespace procpool::detail {
@@ -52,12 +53,10 @@ class worker_lives {
     return std::max<std::uint64_t>(most - less, 1);
   }
 
-  // From 0 up to 1, by splitmix64, which is enough here and spares everybody <random>.
+  // From 0 up to 1.
   [[nodiscard]] double chance() noexcept {
-    std::uint64_t mixed = random_ += 0x9e3779b97f4a7c15;
-    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9;
-    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111eb;
-    return static_cast<double>((mixed ^ (mixed >> 31)) >> 11) * 0x1p-53;
+    random_ += splitmix_step;
+    return static_cast<double>(splitmix(random_) >> 11) * 0x1p-53;
   }
 
   life_rules rules_;

@@ -56,6 +56,13 @@ class worker_frame final : public frame_context {
     channel_->results().begin_item(item);
   }
 
+  void begin_part(std::uint32_t part) override {
+    channel_->check_stop();
+    worker_->context.begin_item(head().attempt);
+    worker_->limits.begin_item();  // in this order, as above
+    channel_->results().begin_item(part);
+  }
+
   [[nodiscard]] plain_window open_window(std::uint32_t item, std::size_t size) override {
     if (head().timed != 0 || head().attempt != 1 || worker_->limits.any_for_items() ||
         channel_->may_be_stopped()) {
@@ -120,6 +127,7 @@ class worker_frame final : public frame_context {
 inline std::uint32_t run_claimed(worker_channel& channel, const frame_head& head,
                                  worker_equipment& worker) {
   worker_frame frame(channel, head, worker);
+  worker.context.begin_frame(head.first_number);
   const code_ref code{head.entry_offset, head.entry_module};
   reinterpret_cast<task_entry>(code_address(code))(frame);
   worker.limits.end_frame();
@@ -127,19 +135,26 @@ inline std::uint32_t run_claimed(worker_channel& channel, const frame_head& head
   return frame.errors();
 }
 
-/// The worker's life: runs frames until it is told to leave, or has grown too large: frames that it
-/// has not claimed are done by others. @returns its exit code.
-inline int run_worker(worker_channel& channel, worker_equipment& worker) {
-  running_worker = &worker.context;
+/// Runs frames until the worker is told to leave, or has grown too large. @returns its exit code.
+inline int run_frames(worker_channel& channel, worker_equipment& worker) {
   while (true) {
     const frame_head head = channel.next();
     if (head.kind == frame_kind::retire) return 0;
     const std::uint32_t errors = run_claimed(channel, head, worker);
-    const bool unfit = head.initializer != 0 && errors != 0;
-    if (!unfit && !worker.limits.too_large()) continue;
-    channel.flush();
-    return unfit ? 1 : 0;
+    if (head.initializer != 0 && errors != 0) return 1;
+    if (worker.limits.too_large()) return 0;
   }
+}
+
+/// The worker's life: runs frames, and leaves in order; what it has not claimed is done by others.
+/// @returns its exit code.
+inline int run_worker(worker_channel& channel, worker_equipment& worker) {
+  running_worker = &worker.context;
+  const int exitcode = run_frames(channel, worker);
+  channel.flush();  // nobody is to wait for its results until it has destroyed what it has
+  worker.context.leave();
+  running_worker = nullptr;
+  return exitcode;
 }
 
 }  // namespace procpool::detail

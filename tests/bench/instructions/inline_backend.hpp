@@ -27,7 +27,7 @@ namespace os = procpool::detail::os;
 class inline_worker {
  public:
   explicit inline_worker(const detail::worker_memory& memory, detail::parent_channel& parent)
-      : parent_(&parent), worker_(memory, os::event::make(), [] {}) {}
+      : parent_(&parent), results_(memory.results), worker_(memory, os::event::make(), [] {}) {}
 
   /// Runs all frames that were sent.
   void work() {
@@ -42,8 +42,9 @@ class inline_worker {
 
  private:
   detail::parent_channel* parent_;
+  const detail::result_control* results_;
   detail::worker_channel worker_;
-  detail::worker_equipment equipment_{procpool::WorkerContext("inline", 0),
+  detail::worker_equipment equipment_{procpool::WorkerContext("inline", 0, 0, results_->started),
                                       detail::limit_guard({})};
   std::uint64_t done_ = 0;  ///< frames
 };

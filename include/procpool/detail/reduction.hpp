@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// What is behind map_reduce: a chunk of a map whose items have one outcome together, their results
+/// reduced in the worker. For the pool it is one item with several parts (task_body::parts); the
+/// worker says which of them it runs, as for items.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <iterator>
+#include <optional>
+#include <ranges>
+#include <span>
+#include <stdexcept>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <procpool/codec.hpp>
+#include <procpool/detail/callable.hpp>
+#include <procpool/detail/calls.hpp>
+#include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/submission.hpp>
+#include <procpool/detail/task.hpp>
+#include <procpool/options.hpp>
+
+namespace procpool::detail {
+
+// ---- in the worker -----------------------------------------------------------------------------
+
+/// The two callables of a map_reduce, which travel together.
+template <class F, class Reduce>
+struct map_and_reduce {
+  F map;
+  Reduce reduce;
+};
+template <class F, class Reduce>
+struct callable_codec<map_and_reduce<F, Reduce>> {
+  static void encode(encoder& out, const map_and_reduce<F, Reduce>& both) {
+    callable_codec<F>::encode(out, both.map);
+    callable_codec<Reduce>::encode(out, both.reduce);
+  }
+  static map_and_reduce<F, Reduce> decode(decoder& in) {
+    F map = callable_codec<F>::decode(in);
+    return {std::move(map), callable_codec<Reduce>::decode(in)};
+  }
+};
+
+/// Takes one more value in, from the left.
+template <class Value, class Reduce>
+void reduce_into(std::optional<Value>& sum, Reduce& reduce, Value&& value) {
+  if (!sum) {
+    sum.emplace(std::move(value));
+  } else {
+    Value next = std::invoke(reduce, std::move(*sum), std::move(value));
+    sum.emplace(std::move(next));
+  }
+}
+
+/// Calls for all items in @p in, which begins with their number, and reduces what they return.
+template <class Value, class... P, class F, class Reduce>
+std::optional<Value> reduce_items(frame_context& frame, map_and_reduce<F, Reduce>& both,
+                                  decoder& in) {
+  std::optional<Value> sum;
+  const auto items = in.template get<std::uint32_t>();
+  for (std::uint32_t item = 0; item < items; ++item) {
+    frame.begin_part(item);
+    std::tuple<P...> arguments{in.template get<P>()...};
+    reduce_into<Value>(
+        sum, both.reduce,
+        std::apply([&](P&... each) -> Value { return std::invoke(both.map, std::move(each)...); },
+                   arguments));
+  }
+  return sum;
+}
+
+/// Runs a frame that is a chunk of a map_reduce.
+template <class F, class Reduce, class... P>
+void run_reduction(frame_context& frame) {
+  using value = std::decay_t<std::invoke_result_t<F&, P&&...>>;
+  try {
+    const frame_bytes bytes = frame.bytes();
+    decoder body(bytes.body);
+    decoder shared(bytes.callable);
+    auto both =
+        callable_codec<map_and_reduce<F, Reduce>>::decode(bytes.callable.empty() ? body : shared);
+    if (bytes.callable.empty()) body.align(frame_alignment);
+    frame.put_value<value>(0, reduce_items<value, P...>(frame, both, body).value());
+  } catch (...) {  // the first failure ends the chunk: there is nothing to reduce any more
+    frame.put_error(0, label_of_type<F>());
+  }
+}
+
+template <class F, class Reduce, class Types>
+struct reduction_entry;
+template <class F, class Reduce, class... P>
+struct reduction_entry<F, Reduce, type_list<P...>> {
+  static code_ref code() {
+    static const code_ref found =
+        find_code(reinterpret_cast<std::uintptr_t>(&run_reduction<F, Reduce, P...>));
+    return found;
+  }
+};
+
+// ---- in the program ----------------------------------------------------------------------------
+
+/// The results of the chunks. The pool calls each by the index of its first item, so that failures
+/// are told in terms of items.
+template <class Value>
+class reduction_job final : public typed_job<std::vector<std::optional<Value>>> {
+ public:
+  using base = typed_job<std::vector<std::optional<Value>>>;
+
+  reduction_job(boost::intrusive_ptr<driver> pool, std::size_t items, std::size_t chunksize)
+      : reduction_job(std::move(pool), (items + chunksize - 1) / chunksize, chunksize, nullptr) {}
+
+  void value(std::size_t index, std::span<const std::byte> encoded) override {
+    decoder in(encoded);
+    at(index).emplace(in.template get<Value>());
+    in.finish();
+  }
+  void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
+    if constexpr (is_plain_result_v<Value>) {
+      if (!at(index)) at(index).emplace();
+      std::memcpy(reinterpret_cast<std::byte*>(&*at(index)) + offset, bytes.data(), bytes.size());
+    }
+  }
+  void piece(std::size_t index, std::uint64_t offset, std::uint64_t total,
+             std::span<const std::byte> bytes) override {
+    assemble(at(index), offset, total, bytes);
+  }
+  [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
+  [[nodiscard]] std::vector<std::optional<Value>>& result() override { return sums_; }
+
+ private:
+  reduction_job(boost::intrusive_ptr<driver> pool, std::size_t chunks, std::size_t chunksize,
+                std::nullptr_t)
+      : base(std::move(pool), chunks,
+             {.plain_size = plain_size_of<Value>, .pieces = delivery_of<Value>()}, nullptr),
+        chunksize_(chunksize),
+        sums_(chunks) {}
+
+  [[nodiscard]] std::optional<Value>& at(std::size_t index) { return sums_[index / chunksize_]; }
+
+  std::size_t chunksize_;
+  std::vector<std::optional<Value>> sums_;
+};
+
+/// Encodes and submits the next @p items items.
+template <class F, class Reduce, class Types, class Iterator, class End>
+void submit_reduction(pool_front& pool, const boost::intrusive_ptr<job>& owner,
+                      const shipped_callable& callable, std::size_t first_index, std::size_t items,
+                      Iterator& at, const End& end) {
+  scratch_buffer scratch;
+  encoder out(scratch.get());
+  callable.begin(out);
+  out.put(static_cast<std::uint32_t>(items));
+  for (std::size_t i = 0; i < items; ++i, ++at) {
+    if (at == end) throw std::logic_error("the input of a map ended before its size()");
+    put_arguments(out, Types{}, *at);
+  }
+  submit_encoded(pool, owner, callable,
+                 frame_for(pool, reduction_entry<F, Reduce, Types>::code(), 1), first_index,
+                 scratch.get(), static_cast<std::uint32_t>(items));
+}
+
+/// The results of all chunks of a range of @p size items, in order.
+template <class Value, class Types, class F, class Reduce, class Range>
+std::vector<std::optional<Value>> reduce_chunks(const boost::intrusive_ptr<pool_front>& pool,
+                                                const map_and_reduce<F, Reduce>& both, Range& range,
+                                                std::size_t size, std::size_t chunksize,
+                                                const job_rules& rules,
+                                                const std::stop_token& stop) {
+  boost::intrusive_ptr<reduction_job<Value>> job(new reduction_job<Value>(pool, size, chunksize),
+                                                 false);
+  job->set_rules(rules);
+  try {
+    const shipped_callable callable(pool, both, pool->take_numbers(size));
+    auto at = std::ranges::begin(range);
+    for (std::size_t done = 0; done < size; done += chunksize) {
+      submit_reduction<F, Reduce, Types>(*pool, job, callable, done,
+                                         chunksize < size - done ? chunksize : size - done, at,
+                                         std::ranges::end(range));
+    }
+  } catch (...) {
+    pool->abandon(*job, std::current_exception());
+    throw;
+  }
+  return finish(*job, stop);
+}
+
+/// Maps and reduces a range whose size is known.
+template <class Value, class Types, class F, class Reduce, class Range>
+Value reduce_range(const boost::intrusive_ptr<pool_front>& pool,
+                   const map_and_reduce<F, Reduce>& both, Range& range, std::size_t size,
+                   std::optional<Value> sum, const map_options& options) {
+  const auto chunksize = checked_size(options.chunksize, "chunksize");
+  const auto rules = rules_of(options.timeout, options.retries, both.map);
+  reject_null(both.map);
+  reject_null(both.reduce);
+  pool->check_open();
+  if (size == 0 && !sum) {
+    throw std::invalid_argument("map_reduce of no items without an initial value");
+  }
+  if (size != 0) {
+    auto chunks = reduce_chunks<Value, Types>(
+        pool, both, range, size, chunksize.value_or(default_chunksize(size, pool->workers())),
+        rules, options.stop);
+    Reduce reduce = both.reduce;
+    for (auto& each : chunks) reduce_into(sum, reduce, std::move(*each));
+  }
+  return std::move(*sum);
+}
+
+/// Explains at compile time what is wrong with reducing values of this type with Reduce.
+template <class Value, class Reduce>
+consteval bool check_reduce() {
+  static_assert(!std::is_void_v<Value>,
+                "procpool: the function of a map_reduce returns nothing, so there is nothing to "
+                "reduce");
+  if constexpr (!std::is_void_v<Value> && callable_codec<Reduce>::check()) {
+    constexpr bool reduces = std::is_invocable_r_v<Value, Reduce&, Value&&, Value&&>;
+    static_assert(reduces,
+                  "procpool: map_reduce reduces values of the type that its function returns: "
+                  "reduce(a, b) must take two of them and return one; let the function return "
+                  "what is accumulated, for a single item");
+    return reduces;
+  }
+  return false;
+}
+
+/// @param initial std::nullopt, or what the reduction begins with
+template <class F, class Range, class Reduce, class Initial>
+auto map_reduce(const boost::intrusive_ptr<pool_front>& pool, const F& function, Range& items,
+                const Reduce& reduce, Initial&& initial, const map_options& options) {
+  using arguments = item_arguments<F, std::ranges::range_reference_t<Range&>, as_argument>;
+  using types = listed_shipped_t<F, arguments>;
+  using value = listed_result_t<F, arguments>;
+  if constexpr (check_reduce<value, Reduce>()) {
+    constexpr bool begins = std::is_constructible_v<std::optional<value>, Initial>;
+    static_assert(begins,
+                  "procpool: the initial value of a map_reduce does not convert to the type that "
+                  "its function returns");
+    const map_and_reduce<F, Reduce> both{function, reduce};
+    std::optional<value> sum(std::forward<Initial>(initial));
+    if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
+      const std::size_t size = *known_size(items);
+      return reduce_range<value, types>(pool, both, items, size, std::move(sum), options);
+    } else {
+      std::vector<std::ranges::range_value_t<Range&>> read;
+      for (auto&& item : items) read.emplace_back(std::forward<decltype(item)>(item));
+      auto moving =
+          std::ranges::subrange(std::move_iterator(read.begin()), std::move_sentinel(read.end()));
+      return reduce_range<value, types>(pool, both, moving, read.size(), std::move(sum), options);
+    }
+  }
+}
+
+}  // namespace procpool::detail

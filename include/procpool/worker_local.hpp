@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+// Level 3: memory and rings.
+/// @file
+/// worker_local: one object for each worker of a pool, made when a task first uses it.
+#pragma once
+
+#include <atomic>
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <procpool/detail/local_store.hpp>
+#include <procpool/detail/type_name.hpp>
+#include <procpool/worker.hpp>
+
+namespace procpool {
+
+namespace detail {
+
+/// Tells worker_locals apart: unlike an address, a number is never used again.
+inline std::atomic<std::uint64_t> last_local_key{0};  // 0: the random generator's
+
+inline std::uint64_t next_local_key() noexcept {
+  return last_local_key.fetch_add(1, std::memory_order_relaxed) + 1;  // only to be unique
+}
+
+[[noreturn]] inline void no_worker_for_local(const std::string& type) {
+  throw std::logic_error("a worker_local<" + type +
+                         "> was used outside of a task of a pool: only workers have one, not the "
+                         "program itself, nor threads and processes that a task starts");
+}
+
+}  // namespace detail
+
+/// A value that each worker has for itself and keeps from task to task: a connection, a cache, a
+/// scratch buffer.
+///
+///     inline procpool::worker_local<Database> users{[] { return Database("users.db"); }};
+///
+///     std::string name_of(int id) { return users->name(id); }   // in a task
+///
+/// Made on first use, by a task or an initializer; a worker that does not use it has none. If that
+/// throws, so does the use, and the next one tries again. It may use other worker_locals.
+/// Destroyed when the worker leaves in order (close and join, maxtasksperchild, max_resident),
+/// after all its results were sent, the youngest value first; a value outlives those that used it
+/// in their construction. Not destroyed when the worker is killed, crashes or calls exit:
+/// terminate(), which the pool's destructor calls, kills. So what must be saved, a task saves.
+///
+/// Define it at namespace scope, or static: the values stay with the worker even if the
+/// worker_local is destroyed before. It is not copied into tasks; they refer to it by its name.
+///
+/// Threads: each worker's value is its own, also when several workers are threads of one process.
+template <class T>
+class worker_local {
+  static_assert(std::is_object_v<T> && !std::is_array_v<T> && std::is_destructible_v<T>,
+                "worker_local holds objects: no references, arrays or functions");
+
+ public:
+  /// Values are value-initialized: T().
+  worker_local() requires std::default_initializable<T> : make_([] { return T(); }) {}
+  /// Values are what @p make() returns, a T or something that a T can be made of. It is called in
+  /// the workers.
+  template <class Make>
+    requires(std::invocable<Make&>&& std::copy_constructible<Make>)
+  explicit worker_local(Make make)
+      : make_([make = std::move(make)]() mutable { return T(make()); }) {}
+  worker_local(const worker_local&) = delete;
+  worker_local& operator=(const worker_local&) = delete;
+
+  /// The value of the worker that runs the calling task.
+  /// @throws std::logic_error outside of a task; if its construction needs itself; for a first use
+  /// while the worker leaves, by the destructor of another value. What making it throws.
+  T& get() const {
+    if (detail::running_worker == nullptr) {
+      detail::no_worker_for_local(detail::type_name<T>());
+    }
+    detail::local_store& mine = detail::running_worker->locals();
+    if (void* value = mine.find(key_)) return *static_cast<T*>(value);
+    return mine.add<T>(key_, make_);
+  }
+  [[nodiscard]] T& operator*() const { return get(); }
+  [[nodiscard]] T* operator->() const { return std::addressof(get()); }
+
+ private:
+  std::function<T()> make_;
+  std::uint64_t key_ = detail::next_local_key();
+};
+
+/// worker_local lines{[] { return std::vector<std::string>(); }};
+template <class Make>
+worker_local(Make) -> worker_local<std::invoke_result_t<Make&>>;
+
+}  // namespace procpool
