@@ -152,6 +152,16 @@ class AsyncResult {
   /// `cancel({.kill = true})` what runs ends as well: its workers are killed and replaced.
   bool cancel(cancel_options options = {}) { return job_->pool().cancel(*job_, options.kill); }
 
+  /// Runs the item that failed once more, the first by index, in the calling thread: the same code
+  /// with the same arguments, task number and random numbers, so that a debugger can step through
+  /// it. Its result is dropped. Any process that has a copy, any number of times.
+  /// @throws what the item throws; std::logic_error when it is not ready, when nothing failed, or
+  /// when the arguments were larger than pool_options::replay_bytes
+  void replay() const {
+    if (!ready()) throw std::logic_error("AsyncResult::replay(): the result is not ready");
+    detail::replay(job_->replay_of());
+  }
+
  private:
   template <class Backend>
   friend class Pool;

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <procpool/detail/concat.hpp>
+#include <procpool/detail/replayable.hpp>
 
 namespace procpool {
 
@@ -162,6 +163,16 @@ class WorkerDied : public Error {
   /// The stack of the thread that crashed, innermost frame first, as far as it could be read; empty
   /// for deaths that leave no time for it (SIGKILL, exit).
   [[nodiscard]] const std::vector<std::string>& stack() const noexcept { return last().stack; }
+  /// Runs the item once more, in the calling thread: the same code with the same arguments, task
+  /// number and random numbers, so that a debugger can step through what killed the worker. Its
+  /// result is dropped. If it kills the worker it is likely to kill this process, too.
+  /// @throws what the item throws; std::logic_error when its arguments were not kept (larger than
+  /// pool_options::replay_bytes, or the exception came from another process)
+  void replay() const { detail::replay(replay_); }
+
+  /// For the pool: what replay() runs.
+  void keep(std::shared_ptr<const detail::replayable> what) noexcept { replay_ = std::move(what); }
+
   /// All attempts at the item that ended with the death of a worker, this one last.
   [[nodiscard]] const std::vector<worker_death>& attempts() const noexcept { return *attempts_; }
 
@@ -169,6 +180,7 @@ class WorkerDied : public Error {
   [[nodiscard]] const worker_death& last() const noexcept { return attempts_->back(); }
 
   std::shared_ptr<const std::vector<worker_death>> attempts_;  // copies of exceptions cannot throw
+  std::shared_ptr<const detail::replayable> replay_;
 };
 
 }  // namespace procpool

@@ -85,6 +85,9 @@ struct pool_options {
   /// Bytes of the largest encoded result that is accepted. A worker that sends a larger one is
   /// killed, the item ends with WorkerDied. Default: half of the machine's memory.
   std::optional<std::size_t> max_result_bytes = std::nullopt;
+  /// Bytes of encoded arguments (of a chunk, for a map) that are kept of a task that has failed,
+  /// for AsyncResult::replay() and WorkerDied::replay().
+  std::size_t replay_bytes = std::size_t{1} << 20;
   /// What the random numbers of its tasks come from, current_worker().random(): with the same seed
   /// a program that submits the same work in the same order gets the same results, whatever the
   /// number of workers. Default: another one each time, from the system's random source.

@@ -32,6 +32,8 @@ class arena {
     return std::span(static_cast<std::byte*>(block), size);
   }
 
+  [[nodiscard]] std::span<const std::byte> memory() const noexcept { return memory_; }
+
   void release(std::span<std::byte> block) noexcept { fit_->deallocate(block.data()); }
 
   /// Where a block lies, counted from the begin of the arena.

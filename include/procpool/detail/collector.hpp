@@ -150,11 +150,20 @@ class collector {
     if (pool_.workers[worker].initializing) return initialized(worker, head, bytes);
     pool_task& task = *pool_.first_task(worker);
     if (head.kind == record_kind::error) {
+      keep_for_replay(worker, task);
       pool_.results.fail(task, pool_.results.received(bytes));
     } else {
       pool_.results.pass(task, bytes);
     }
     if (task.finished()) finish_front(worker);
+  }
+
+  void keep_for_replay(std::uint32_t worker, const pool_task& task) {
+    const std::size_t index = task.next_index();
+    if (!task.owner->wants_replay(index)) return;
+    if (auto copy = pool_.copy_for_replay(worker, task)) {
+      task.owner->keep_replay(index, std::move(copy));
+    }
   }
 
   void take_piece(std::uint32_t worker, const record_head& head, std::uint64_t offset,

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,6 +21,7 @@
 
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/exception_text.hpp>
+#include <procpool/detail/replayable.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -96,11 +98,14 @@ inline std::vector<std::string> without_callers(std::vector<std::string> stack) 
 }
 
 /// For an item whose worker died. @param attempts at it, the last one is the one that counts
-inline std::exception_ptr worker_died(std::vector<worker_death> attempts) {
+inline std::exception_ptr worker_died(std::vector<worker_death> attempts,
+                                      std::shared_ptr<const replayable> again) {
   const worker_death& last = attempts.back();
   const std::string text =
       concat({describe_death(last), describe_attempt(last), describe_details(attempts)});
-  return std::make_exception_ptr(WorkerDied(text, std::move(attempts)));
+  WorkerDied died(text, std::move(attempts));
+  died.keep(std::move(again));
+  return std::make_exception_ptr(std::move(died));
 }
 
 /// "2 s", "0.05 s".

@@ -6,34 +6,24 @@
 /// there.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <span>
-#include <string>
 #include <utility>
 
 #include <procpool/detail/byte_buffer.hpp>
-#include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/direct_worker.hpp>
 #include <procpool/detail/exception_transport.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/layout.hpp>
+#include <procpool/detail/replay.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/worker_loop.hpp>
 #include <procpool/worker.hpp>
 
 namespace procpool::detail {
-
-/// A thread that runs tasks itself, as these see it.
-struct direct_worker {
-  direct_worker(std::string name, std::uint64_t seed)
-      : context(std::move(name), 0, seed, started) {}
-
-  std::atomic<std::uint64_t> started{0};    ///< as in result_control, without the frame
-  std::uint64_t first_number = unnumbered;  ///< of the frame that runs
-  WorkerContext context;
-};
 
 /// Where the outcomes of a direct frame go.
 struct outcome_target {
@@ -52,25 +42,11 @@ class direct_frame final : public frame_context {
         scratch_(&scratch),
         target_(target) {}
 
-  /// Runs all items; the job has their outcomes then. A task may run others, in the midst of
-  /// itself.
-  void run() {
-    const std::uint64_t item = worker_->started.load(std::memory_order_relaxed);  // one thread
-    const std::uint64_t number = worker_->first_number;
-    WorkerContext* const before = std::exchange(running_worker, &worker_->context);
-    number_from(head().first_number);
-    const code_ref code{head().entry_offset, head().entry_module};
-    reinterpret_cast<task_entry>(code_address(code))(*this);
-    number_from(number);
-    say_started(item);
-    running_worker = before;
-  }
+  /// Runs all items; the job has their outcomes then.
+  void run() { worker_->run(*this, head()); }
 
   [[nodiscard]] frame_bytes bytes() override { return bytes_; }
-  void begin_item(std::uint32_t item) override {
-    worker_->context.begin_item(1);
-    say_started(item);
-  }
+  void begin_item(std::uint32_t item) override { worker_->begin_item(item, 1); }
   void begin_part(std::uint32_t part) override { begin_item(part); }
   [[nodiscard]] plain_window open_window(std::uint32_t /*item*/, std::size_t /*size*/) override {
     return {};
@@ -78,14 +54,6 @@ class direct_frame final : public frame_context {
   void close_window(std::uint32_t /*items*/, std::size_t /*size*/) override {}
 
  private:
-  void number_from(std::uint64_t first) noexcept {
-    worker_->first_number = first;
-    worker_->context.begin_frame(first);
-  }
-  void say_started(std::uint64_t item) noexcept {
-    worker_->started.store(item, std::memory_order_relaxed);  // read by this thread
-  }
-
   void put_plain(std::uint32_t item, const void* value, std::size_t size) override {
     settle(item, [&](job& owner, std::size_t index) {
       owner.plain(index, 0, {static_cast<const std::byte*>(value), size});
@@ -105,7 +73,12 @@ class direct_frame final : public frame_context {
 
   void put_exception(std::uint32_t item, const callable_label& callable) override {
     encoder out(empty_scratch());
-    encode_current_exception(out, place_of_error(worker_->context, callable.text()));
+    encode_current_exception(out, place_of_error(worker_->context(), callable.text()));
+    const std::size_t index = target_.first_index + item;
+    if (target_.owner->wants_replay(index)) {
+      target_.owner->keep_replay(
+          index, std::make_shared<replay_record>(head(), bytes_, item, worker_->context().seed()));
+    }
     put_scratch(record_kind::error, item, {});
   }
 

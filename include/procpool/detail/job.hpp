@@ -31,6 +31,7 @@
 #include <procpool/detail/continuation.hpp>
 #include <procpool/detail/huge_pages.hpp>
 #include <procpool/detail/os/time.hpp>
+#include <procpool/detail/replayable.hpp>
 #include <procpool/detail/slab.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/type_name.hpp>
@@ -183,6 +184,18 @@ class job : public waitable {
     error_ = std::move(what);
     error_index_ = index;
   }
+  /// How the item that failed can be run again: the first by index is kept.
+  void keep_replay(std::size_t index, std::shared_ptr<const replayable> what) noexcept {
+    replay_ = std::move(what);
+    replay_index_ = index;
+  }
+  [[nodiscard]] bool wants_replay(std::size_t index) const noexcept {
+    return missing_ != 0 && (replay_ == nullptr || index < replay_index_);
+  }
+  /// Null: nothing was kept. Precondition: ready.
+  [[nodiscard]] const std::shared_ptr<const replayable>& replay_of() const noexcept {
+    return replay_;
+  }
   /// So many items have got their outcome.
   void count(std::size_t items) noexcept {
     missing_ -= items;
@@ -279,6 +292,8 @@ class job : public waitable {
   job_rules rules_;
   std::exception_ptr error_;
   std::size_t error_index_ = 0;
+  std::shared_ptr<const replayable> replay_;
+  std::size_t replay_index_ = 0;
   std::size_t missing_;
   watch_list watches_;
   bool unattended_ = false;

@@ -247,7 +247,7 @@ class lifecycle {
       ++task.attempt;
       return true;
     }
-    pool_.results.fail(task, verdict(pool_.workers[worker], task));
+    pool_.results.fail(task, verdict(worker, task));
     task.deaths.clear();
     if (task.finished()) receiving_.finish_front(worker);
     return true;
@@ -291,13 +291,17 @@ class lifecycle {
     return started == nothing_started || started == 0;  // 0: it did not come as far as to say so
   }
 
-  [[nodiscard]] std::exception_ptr verdict(const worker_state& state, const pool_task& task) {
+  [[nodiscard]] std::exception_ptr verdict(std::uint32_t worker, const pool_task& task) {
+    const worker_state& state = pool_.workers[worker];
+    auto again = pool_.copy_for_replay(worker, task);
+    const std::size_t index = task.next_index();
+    if (again != nullptr && task.owner->wants_replay(index)) task.owner->keep_replay(index, again);
     const bool out_of_cpu = pool_.lives.cpu_ns() != 0 && task.deaths.back().exitcode == -SIGXCPU;
     if (state.kill == killing::late) return too_late(task.deaths, task.owner->rules().timeout);
     if (out_of_cpu) {
       return out_of_time(task.deaths, std::chrono::nanoseconds(pool_.lives.cpu_ns()));
     }
-    return worker_died(task.deaths);
+    return worker_died(task.deaths, std::move(again));
   }
 
   void start_failed(std::uint32_t worker, const std::string& why) {

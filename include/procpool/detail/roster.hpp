@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +23,7 @@
 #include <procpool/detail/parent_channel.hpp>
 #include <procpool/detail/pool_task.hpp>
 #include <procpool/detail/regions.hpp>
+#include <procpool/detail/replay.hpp>
 #include <procpool/detail/scheduler.hpp>
 #include <procpool/detail/worker_backend.hpp>
 #include <procpool/detail/worker_lives.hpp>
@@ -123,6 +125,15 @@ class roster {
     if (owner->let_go()) dead_.emplace_back(owner, false);
     store_.give_back(task);
   }
+  /// A copy of what the next item of a worker's front task is run with; null: too large to keep.
+  [[nodiscard]] std::shared_ptr<const replayable> copy_for_replay(std::uint32_t worker,
+                                                                  const pool_task& task) {
+    const frame_bytes bytes = bytes_of(worker, task);
+    if (bytes.body.size() + bytes.callable.size() > lives.replay_bytes()) return nullptr;
+    frame_head head = task.head;
+    head.attempt = task.attempt;
+    return std::make_shared<replay_record>(head, bytes, task.done, lives.seed());
+  }
   /// Whether any task has a time limit.
   [[nodiscard]] bool any_timed() const noexcept { return timed_ > 0; }
 
@@ -140,6 +151,26 @@ class roster {
   std::string broken;  ///< why the pool cannot run tasks any more; empty while it can
 
  private:
+  [[nodiscard]] frame_bytes bytes_of(std::uint32_t worker, const pool_task& task) {
+    frame_bytes found;
+    const std::span<const std::byte> blocks = backend->blocks().memory();
+    if (task.head.callable_size != 0) {
+      found.callable = blocks.subspan(task.head.callable_at, task.head.callable_size);
+    }
+    switch (task.body.place) {
+      case body_place::in_line:
+        found.body = channel(worker).tasks().body(task.ordinal);
+        break;
+      case body_place::arena:
+        found.body = blocks.subspan(task.head.body_at, task.head.body_size);
+        break;
+      case body_place::stream:
+        found.body = task.body.bytes;
+        break;
+    }
+    return found;
+  }
+
   task_store store_;
   std::vector<boost::intrusive_ptr<job>> dead_;
   std::size_t timed_ = 0;

@@ -69,6 +69,7 @@ class serial_core final : public pool_front {
     if (owner->resolved()) return;  // a part of a map that has failed as a whole
     scratch_buffer scratch;
     frame_head numbered = head;
+    numbered.attempt = 1;
     if (head.first_number == unnumbered) numbered.first_number = take_numbers(head.item_count);
     direct_frame(numbered, {{}, body.bytes}, own_worker(), scratch.get(),
                  {owner.get(), first_index})

@@ -19,6 +19,7 @@ struct life_rules {
   worker_limits limits = {};
   double jitter = 0;  ///< the part of a limit that chance may take away, 0 to 1
   std::uint64_t max_result_bytes = ~std::uint64_t{0};  ///< of one encoded result
+  std::uint64_t replay_bytes = 0;  ///< of arguments kept of a task that has failed
 };
 
 /// Draws the numbers for each new worker.
@@ -30,6 +31,8 @@ class worker_lives {
 
   [[nodiscard]] std::uint64_t max_result_bytes() const noexcept { return rules_.max_result_bytes; }
 
+  [[nodiscard]] std::uint64_t replay_bytes() const noexcept { return rules_.replay_bytes; }
+  [[nodiscard]] std::uint64_t seed() const noexcept { return rules_.limits.seed; }
   [[nodiscard]] std::int64_t cpu_ns() const noexcept { return rules_.limits.cpu_ns; }
 
   /// Whether workers may leave of their own accord: when they have grown too large.

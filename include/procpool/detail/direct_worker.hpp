@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// A thread of the program that runs tasks itself.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/layout.hpp>
+#include <procpool/detail/task.hpp>
+#include <procpool/worker.hpp>
+
+namespace procpool::detail {
+
+/// What tasks see of it. One thread.
+class direct_worker {
+ public:
+  direct_worker(std::string name, std::uint64_t seed)
+      : context_(std::move(name), 0, seed, started_) {}
+  direct_worker(const direct_worker&) = delete;
+  direct_worker& operator=(const direct_worker&) = delete;
+
+  [[nodiscard]] const WorkerContext& context() const noexcept { return context_; }
+  void begin_item(std::uint32_t item, int attempt) {
+    context_.begin_item(attempt);
+    say_started(item);
+  }
+
+  /// Runs a frame. A task may run others, in the midst of itself.
+  void run(frame_context& frame, const frame_head& head) {
+    const running_frame now(*this, head.first_number);
+    const code_ref code{head.entry_offset, head.entry_module};
+    reinterpret_cast<task_entry>(code_address(code))(frame);
+  }
+
+ private:
+  // Puts everything back as it was, also when the frame throws.
+  class running_frame {
+   public:
+    running_frame(direct_worker& worker, std::uint64_t first_number)
+        : worker_(&worker),
+          item_(worker.started_.load(std::memory_order_relaxed)),  // one thread
+          number_(std::exchange(worker.first_number_, first_number)),
+          before_(std::exchange(running_worker, &worker.context_)) {
+      worker.context_.begin_frame(first_number);
+    }
+    running_frame(const running_frame&) = delete;
+    running_frame& operator=(const running_frame&) = delete;
+    ~running_frame() {
+      worker_->first_number_ = number_;
+      worker_->context_.begin_frame(number_);
+      worker_->say_started(item_);
+      running_worker = before_;
+    }
+
+   private:
+    direct_worker* worker_;
+    std::uint64_t item_;
+    std::uint64_t number_;
+    WorkerContext* before_;
+  };
+
+  void say_started(std::uint64_t item) noexcept {
+    started_.store(item, std::memory_order_relaxed);  // read by this thread
+  }
+
+  std::atomic<std::uint64_t> started_{0};    ///< as in result_control, without the frame
+  std::uint64_t first_number_ = unnumbered;  ///< of the frame that runs
+  WorkerContext context_;
+};
+
+}  // namespace procpool::detail
