@@ -45,10 +45,11 @@ struct process_target {
 /// Makes a target again from what ship() has encoded.
 using target_maker = std::unique_ptr<process_target> (*)(std::span<const std::byte> body);
 
-template <class... S, class... A>
+template <class F, class... S, class... A>
 consteval bool all_convert(type_list<S...>, type_list<A...>) {
   if constexpr (sizeof...(S) == sizeof...(A)) {
-    return ((encodable<S> && !contains_view_v<S> && std::is_convertible_v<const A&, S>)&&...);
+    return std::is_invocable_v<F, S...> &&
+           ((encodable<S> && !contains_view_v<S> && std::is_convertible_v<const A&, S>)&&...);
   }
   return false;
 }
@@ -58,7 +59,7 @@ template <class F, class... A>
 consteval bool can_be_shipped() {
   if constexpr (is_function_pointer_v<F> || callable_codec<F>::by_codec ||
                 callable_codec<F>::by_bytes || encodable<F>) {
-    return all_convert(shipped_types_t<F, A...>{}, type_list<A...>{});
+    return all_convert<F>(shipped_types_t<F, A...>{}, type_list<A...>{});
   }
   return false;
 }
