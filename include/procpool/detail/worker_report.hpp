@@ -13,11 +13,20 @@ namespace procpool::detail {
 
 /// Travels as it is over the control socket of the fork server.
 struct worker_report {
-  enum class kind_type : std::uint32_t { started, not_started, exited } kind;
+  enum class kind_type : std::uint32_t { started, not_started, not_pinned, exited } kind;
   std::uint32_t worker;       ///< its place in the pool
   std::uint64_t incarnation;  ///< counts the workers ever started
   pid_t pid;
-  int status;  ///< exited: Python's exit code; not_started: errno
+  int status;  ///< exited: Python's exit code; not started or pinned: errno
+
+  [[nodiscard]] bool failed_to_start() const noexcept {
+    return kind == kind_type::not_started || kind == kind_type::not_pinned;
+  }
+  /// What failed then.
+  [[nodiscard]] const char* attempt() const noexcept {
+    return kind == kind_type::not_pinned ? "a worker process could not be pinned to its CPU"
+                                         : "a worker process could not be started";
+  }
 };
 
 /// What a worker is called in messages, as Python names them.
