@@ -92,6 +92,12 @@ struct pool_options {
   /// a program that submits the same work in the same order gets the same results, whatever the
   /// number of workers. Default: another one each time, from the system's random source.
   std::optional<std::uint64_t> seed = std::nullopt;
+  /// Whether each worker runs on one CPU only: the worker in place i on the i-th of those that the
+  /// thread that makes the pool may use, from 0 again behind the last one (sched_setaffinity(2)).
+  /// Its replacement has the same one. For caches that are to stay warm, and for measuring. It
+  /// hurts wherever something else runs on these CPUs, other pools too: a pinned worker waits while
+  /// other CPUs have nothing to do.
+  bool pin_workers = false;
 };
 
 /// How a call runs whose caller waits.

@@ -13,6 +13,7 @@
 #include <procpool/procpool.hpp>
 
 #include "support/child.hpp"
+#include "support/shared.hpp"
 #include "tasks.hpp"
 
 namespace {
@@ -108,4 +109,23 @@ TEST_CASE("_TestPoolWorkerLifetime.test_pool_maxtasksperchild_invalid: the limit
   CHECK_THROWS_AS((procpool::Pool{{.processes = 2, .maxtasksperchild = 0}}), std::invalid_argument);
   CHECK_THROWS_AS((procpool::Pool{{.processes = 2, .maxtasksperchild = -1}}),
                   std::invalid_argument);
+}
+
+TEST_CASE(
+    "_TestPoolWorkerLifetime.test_pool_worker_lifetime: a task waits behind no other one for a "
+    "worker that has its last tasks, while another worker is idle",
+    "[conformance][pool][lifetime][limit:60]") {
+  support::shared<support::gate> door;
+  procpool::Pool pool{{.processes = 2, .maxtasksperchild = 2}};
+  const auto wait = [door = door.get()](long) { door->pass(); };
+  for (int round = 0; round < 10; ++round) {
+    door->arrived = 0;
+    door->opened = false;
+    pool.apply([] {});  // so that their last tasks come at different times
+    auto both = pool.map_async(wait, numbers(2), {.chunksize = 1});
+    const bool all_there = door->wait_for(2);
+    door->open();
+    both.get();
+    REQUIRE(all_there);
+  }
 }

@@ -73,6 +73,7 @@ inline const std::map<std::string_view, std::vector<failure>> failures{
     {"readlink", {{EACCES}, {ENOENT}}},
     {"recvmsg", {{EINTR}, {EAGAIN}, {ENOMEM}, {EMFILE, manner::shortened}}},
     {"sched_getaffinity", {{EINVAL}, {EPERM}}},
+    {"sched_setaffinity", {{EINVAL}, {EPERM}}},
     {"sendmsg", {{EINTR}, {ENOMEM}, {ENOBUFS}, {ETOOMANYREFS, manner::refused, role::parent}}},
     {"setrlimit", {{EPERM}, {EINVAL}}},
     {"sigaltstack", {{ENOMEM}, {EPERM}}},

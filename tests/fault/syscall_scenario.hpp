@@ -114,6 +114,7 @@ class run {
       options.memory_limit = ballast_size / 4;
       options.max_resident = std::size_t{1} << 30;
       options.cpu_limit = 20s;
+      options.pin_workers = true;
     }
     return options;
   }

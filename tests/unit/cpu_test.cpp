@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <catch2/catch_test_macros.hpp>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <thread>
@@ -12,8 +13,10 @@
 
 using procpool::detail::os::affinity_cpus;
 using procpool::detail::os::cgroup_cpus;
+using procpool::detail::os::cpu_mask;
 using procpool::detail::os::cpus_for;
 using procpool::detail::os::no_quota;
+using procpool::detail::os::one_cpu_of;
 using procpool::detail::os::usable_cpus;
 
 namespace {
@@ -103,4 +106,16 @@ TEST_CASE("The affinity mask of the calling thread counts", "[cpu]") {
     return 0;
   });
   CHECK(code == 0);
+}
+
+TEST_CASE("The CPUs of a mask are counted through, from the first one again behind the last",
+          "[cpu]") {
+  const cpu_mask mask{0b1001'0100, 0, std::uint64_t{1} << 63};
+  CHECK(one_cpu_of(mask, 0) == cpu_mask{0b0000'0100, 0, 0});
+  CHECK(one_cpu_of(mask, 1) == cpu_mask{0b0001'0000, 0, 0});
+  CHECK(one_cpu_of(mask, 2) == cpu_mask{0b1000'0000, 0, 0});
+  CHECK(one_cpu_of(mask, 3) == cpu_mask{0, 0, std::uint64_t{1} << 63});
+  CHECK(one_cpu_of(mask, 4) == one_cpu_of(mask, 0));
+  CHECK(one_cpu_of(mask, 4'000'000'003) == one_cpu_of(mask, 3));
+  CHECK(one_cpu_of({std::uint64_t{1} << 5}, 17) == cpu_mask{std::uint64_t{1} << 5});
 }

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include <procpool/detail/crash_handler.hpp>
+#include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
@@ -122,14 +123,26 @@ class fork_server {
     if (!outbound_ || !descriptors[1]) {  // the kernel had no number free for them
       return report({kind::not_started, request.worker, request.incarnation, 0, EMFILE});
     }
+    if (request.limits.pinned != 0 && !pin(request.worker)) {
+      return report({kind::not_pinned, request.worker, request.incarnation, 0, errno});
+    }
     const pid_t server = PROCPOOL_SYSTEM(getpid());
     const pid_t pid = PROCPOOL_SYSTEM(fork());
     if (pid == 0) become_worker(request, descriptors, server);
+    const int error = errno;
+    if (request.limits.pinned != 0) os::set_affinity(cpus_);  // if not, it has little to do
     if (pid == -1) {
-      return report({kind::not_started, request.worker, request.incarnation, 0, errno});
+      return report({kind::not_started, request.worker, request.incarnation, 0, error});
     }
     children_.push_back({pid, request.worker, request.incarnation});
     return report({kind::started, request.worker, request.incarnation, pid, 0});
+  }
+
+  // This process goes ahead to the worker's CPU, so that nothing of the worker runs on another one,
+  // and its first memory is near.
+  bool pin(std::uint32_t worker) {
+    if (cpus_.empty()) cpus_ = os::affinity_mask();
+    return !cpus_.empty() && os::set_affinity(os::one_cpu_of(cpus_, worker));
   }
 
   void kill(const server_request& request) {
@@ -270,6 +283,7 @@ class fork_server {
   os::fd deaths_;
   os::fd outbound_;
   region_sizes sizes_{};
+  os::cpu_mask cpus_;  ///< that this process may use; read when it is needed
   std::vector<child> children_;
   std::deque<worker_report> unsent_;
 };

@@ -74,12 +74,12 @@ class lifecycle {
     using kind = worker_report::kind_type;
     if (report.kind == kind::exited) {
       worker_exited(report.worker, {.pid = report.pid, .exitcode = report.status});
-    } else if (report.kind == kind::not_started) {
+    } else if (report.failed_to_start()) {
       if (pool_.schedule.vacant(report.worker)) return pool_.backend->vacate(report.worker);
       sending_.abandon(report.worker);
       if (!replacing_ || report.worker >= wanted_) return;
-      start_failed(report.worker, "a worker process could not be started: " +
-                                      std::generic_category().message(report.status));
+      start_failed(report.worker, concat({report.attempt(), ": ",
+                                          std::generic_category().message(report.status)}));
     }
   }
 
@@ -162,8 +162,8 @@ class lifecycle {
   worker_report await_report() {
     const auto got = pool_.backend->await_report();
     if (!got) throw ProcessError("the fork server of the pool ended while workers were started");
-    if (got->kind == worker_report::kind_type::not_started) {
-      os::throw_errno("cannot start a worker process of the pool", got->status);
+    if (got->failed_to_start()) {
+      os::throw_errno(concat({"the pool cannot be made: ", got->attempt()}), got->status);
     }
     return *got;
   }

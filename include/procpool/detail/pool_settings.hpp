@@ -74,6 +74,7 @@ inline life_rules checked_lives(const pool_options& options) {
   rules.jitter = options.recycle_jitter;
   rules.limits.seed = options.seed ? *options.seed : os::random_number();
   rules.replay_bytes = options.replay_bytes;
+  rules.limits.pinned = options.pin_workers ? 1 : 0;
   rules.max_result_bytes = options.max_result_bytes.value_or(os::physical_memory() / 2);
   return rules;
 }

@@ -257,7 +257,7 @@ class scheduler {
     if (!pending_.empty() || idle_.empty() || laden_ == 0) return std::nullopt;
     const place* fullest = nullptr;
     for (const place& at : workers_) {
-      if (at.state != worker_state::up || at.tasks.size() < 2) continue;
+      if (at.tasks.size() < 2) continue;  // those that retire have to give, too
       if (fullest == nullptr || at.tasks.size() > fullest->tasks.size()) fullest = &at;
     }
     if (fullest == nullptr) return std::nullopt;

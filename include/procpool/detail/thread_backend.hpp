@@ -10,6 +10,7 @@
 #include <fcntl.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -21,10 +22,12 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/worker_backend.hpp>
+#include <procpool/detail/worker_limits.hpp>
 #include <procpool/detail/worker_loop.hpp>
 #include <procpool/error.hpp>
 #include <procpool/worker.hpp>
@@ -42,7 +45,7 @@ class thread_backend final : public worker_backend {
 
   void start(std::uint32_t worker, const worker_limits& limits) override {
     auto fresh = make_place(worker);
-    auto thread = std::make_unique<worker_thread>(*this, worker, fresh->incarnation, limits.seed,
+    auto thread = std::make_unique<worker_thread>(*this, worker, fresh->incarnation, limits,
                                                   memory_of(*fresh, worker), bell_of(*fresh));
     try {
       thread->handle = std::thread(&worker_thread::live, thread.get());
@@ -94,11 +97,11 @@ class thread_backend final : public worker_backend {
  private:
   struct worker_thread {
     worker_thread(thread_backend& pool, std::uint32_t place, std::uint64_t number,
-                  std::uint64_t seed, const worker_memory& memory, os::event bell)
+                  const worker_limits& limits, const worker_memory& memory, os::event bell)
         : pool_(&pool),
           place_(place),
           number_(number),
-          seed_(seed),
+          limits_(limits),
           results_(memory.results),
           channel_(
               memory, std::move(bell), [] {}, &leave_) {}
@@ -117,15 +120,8 @@ class thread_backend final : public worker_backend {
 
     void live() noexcept {
       own_pool() = pool_;
-      int code = 0;
-      try {
-        worker_equipment equipment{
-            WorkerContext(worker_name(number_), place_, seed_, results_->started), limit_guard({})};
-        code = run_worker(channel_, equipment);
-      } catch (const worker_stopped&) {
-      } catch (const std::bad_alloc&) {
-        code = 1;
-      }
+      pin_error_ = limits_.pinned != 0 ? pin() : 0;
+      const int code = pin_error_ == 0 ? work() : 1;
       running_worker = nullptr;
       code_ = code;
       ended_.store(true, std::memory_order_release);  // the code before it
@@ -139,22 +135,48 @@ class thread_backend final : public worker_backend {
         return worker_report{kind::started, place_, number_, 0, 0};
       if (told_end_ || !ended_.load(std::memory_order_acquire)) return std::nullopt;  // the code
       told_end_ = true;
+      if (pin_error_ != 0) return worker_report{kind::not_pinned, place_, number_, 0, pin_error_};
       return worker_report{kind::exited, place_, number_, 0, code_};
     }
 
     std::thread handle;
 
    private:
+    // Only this thread. @returns errno, 0 if that worked
+    [[nodiscard]] int pin() const noexcept {
+      try {
+        const os::cpu_mask cpus = os::affinity_mask();
+        return !cpus.empty() && os::set_affinity(os::one_cpu_of(cpus, place_)) ? 0 : errno;
+      } catch (const std::bad_alloc&) {
+        return ENOMEM;
+      }
+    }
+
+    // Its exit code, as a process has one.
+    [[nodiscard]] int work() noexcept {
+      try {
+        worker_equipment equipment{
+            WorkerContext(worker_name(number_), place_, limits_.seed, results_->started),
+            limit_guard({})};
+        return run_worker(channel_, equipment);
+      } catch (const worker_stopped&) {
+        return 0;
+      } catch (const std::bad_alloc&) {
+        return 1;
+      }
+    }
+
     thread_backend* pool_;
     std::uint32_t place_;
     std::uint64_t number_;
-    std::uint64_t seed_;
+    const worker_limits limits_;  ///< of these only what is no limit
     const result_control* results_;
     std::atomic<bool> leave_{false};
     worker_channel channel_;
     bool told_start_ = false;
     bool told_end_ = false;
     int code_ = 0;
+    int pin_error_ = 0;
     std::atomic<bool> ended_{false};  ///< all but the interrupt
   };
 

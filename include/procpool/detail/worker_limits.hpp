@@ -31,6 +31,7 @@ struct worker_limits {
   std::uint64_t resident_bytes = 0;  ///< resident memory after which it leaves
   std::int64_t cpu_ns = 0;           ///< CPU time for each item
   std::uint64_t seed = 0;            ///< of the random numbers of its tasks
+  std::uint64_t pinned = 0;          ///< 1: to one CPU, by its place in the pool
 };
 
 /// In the worker: holds it to its limits. For a limit that cannot be set up: ProcessError.

@@ -14,11 +14,27 @@ namespace procpool::detail {
 /// Travels as it is over the control socket of the fork server. A spawned one begins with
 /// missing_module, as often as needed, and ready.
 struct worker_report {
-  enum class kind_type : std::uint32_t { started, not_started, exited, missing_module, ready } kind;
+  enum class kind_type : std::uint32_t {
+    started,
+    not_started,
+    not_pinned,
+    exited,
+    missing_module,
+    ready
+  } kind;
   std::uint32_t worker;       ///< its place in the pool; missing_module: the module's number
   std::uint64_t incarnation;  ///< counts the workers ever started
   pid_t pid;
-  int status;  ///< exited: Python's exit code; not_started: errno
+  int status;  ///< exited: Python's exit code; not started or pinned: errno
+
+  [[nodiscard]] bool failed_to_start() const noexcept {
+    return kind == kind_type::not_started || kind == kind_type::not_pinned;
+  }
+  /// What failed then.
+  [[nodiscard]] const char* attempt() const noexcept {
+    return kind == kind_type::not_pinned ? "a worker process could not be pinned to its CPU"
+                                         : "a worker process could not be started";
+  }
 };
 
 /// What a worker is called in messages, as Python names them.

@@ -146,18 +146,53 @@ int cgroup_cpus(Read read) {
   return cpus;
 }
 
-/// CPUs in the affinity mask of the calling thread (sched_getaffinity(2)).
-inline int affinity_cpus() {
+/// A set of CPUs, 64 in each word, as the kernel has it.
+using cpu_mask = std::vector<std::uint64_t>;
+
+/// The affinity mask of the calling thread (sched_getaffinity(2)); empty, with errno: not to be
+/// had.
+inline cpu_mask affinity_mask() {
   // The kernel refuses a mask smaller than its own, whose size it does not tell.
   for (std::size_t words = 16; words <= 16384; words *= 2) {
-    std::vector<std::uint64_t> mask(words);
+    cpu_mask mask(words);
     auto* set = reinterpret_cast<cpu_set_t*>(mask.data());
-    if (PROCPOOL_SYSTEM(sched_getaffinity(0, words * sizeof mask[0], set)) == 0) {
-      int cpus = 0;
-      for (const auto word : mask) cpus += std::popcount(word);
-      return cpus;
+    if (PROCPOOL_SYSTEM(sched_getaffinity(0, words * sizeof mask[0], set)) == 0) return mask;
+  }
+  return {};
+}
+
+/// Has the calling thread run on these CPUs only (sched_setaffinity(2)); false, with errno: it
+/// cannot be done. Threads and processes that it makes later have the same mask.
+inline bool set_affinity(const cpu_mask& mask) noexcept {
+  const auto* set = reinterpret_cast<const cpu_set_t*>(mask.data());
+  return PROCPOOL_SYSTEM(sched_setaffinity(0, mask.size() * sizeof mask[0], set)) == 0;
+}
+
+inline int count_cpus(const cpu_mask& mask) noexcept {
+  int cpus = 0;
+  for (const auto word : mask) cpus += std::popcount(word);
+  return cpus;
+}
+
+/// The CPU in @p mask, which has some, that comes @p place places after the first one; behind the
+/// last one comes the first one again.
+inline cpu_mask one_cpu_of(const cpu_mask& mask, std::uint32_t place) {
+  auto before = place % static_cast<std::uint32_t>(count_cpus(mask));
+  cpu_mask one(mask.size());
+  for (std::size_t word = 0; word < mask.size(); ++word) {
+    for (std::uint64_t left = mask[word]; left != 0; left &= left - 1) {
+      if (before-- != 0) continue;
+      one[word] = left & ~(left - 1);  // the lowest bit
+      return one;
     }
   }
+  return one;
+}
+
+/// CPUs in the affinity mask of the calling thread.
+inline int affinity_cpus() {
+  const cpu_mask mask = affinity_mask();
+  if (!mask.empty()) return count_cpus(mask);
   return static_cast<int>(PROCPOOL_SYSTEM(sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
