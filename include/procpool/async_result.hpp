@@ -7,8 +7,10 @@
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <stop_token>
@@ -18,6 +20,7 @@
 #include <procpool/detail/continuation.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/time.hpp>
+#include <procpool/detail/slab.hpp>
 #include <procpool/error.hpp>
 #include <procpool/options.hpp>
 
@@ -185,6 +188,15 @@ class AsyncResult {
       function_(result);
     }
     void drop() noexcept override { delete this; }
+    // One thread makes them and another one ends them, which malloc does not like.
+    static void* operator new(std::size_t size) { return detail::slab_memory::allocate(size); }
+    static void operator delete(void* memory) noexcept { detail::slab_memory::deallocate(memory); }
+    static void* operator new(std::size_t size, std::align_val_t alignment) {
+      return ::operator new(size, alignment);
+    }
+    static void operator delete(void* memory, std::align_val_t alignment) noexcept {
+      ::operator delete(memory, alignment);
+    }
 
    private:
     F function_;

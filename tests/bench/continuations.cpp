@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// What it costs to be called when a result is there, compared with waiting for it: empty tasks in
-/// a stream. The four ways take turns, so that whatever else the machine does hits all of them.
+/// a stream. The ways take turns, so that whatever else the machine does hits all of them.
 #include <array>
 #include <atomic>
 #include <condition_variable>
@@ -73,9 +73,23 @@ detached await(procpool::Pool<>& pool, countdown& left) {
   left.arrive();
 }
 
-void with_coroutines(procpool::Pool<>& pool, int tasks) {
+// A coroutine for each: one thread makes their frames, another one frees them.
+void with_new_coroutines(procpool::Pool<>& pool, int tasks) {
   countdown left(tasks);
   for (int i = 0; i < tasks; ++i) await(pool, left);
+  left.wait();
+}
+
+detached await_many(procpool::Pool<>& pool, int tasks, countdown& left) {
+  for (int i = 0; i < tasks; ++i) co_await pool.apply_async(nothing);
+  left.arrive();
+}
+
+// As in a server: some coroutines, each of which waits for one result after the other.
+void with_coroutines(procpool::Pool<>& pool, int tasks) {
+  constexpr int coroutines = 200;
+  countdown left(coroutines);
+  for (int i = 0; i < coroutines; ++i) await_many(pool, tasks / coroutines, left);
   left.wait();
 }
 
@@ -87,6 +101,7 @@ detached await_all(procpool::Pool<>& pool, int tasks, countdown& left) {
   left.arrive();
 }
 
+// Like with_get().
 void with_one_coroutine(procpool::Pool<>& pool, int tasks) {
   countdown left(1);
   await_all(pool, tasks, left);
@@ -94,15 +109,16 @@ void with_one_coroutine(procpool::Pool<>& pool, int tasks) {
 }
 
 struct way {
-  const char* measure;
+  const char* name;
   void (*run)(procpool::Pool<>& pool, int tasks);
 };
 
 void continuations() {
-  static constexpr std::array<way, 4> ways{{{"result_get", with_get},
-                                            {"result_callback", with_callbacks},
-                                            {"result_co_await", with_coroutines},
-                                            {"result_co_await_all", with_one_coroutine}}};
+  static constexpr std::array<way, 5> ways{{{"get", with_get},
+                                            {"callback", with_callbacks},
+                                            {"co_await", with_coroutines},
+                                            {"new coroutine", with_new_coroutines},
+                                            {"co_await of all", with_one_coroutine}}};
   const int tasks = bench::scaled(200'000, 20'000);
   procpool::Pool pool{2};
   std::array<std::vector<double>, ways.size()> costs;
@@ -113,7 +129,7 @@ void continuations() {
     }
   }
   for (std::size_t i = 0; i < ways.size(); ++i) {
-    bench::report(ways[i].measure, "procpool", bench::median(costs[i]), "ns");
+    bench::report("continuation", ways[i].name, bench::median(costs[i]), "ns");
   }
 }
 

@@ -11,6 +11,7 @@
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <atomic>
+#include <cstddef>
 #include <mutex>
 #include <utility>
 
@@ -34,6 +35,7 @@ class due_continuations {
   void put(job& ready) {
     continuation* next = ready.continuations().take();
     const std::lock_guard lock(mutex_);
+    std::size_t size = size_.load(std::memory_order_relaxed);  // changed under the lock
     while (next != nullptr) {
       continuation* each = std::exchange(next, next->next_);
       each->next_ = nullptr;
@@ -41,8 +43,9 @@ class due_continuations {
       intrusive_ptr_add_ref(each->of_ = &ready);
       *end_ = each;
       end_ = &each->next_;
+      ++size;
     }
-    any_.store(true, std::memory_order_relaxed);  // under the lock; see any()
+    size_.store(size, std::memory_order_relaxed);  // see size()
   }
 
   /// The first, which is not in the queue any more, and @p of becomes its job; null: none.
@@ -63,9 +66,11 @@ class due_continuations {
     return remove(what);
   }
 
-  /// Whether there are any. With the pool's lock it is certain that those which were put before are
+  /// How many there are. With the pool's lock it is certain that those which were put before are
   /// seen; one may be taken or withdrawn at any time.
-  [[nodiscard]] bool any() const noexcept { return any_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::size_t size() const noexcept {
+    return size_.load(std::memory_order_relaxed);  // put() had the pool's lock
+  }
 
  private:
   // Out of either kind of list.
@@ -77,14 +82,17 @@ class due_continuations {
     }
     *what.link_ = what.next_;
     what.link_ = nullptr;
-    if (first_ == nullptr) any_.store(false, std::memory_order_relaxed);  // under the lock
-    return {std::exchange(what.of_, nullptr), false};
+    job* of = std::exchange(what.of_, nullptr);
+    if (of != nullptr) {  // it was due
+      size_.store(size_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);  // locked
+    }
+    return {of, false};
   }
 
   std::mutex mutex_;
   continuation* first_ = nullptr;
   continuation** end_ = &first_;  ///< where the next one is linked
-  std::atomic<bool> any_{false};
+  std::atomic<std::size_t> size_{0};
 };
 
 }  // namespace procpool::detail

@@ -147,7 +147,7 @@ class pool_core final : public pool_front, private fork_participant {
     if (engine_.waiting() > 0 && ++crowded_ % advance_every == 0) {
       ++activity_;
       engine_.advance();
-      spread_news();
+      spread_news(hurry::no);
     }
   }
 
@@ -346,6 +346,7 @@ class pool_core final : public pool_front, private fork_participant {
  private:
   enum class state { open, closed, terminated };
   enum class role { nobody, waiter, service };
+  enum class hurry { no, yes };
 
   struct work_done final : waitable {
     /// @param inside a callback waits: the others run when it has returned
@@ -408,14 +409,22 @@ class pool_core final : public pool_front, private fork_participant {
   }
 
   // Tells threads that wait what has changed.
-  void spread_news() {
+  void spread_news(hurry service = hurry::yes) {
     look_after_stalls();
     const bool nudged = nudged_.exchange(false, std::memory_order_relaxed);  // by this thread
     if (!engine_.take_news() && !nudged) return;
     ring_ready();
-    if (callbacks_due()) service_wakes_.notify_one();
+    if (callbacks_due() && worth_waking(service)) service_wakes_.notify_one();
     if (followers_ > 0) changed_.notify_all();
     if (leader_ == role::waiter || state_ != state::open) call_leader_back();
+  }
+
+  // To wake the service thread costs more than many callbacks. A thread that submits and submits
+  // does it for a number of them; else they are seen at the next tick.
+  [[nodiscard]] bool worth_waking(hurry service) noexcept {
+    constexpr std::size_t many = 256;
+    return service == hurry::yes || service_asleep_ || service_dozes_ ||
+           engine_.due().size() >= many;
   }
 
   // Tells event loops. One system call, however many results.
@@ -686,7 +695,7 @@ class pool_core final : public pool_front, private fork_participant {
 
   // With the lock: whether the service thread has anything to run.
   [[nodiscard]] bool callbacks_due() noexcept {
-    return !engine_.with_callbacks().empty() || engine_.due().any();
+    return !engine_.with_callbacks().empty() || engine_.due().size() != 0;
   }
 
   // Those that run before a result is ready.
