@@ -27,6 +27,7 @@
 #include <procpool/async_result.hpp>
 #include <procpool/backend.hpp>
 #include <procpool/coroutine.hpp>
+#include <procpool/context.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/map_reduce.hpp>
 #include <procpool/options.hpp>
