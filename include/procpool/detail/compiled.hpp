@@ -8,5 +8,5 @@
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/process_pool.hpp>
 #include <procpool/detail/process_start.hpp>
-#include <procpool/detail/waiting.hpp>
+#include <procpool/detail/result_watch.hpp>
 #include <procpool/procpool.hpp>
