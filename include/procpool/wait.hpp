@@ -4,7 +4,6 @@
 /// wait and as_completed: waiting for many results at once (Python: concurrent.futures).
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <iterator>
@@ -21,7 +20,7 @@
 #include <procpool/detail/distinct_jobs.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/time.hpp>
-#include <procpool/detail/result_watch.hpp>
+#include <procpool/detail/waiting.hpp>
 
 namespace procpool {
 
@@ -64,7 +63,7 @@ struct result_access {
 template <class T>
 struct distinct_results {
   template <class Range>
-  explicit distinct_results(Range&& given) {
+  explicit distinct_results(Range& given) {
     if constexpr (std::ranges::sized_range<Range>) {
       const auto size = static_cast<std::size_t>(std::ranges::size(given));
       results.reserve(size);
@@ -80,15 +79,20 @@ struct distinct_results {
 };
 
 template <class T, class Range>
-done_and_pending<T> wait_for_results(Range&& given, return_when when, os::deadline until,
+done_and_pending<T> wait_for_results(Range& given, return_when when, os::deadline until,
                                      const std::stop_token& stop) {
   distinct_results<T> all(given);
   wait_for_jobs(all.jobs.all(), when, until, stop);
-  if (std::ranges::all_of(all.results, &AsyncResult<T>::ready)) return {std::move(all.results), {}};
-  done_and_pending<T> found;
-  for (auto& each : all.results) {
-    (each.ready() ? found.done : found.pending).push_back(std::move(each));
+  done_and_pending<T> found{std::move(all.results), {}};
+  std::size_t done = 0;
+  for (auto& each : found.done) {
+    if (!each.ready()) {
+      found.pending.push_back(std::move(each));
+    } else if (&each != &found.done[done++]) {
+      found.done[done - 1] = std::move(each);
+    }
   }
+  found.done.erase(found.done.begin() + static_cast<std::ptrdiff_t>(done), found.done.end());
   return found;
 }
 
@@ -142,18 +146,17 @@ class completed_results {
   // At a fixed address: jobs know where they are watched.
   struct state {
     state(detail::distinct_results<T>&& given, detail::os::deadline until, std::stop_token stop)
-        : results(std::move(given.results)), order(given.jobs.all(), until, std::move(stop)) {
-      order.start();
-    }
+        : results(std::move(given.results)),
+          order(detail::watch_completions(given.jobs.all(), until, std::move(stop))) {}
 
     void advance() {
       current.reset();
-      if (const auto index = order.next()) current.emplace(std::move(results[*index]));
+      if (const auto index = order->next()) current.emplace(std::move(results[*index]));
     }
 
     std::vector<AsyncResult<T>> results;  // those that were handed out are empty
     std::optional<AsyncResult<T>> current;
-    detail::completion_order order;
+    std::unique_ptr<detail::completion_order> order;
   };
 
  public:
@@ -230,5 +233,5 @@ template <range_of_results Range>
 }  // namespace procpool
 
 #ifndef PROCPOOL_COMPILED
-#include <procpool/detail/waiting.hpp>
+#include <procpool/detail/result_watch.hpp>
 #endif

@@ -126,6 +126,7 @@ TEST_CASE("AsCompletedTests.test_free_reference_yielded_future: what was yielded
   procpool::Pool pool{2};
   {
     std::vector<procpool::AsyncResult<counted>> all;
+    all.reserve(5);
     for (int i = 0; i < 5; ++i) all.push_back(pool.apply_async([] { return counted(); }));
     static_cast<void>(procpool::wait(all));
     REQUIRE(counted::alive == 5);

@@ -135,7 +135,7 @@ TEST_CASE(
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{3};
-  std::vector<procpool::AsyncResult<long>> all;
+  results all;
   for (long i = 0; i < 3; ++i) all.push_back(pool.apply_async(pass, i));
   REQUIRE(gate->wait_for(3));
   for (const auto& process : support::descendants_of(getpid())) {
@@ -244,6 +244,7 @@ TEST_CASE("ProcessPoolExecutorTest.test_max_tasks_per_child: after three tasks a
           "[conformance][executor][process]") {
   procpool::Pool pool{{.processes = 1, .maxtasksperchild = 3}};
   std::vector<pid_t> pids;
+  pids.reserve(6);
   for (int i = 0; i < 6; ++i) pids.push_back(pool.apply(worker_pid));
   CHECK(std::set<pid_t>(pids.begin(), pids.begin() + 3).size() == 1);
   CHECK(std::set<pid_t>(pids.begin() + 3, pids.end()).size() == 1);

@@ -7,7 +7,7 @@
 
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/process_start.hpp>
+#include <procpool/detail/result_watch.hpp>
 #include <procpool/detail/spawned_process.hpp>
 #include <procpool/detail/start_pool.hpp>
-#include <procpool/detail/waiting.hpp>
 #include <procpool/procpool.hpp>

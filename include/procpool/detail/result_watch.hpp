@@ -13,10 +13,13 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -24,20 +27,13 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/config.hpp>
+#include <procpool/detail/concat.hpp>
+#include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
-#include <procpool/detail/os/time.hpp>
+#include <procpool/detail/waiting.hpp>
 #include <procpool/detail/watcher.hpp>
-
-namespace procpool {
-
-/// What wait() waits for; Python's names for the values are below.
-enum class return_when {
-  first_completed,
-  first_exception,
-  all_completed,
-};
-
-}  // namespace procpool
+#include <procpool/error.hpp>
 
 namespace procpool::detail {
 
@@ -104,36 +100,163 @@ class result_watch final : public watcher, public waitable {
   bool sleeping_ = false;
 };
 
-/// Waits until some of these jobs are ready, @p until has come or a stop is requested.
-/// @param jobs all different
-void wait_for_jobs(std::span<job* const> jobs, return_when when, std::optional<time_point> until,
-                   const std::stop_token& stop);
+PROCPOOL_FUNCTION void result_watch::start(bool all) {
+  for (watch_point& each : points_) {
+    if (each.what->ready()) told(each, *std::exchange(each.what, nullptr));
+  }
+  for (watch_point& each : points_) {
+    if (ready() && !all) return;
+    if (each.what != nullptr) register_at(each);
+  }
+}
 
-/// What as_completed does, for jobs of any type: they are all different and live until they have
-/// been returned.
-class completion_order {
+PROCPOOL_FUNCTION void result_watch::register_at(watch_point& point) {
+  driver& pool = point.what->pool();
+  remember(pool);
+  point.owner = this;
+  if (pool.watch(*point.what, point)) return;
+  point.owner = nullptr;  // it became ready in this moment
+  told(point, *point.what);
+}
+
+PROCPOOL_FUNCTION void result_watch::remember(driver& pool) {
+  if (!pools_.empty() && pools_.back() == &pool) return;
+  if (std::ranges::find(pools_, &pool, &boost::intrusive_ptr<driver>::get) != pools_.end()) return;
+  pools_.emplace_back(&pool);
+}
+
+PROCPOOL_FUNCTION void result_watch::told(watch_point& at, const job& what) noexcept {
+  const std::lock_guard lock(mutex_);
+  at.next = nullptr;
+  (last_ != nullptr ? last_->next : first_) = &at;
+  last_ = &at;
+  --missing_;
+  if (rule_ == watch_rule::first_failure && missing_ != 0 && !failed(what)) return;
+  news_.store(true, std::memory_order_release);  // what this thread knows
+  if (sleeping_) changed_.notify_one();  // with the lock: the watch may be gone right after it
+}
+
+// Python's rule: what was cancelled has not failed.
+PROCPOOL_FUNCTION bool result_watch::failed(const job& what) noexcept {
+  const std::exception_ptr& failure = what.failure();
+  if (failure == nullptr || failure == cancellation_) return false;
+  try {
+    std::rethrow_exception(failure);
+  } catch (const CancelledError&) {
+    cancellation_ = failure;
+    return false;
+  } catch (...) {
+    return true;
+  }
+}
+
+PROCPOOL_FUNCTION std::optional<std::size_t> result_watch::pop() noexcept {
+  if (popped_ == nullptr) {
+    const std::lock_guard lock(mutex_);
+    popped_ = std::exchange(first_, nullptr);
+    last_ = nullptr;
+    news_.store(false, std::memory_order_relaxed);  // under the lock of those who set it
+  }
+  if (popped_ == nullptr) return std::nullopt;
+  watch_point& next = *std::exchange(popped_, popped_->next);
+  next.owner = nullptr;
+  return static_cast<std::size_t>(&next - points_.data());
+}
+
+PROCPOOL_FUNCTION bool result_watch::wait(std::optional<time_point> until,
+                                          const std::stop_token& stop) {
+  if (ready()) return true;
+  if (pools_.size() == 1) return wait_for(*pools_.front(), *this, until, stop);
+  if (fork_registry::on_library_thread()) return take_turns(until, stop);
+  return sleep(until, stop);
+}
+
+PROCPOOL_FUNCTION bool result_watch::sleep(std::optional<time_point> until,
+                                           const std::stop_token& stop) {
+  const std::stop_callback wake(stop, [this] {
+    const std::lock_guard lock(mutex_);
+    changed_.notify_one();
+  });
+  std::unique_lock lock(mutex_);
+  sleeping_ = true;
+  while (!ready() && !stop.stop_requested()) {
+    if (!until) {
+      changed_.wait(lock);
+    } else if (changed_.wait_until(lock, *until) == std::cv_status::timeout) {
+      break;
+    }
+  }
+  sleeping_ = false;
+  return ready();
+}
+
+PROCPOOL_FUNCTION bool result_watch::take_turns(std::optional<time_point> until,
+                                                const std::stop_token& stop) {
+  constexpr std::chrono::milliseconds turn{1};
+  for (std::size_t whose = 0; !ready() && !stop.stop_requested(); ++whose) {
+    const auto now = std::chrono::steady_clock::now();
+    if (until && now >= *until) return false;
+    pools_[whose % pools_.size()]->wait(*this, until ? std::min(*until, now + turn) : now + turn);
+  }
+  return ready();
+}
+
+PROCPOOL_FUNCTION void wait_for_jobs(std::span<job* const> jobs, return_when when,
+                                     std::optional<time_point> until, const std::stop_token& stop) {
+  if (jobs.empty()) return;
+  if (when == return_when::all_completed) {  // one after the other is quickest
+    for (job* each : jobs) {
+      if (!each->wait_until(until, stop)) return;
+    }
+    return;
+  }
+  result_watch watch(jobs, when == return_when::first_completed ? watch_rule::any_ready
+                                                                : watch_rule::first_failure);
+  watch.start(false);
+  static_cast<void>(watch.wait(until, stop));
+}
+
+class watched_completions final : public completion_order {
  public:
-  completion_order(std::span<job* const> jobs, std::optional<time_point> until,
-                   std::stop_token stop)
+  watched_completions(std::span<job* const> jobs, std::optional<time_point> until,
+                      std::stop_token stop)
       : watch_(jobs, watch_rule::any_ready),
         all_(jobs.size()),
         left_(jobs.size()),
         until_(until),
-        stop_(std::move(stop)) {}
+        stop_(std::move(stop)) {
+    watch_.start(true);
+  }
 
-  /// To be called once, before next(). @throws what driver::watch() throws
-  void start() { watch_.start(true); }
-
-  /// The index of the next job that is ready; empty at the end. @throws TimeoutError,
-  /// CancelledError; what driver::wait() throws
-  [[nodiscard]] std::optional<std::size_t> next();
+  [[nodiscard]] std::optional<std::size_t> next() override {
+    if (left_ == 0) return std::nullopt;
+    auto index = watch_.pop();
+    if (!index) {
+      if (!watch_.wait(until_, stop_)) give_up();
+      index = watch_.pop();
+    }
+    --left_;
+    return index;
+  }
 
  private:
+  [[noreturn]] void give_up() const {
+    if (stop_.stop_requested()) {
+      throw CancelledError("the wait for the next result was stopped");
+    }
+    throw TimeoutError(concat({left_, " (of ", all_, ") results unfinished"}));
+  }
+
   result_watch watch_;
   const std::size_t all_;
   std::size_t left_;
   const std::optional<time_point> until_;
   const std::stop_token stop_;
 };
+
+PROCPOOL_FUNCTION std::unique_ptr<completion_order> watch_completions(
+    std::span<job* const> jobs, std::optional<time_point> until, std::stop_token stop) {
+  return std::make_unique<watched_completions>(jobs, until, std::move(stop));
+}
 
 }  // namespace procpool::detail
