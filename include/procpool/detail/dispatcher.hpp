@@ -185,7 +185,7 @@ class dispatcher {
     if (pool_.schedule.front(worker) == &task) {
       widened_.store(true, std::memory_order_relaxed);  // ordered by the publication of the frame
     }
-    if (!channel.send(task.head, task.body.bytes)) return false;
+    if (!channel.send(task.head, task.body.in_ring())) return false;
     if (task.body.place == body_place::in_line) {  // the ring has it now
       task.body.owned.clear();
       task.body.bytes = {};

@@ -242,13 +242,13 @@ class lifecycle {
     death.item = task.next_index() + running_part(worker, task);
     death.callable = rules.callable.text();
     death.attempt = task.attempt;
-    task.deaths.push_back(std::move(death));
+    task.trouble_of().deaths.push_back(std::move(death));
     if (task.attempt <= rules.retries && !task.owner->resolved()) {
       ++task.attempt;
       return true;
     }
     pool_.results.fail(task, verdict(worker, task));
-    task.deaths.clear();
+    task.had = nullptr;
     if (task.finished()) receiving_.finish_front(worker);
     return true;
   }
@@ -296,12 +296,13 @@ class lifecycle {
     auto again = pool_.copy_for_replay(worker, task);
     const std::size_t index = task.next_index();
     if (again != nullptr && task.owner->wants_replay(index)) task.owner->keep_replay(index, again);
-    const bool out_of_cpu = pool_.lives.cpu_ns() != 0 && task.deaths.back().exitcode == -SIGXCPU;
-    if (state.kill == killing::late) return too_late(task.deaths, task.owner->rules().timeout);
+    const bool out_of_cpu =
+        pool_.lives.cpu_ns() != 0 && task.had->deaths.back().exitcode == -SIGXCPU;
+    if (state.kill == killing::late) return too_late(task.had->deaths, task.owner->rules().timeout);
     if (out_of_cpu) {
-      return out_of_time(task.deaths, std::chrono::nanoseconds(pool_.lives.cpu_ns()));
+      return out_of_time(task.had->deaths, std::chrono::nanoseconds(pool_.lives.cpu_ns()));
     }
-    return worker_died(task.deaths, std::move(again));
+    return worker_died(task.had->deaths, std::move(again));
   }
 
   void start_failed(std::uint32_t worker, const std::string& why) {

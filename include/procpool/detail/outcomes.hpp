@@ -100,17 +100,17 @@ class outcomes {
   void pass_piece(pool_task& task, const record_head& head, std::uint64_t offset,
                   std::span<const std::byte> bytes) {
     const std::size_t index = task.next_index();
-    if (offset == 0) task.half_failed = nullptr;
-    if (!task.owner->resolved() && task.half_failed == nullptr) {
+    if (offset == 0 && task.half_failed()) task.had->half_failed = nullptr;
+    if (!task.owner->resolved() && !task.half_failed()) {
       const users_code guard(*this);
       try {
         task.owner->piece(index, offset, head.length, bytes);
       } catch (...) {
-        task.half_failed = std::current_exception();
+        task.trouble_of().half_failed = std::current_exception();
       }
     }
     if (offset + bytes.size() < head.length) return;
-    if (task.half_failed != nullptr) return fail(task, std::exchange(task.half_failed, nullptr));
+    if (task.half_failed()) return fail(task, std::exchange(task.had->half_failed, nullptr));
     count(task, 1);
   }
 

@@ -25,21 +25,26 @@
 
 namespace procpool::detail {
 
+/// What has gone wrong with the item of a task behind those that are done.
+struct trouble {
+  std::exception_ptr half_failed;    ///< what the pieces that came of its result failed with
+  std::vector<worker_death> deaths;  ///< what earlier attempts came to
+};
+
 /// A task of the pool. Its items get their outcomes strictly in order.
 struct pool_task : scheduled_task {
   static constexpr std::uint16_t most_orphaned = 4;
   static constexpr std::uint16_t most_unborn = 2;  ///< fewer than break the pool
 
+  std::uint32_t done = 0;  ///< items that have their outcome; first: it fits behind the base
   boost::intrusive_ptr<job> owner;
   frame_head head{};
   task_body body;
-  std::size_t first_index = 0;       ///< index in the job's input of the first item
-  std::uint32_t done = 0;            ///< items that have their outcome
-  std::uint64_t ordinal = 0;         ///< of the frame, when it was sent
-  std::uint16_t attempt = 1;         ///< at the item behind those that are done
-  std::uint16_t orphaned = 0;        ///< times that its worker died before it had begun, so it said
-  std::exception_ptr half_failed;    ///< what the pieces that came of the next result failed with
-  std::vector<worker_death> deaths;  ///< what earlier attempts at that item came to
+  std::size_t first_index = 0;   ///< index in the job's input of the first item
+  std::uint64_t ordinal = 0;     ///< of the frame, when it was sent
+  std::unique_ptr<trouble> had;  ///< null for nearly all
+  std::uint16_t attempt = 1;     ///< at the item behind those that are done
+  std::uint16_t orphaned = 0;    ///< times that its worker died before it had begun, so it said
 
   [[nodiscard]] bool finished() const noexcept { return done == head.item_count; }
   /// Index in the input of the item behind those that are done.
@@ -55,6 +60,14 @@ struct pool_task : scheduled_task {
     if (parts_before >= body.parts) return std::nullopt;
     return static_cast<std::uint32_t>(parts_before);
   }
+  [[nodiscard]] trouble& trouble_of() {
+    if (had == nullptr) had = std::make_unique<trouble>();
+    return *had;
+  }
+  /// Whether pieces of the next result have failed.
+  [[nodiscard]] bool half_failed() const noexcept {
+    return had != nullptr && had->half_failed != nullptr;
+  }
   /// So many more items have their outcome.
   void pass(std::uint32_t items) noexcept {
     done += items;
@@ -65,9 +78,12 @@ struct pool_task : scheduled_task {
  private:
   void forget_attempts() noexcept {
     attempt = 1;
-    deaths.clear();
+    had = nullptr;
   }
 };
+
+// One for each task that waits, or is with a worker.
+static_assert(sizeof(pool_task) <= 200);
 
 /// Recycles task records: submitting allocates nothing in the long run.
 class task_store {
@@ -82,7 +98,7 @@ class task_store {
   void give_back(pool_task& task) {
     task.owner.reset();
     task.body.clear(keep_bytes);
-    task.half_failed = nullptr;
+    task.had = nullptr;
     task.done = 0;
     task.pass(0);  // forgets attempts
     task.orphaned = 0;

@@ -120,7 +120,7 @@ class roster {
   /// A task that is in no queue any more has come to its end.
   void discard(pool_task& task) {
     timed_ -= task.head.timed;
-    if (!task.body.block.empty()) backend->blocks().release(task.body.block);
+    if (const auto block = task.body.block(); !block.empty()) backend->blocks().release(block);
     job* owner = task.owner.detach();
     if (owner->let_go()) dead_.emplace_back(owner, false);
     store_.give_back(task);

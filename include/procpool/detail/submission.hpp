@@ -59,14 +59,14 @@ class scratch_buffer {
 /// kept as it is for streaming.
 inline task_body place_large(pool_front& pool, byte_buffer& bytes) {
   task_body body;
-  body.block = pool.allocate(bytes.size());
-  if (body.block.empty()) {
+  const auto block = pool.allocate(bytes.size());
+  if (block.empty()) {
     body.place = body_place::stream;
     body.owned = std::move(bytes);
     body.bytes = body.owned.view();
   } else {
-    body.place = body_place::arena;
-    std::memcpy(body.block.data(), bytes.data(), bytes.size());
+    body.set_block(block);
+    std::memcpy(block.data(), bytes.data(), bytes.size());
   }
   return body;
 }
@@ -94,15 +94,14 @@ task_body fill_large(pool_front& pool, std::size_t size, Fill fill) {
     throw;
   }
   task_body body;
-  body.place = body_place::arena;
-  body.block = block;
+  body.set_block(block);
   return body;
 }
 
 /// Fills in where the body is and hands the frame over.
 inline void submit_body(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head head,
                         std::size_t first_index, task_body body, std::size_t size) {
-  const auto block = body.block;
+  const auto block = body.block();
   head.kind = frame_kind::run;
   head.body_size = size;
   if (!block.empty()) head.body_at = pool.offset(block);
@@ -219,22 +218,20 @@ class shipped_callable {
   }
 
  private:
-  struct shared_block {
+  struct shared_block final : frame_keeper {
     boost::intrusive_ptr<pool_front> pool;
     std::span<std::byte> memory;
     std::uint64_t offset;
 
     shared_block(boost::intrusive_ptr<pool_front> front, std::span<std::byte> block)
         : pool(std::move(front)), memory(block), offset(pool->offset(block)) {}
-    shared_block(const shared_block&) = delete;
-    shared_block& operator=(const shared_block&) = delete;
-    ~shared_block() { pool->release(memory); }
+    ~shared_block() override { pool->release(memory); }
   };
 
   void share() {
     const auto memory = pool_->allocate(bytes_.size());
     if (memory.empty()) return;  // no room: it travels with every frame
-    block_ = std::make_shared<const shared_block>(pool_, memory);
+    block_ = new shared_block(pool_, memory);
     std::memcpy(memory.data(), bytes_.data(), bytes_.size());
     bytes_size_ = bytes_.size();
     bytes_ = byte_buffer();
@@ -246,7 +243,7 @@ class shipped_callable {
   std::uint64_t first_number_;
   byte_buffer bytes_;
   std::size_t bytes_size_ = 0;
-  std::shared_ptr<const shared_block> block_;
+  boost::intrusive_ptr<const shared_block> block_;
 };
 
 /// Hands over what was encoded for one chunk of a map. @param parts see task_body

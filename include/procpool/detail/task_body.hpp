@@ -4,9 +4,11 @@
 /// What is to be run, encoded, on its way to the pool.
 #pragma once
 
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+#include <boost/smart_ptr/intrusive_ref_counter.hpp>
+
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <utility>
 
@@ -16,21 +18,44 @@
 
 namespace procpool::detail {
 
-/// The encoded body of a frame, wherever it is.
+/// Keeps something alive for the frames that refer to it: the block of a shared callable.
+class frame_keeper : public boost::intrusive_ref_counter<frame_keeper> {
+ public:
+  frame_keeper() = default;
+  frame_keeper(const frame_keeper&) = delete;
+  frame_keeper& operator=(const frame_keeper&) = delete;
+  virtual ~frame_keeper() = default;
+};
+
+/// The encoded body of a frame, wherever it is. Small: there is one for each task that waits.
 struct task_body {
   body_place place = body_place::in_line;
-  std::uint32_t parts = 1;           ///< items that its one outcome stands for, in a reduction
-  std::span<const std::byte> bytes;  ///< in `owned`, in `block`, or the submitter's (in_line only)
+  std::uint32_t parts = 1;  ///< items that its one outcome stands for, in a reduction
+  std::span<const std::byte>
+      bytes;  ///< in `owned`, in the arena, or the submitter's (in_line only)
   byte_buffer owned;
-  std::span<std::byte> block;            ///< of the arena; to be given back
-  std::shared_ptr<const void> callable;  ///< keeps the block of a shared callable
+  boost::intrusive_ptr<const frame_keeper> callable;
+
+  /// Is in this block of the arena, which is to be given back.
+  void set_block(std::span<std::byte> block) noexcept {
+    place = body_place::arena;
+    bytes = block;
+  }
+  /// That block; empty if it is elsewhere.
+  [[nodiscard]] std::span<std::byte> block() const noexcept {
+    if (place != body_place::arena) return {};
+    return {const_cast<std::byte*>(bytes.data()), bytes.size()};
+  }
+  /// What goes through the ring.
+  [[nodiscard]] std::span<const std::byte> in_ring() const noexcept {
+    return place == body_place::arena ? std::span<const std::byte>() : bytes;
+  }
 
   /// Becomes @p other. An in-line body leaves our buffer alone: it is used if the task has to wait.
   void take(task_body& other) noexcept {
     place = other.place;
     parts = other.parts;
     bytes = other.bytes;
-    block = other.block;
     if (place != body_place::in_line) owned = std::move(other.owned);
     if (other.callable != nullptr) callable = std::move(other.callable);
   }
@@ -38,7 +63,6 @@ struct task_body {
   void clear(std::size_t keep_bytes) noexcept {
     place = body_place::in_line;
     bytes = {};
-    block = {};
     owned.clear();
     if (owned.capacity() > keep_bytes) owned = byte_buffer();
     if (callable != nullptr) callable.reset();
