@@ -356,3 +356,8 @@ TEST_CASE("a pool inside a task has numbers and a seed of its own", "[worker_con
   };
   CHECK(pool.apply(nested) == std::pair(first_draw(6, 0), first_draw(5, 1)));
 }
+
+TEST_CASE("tasks that the caller runs one by one draw what workers would", "[worker_context]") {
+  procpool::Pool<procpool::Serial> here{{.seed = 1}};
+  for (std::uint64_t i = 0; i < 3; ++i) CHECK(here.apply(draw, 0) == first_draw(1, i));
+}

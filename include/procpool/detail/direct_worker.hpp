@@ -23,11 +23,16 @@ class direct_worker {
       : context_(std::move(name), 0, seed, started_) {}
   direct_worker(const direct_worker&) = delete;
   direct_worker& operator=(const direct_worker&) = delete;
+  ~direct_worker() {  // what its values' destructors use is its own, too
+    WorkerContext* const before = std::exchange(running_worker, &context_);
+    context_.leave();
+    running_worker = before;
+  }
 
   [[nodiscard]] const WorkerContext& context() const noexcept { return context_; }
   void begin_item(std::uint32_t item, int attempt) {
     context_.begin_item(attempt);
-    say_started(item);
+    say_started(started_mark(ordinal_, item));
   }
 
   /// Runs a frame. A task may run others, in the midst of itself.
@@ -44,14 +49,17 @@ class direct_worker {
     running_frame(direct_worker& worker, std::uint64_t first_number)
         : worker_(&worker),
           item_(worker.started_.load(std::memory_order_relaxed)),  // one thread
+          ordinal_(std::exchange(worker.ordinal_, ++worker.frames_)),
           number_(std::exchange(worker.first_number_, first_number)),
           before_(std::exchange(running_worker, &worker.context_)) {
       worker.context_.begin_frame(first_number);
+      worker.say_started(started_mark(worker.ordinal_, 0));
     }
     running_frame(const running_frame&) = delete;
     running_frame& operator=(const running_frame&) = delete;
     ~running_frame() {
       worker_->first_number_ = number_;
+      worker_->ordinal_ = ordinal_;
       worker_->context_.begin_frame(number_);
       worker_->say_started(item_);
       running_worker = before_;
@@ -60,6 +68,7 @@ class direct_worker {
    private:
     direct_worker* worker_;
     std::uint64_t item_;
+    std::uint64_t ordinal_;
     std::uint64_t number_;
     WorkerContext* before_;
   };
@@ -68,7 +77,9 @@ class direct_worker {
     started_.store(item, std::memory_order_relaxed);  // read by this thread
   }
 
-  std::atomic<std::uint64_t> started_{0};    ///< as in result_control, without the frame
+  std::atomic<std::uint64_t> started_{0};    ///< as in result_control: tells items apart
+  std::uint64_t frames_ = 0;                 ///< that it has begun
+  std::uint64_t ordinal_ = 0;                ///< of the frame that runs
   std::uint64_t first_number_ = unnumbered;  ///< of the frame that runs
   WorkerContext context_;
 };
