@@ -147,7 +147,8 @@ struct cancel_options {
 
 /// How an asynchronous submission with result T runs. Callbacks run one after the other on a thread
 /// of the pool before the result becomes ready; they may use the pool, but a wait in them holds up
-/// the others. An exception in one is reported on stderr and harms nothing.
+/// the others, and one that waits for its own result gets std::logic_error. An exception in one is
+/// reported on stderr and harms nothing.
 template <class T>
 struct task_options {
   /// See call_options::timeout.

@@ -90,6 +90,54 @@ TEST_CASE("a done callback that adds callbacks, and waits for other results", "[
   CHECK(support::eventually([&] { return calls == 19; }));
 }
 
+TEST_CASE("a callback that waits for a result with callbacks of its own", "[done_callback]") {
+  for (int round = 0; round < 50; ++round) {
+    procpool::Pool pool{2};
+    std::atomic<int> calls = 0;
+    std::vector<procpool::AsyncResult<long>> results;
+    const auto count = [&](long&) { ++calls; };
+    for (long i = 0; i < 20; ++i) {
+      results.push_back(pool.apply_async({.callback = count}, square, i));
+    }
+    const auto wait_for_all = [&] {
+      for (const auto& each : results) each.wait();
+      long last = pool.apply_async({.callback = count}, square, 9L).get();
+      if (last == 81) ++calls;
+    };
+    pool.apply_async(square, 2L).add_done_callback([&](auto&) { wait_for_all(); });
+    pool.apply_async({.callback = [&](long&) { wait_for_all(); }}, square, 2L);
+    CHECK(support::eventually([&] { return calls == 24; }));
+  }
+}
+
+TEST_CASE("a callback that waits for its own result, which is ready after it, is told so",
+          "[done_callback]") {
+  procpool::Pool pool{1};
+  std::optional<procpool::AsyncResult<long>> result;
+  std::atomic<int> refused = 0;
+  result = pool.apply_async(
+      {.callback =
+           [&](long&) {
+             try {
+               static_cast<void>(result->get(10ms));
+             } catch (const procpool::TimeoutError&) {
+               ++refused;
+             }
+             try {
+               static_cast<void>(result->get());
+             } catch (const std::logic_error&) {
+               ++refused;
+             }
+           }},
+      [](std::chrono::milliseconds time) {
+        std::this_thread::sleep_for(time);
+        return 1L;
+      },
+      50ms);
+  CHECK(result->get() == 1);
+  CHECK(refused == 2);
+}
+
 TEST_CASE("a done callback that closes and joins the pool", "[done_callback]") {
   for (int round = 0; round < 20; ++round) {
     procpool::Pool pool{2};

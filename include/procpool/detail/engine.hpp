@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -202,7 +203,7 @@ class engine {
   [[nodiscard]] bool decoding() const noexcept { return pool_.results.decoding(); }
 
   /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
-  [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
+  [[nodiscard]] std::deque<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
     return pool_.results.with_callbacks();
   }
   /// The callbacks of such a job have run.

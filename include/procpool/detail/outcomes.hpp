@@ -9,10 +9,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <span>
 #include <utility>
-#include <vector>
 
 #include <procpool/detail/due_continuations.hpp>
 #include <procpool/detail/exception_transport.hpp>
@@ -140,7 +140,7 @@ class outcomes {
   // ---- news ----------------------------------------------------------------------------------
 
   /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
-  [[nodiscard]] std::vector<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
+  [[nodiscard]] std::deque<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
     return with_callbacks_;
   }
   /// What goes on behind jobs that have become ready.
@@ -205,7 +205,7 @@ class outcomes {
     }
   }
 
-  std::vector<boost::intrusive_ptr<job>> with_callbacks_;
+  std::deque<boost::intrusive_ptr<job>> with_callbacks_;
   due_continuations due_;
   std::uint64_t made_ready_ = 0;
   bool news_ = false;

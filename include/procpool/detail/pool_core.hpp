@@ -262,13 +262,12 @@ class pool_core final : public pool_front, private fork_participant {
     check_usable();
     std::unique_lock lock(mutex_);
     while (!what.ready()) {
-      if (service_lost_ && callbacks_due() && !serving_ && !in_callback_) {
-        run_all_callbacks(lock);
-        continue;
-      }
+      if (service_lost_ && run_lost_callbacks(lock)) continue;
       if (until && std::chrono::steady_clock::now() >= *until) return false;
       ++activity_;
-      if (leader_ == role::nobody && !what.resolved() && state_ != state::terminated) {
+      if (what.resolved()) {
+        if (!run_callbacks_inside(lock, !until)) follow(lock, until);
+      } else if (leader_ == role::nobody && state_ != state::terminated) {
         lead(lock, role::waiter, what, until);
       } else {
         follow(lock, until);
@@ -700,29 +699,47 @@ class pool_core final : public pool_front, private fork_participant {
 
   // Those that run before a result is ready.
   void run_callbacks(std::unique_lock<std::mutex>& lock) {
-    if (engine_.with_callbacks().empty()) return;
-    auto batch = std::exchange(engine_.with_callbacks(), {});
-    in_callback_ = true;
-    for (auto& each : batch) {
-      lock.unlock();
-      run_callbacks_of(*each);
-      lock.lock();
-      engine_.set_ready(*each);
-      ring_ready();
-      changed_.notify_all();
-      if (leader_ == role::waiter) call_leader_back();  // it may wait for just this one
+    auto& waiting = engine_.with_callbacks();
+    for (std::size_t left = waiting.size(); left > 0 && !waiting.empty(); --left) {
+      run_first_callbacks(lock);
     }
-    in_callback_ = false;
-    changed_.notify_all();
+  }
+
+  void run_first_callbacks(std::unique_lock<std::mutex>& lock) {
+    boost::intrusive_ptr<job> first = std::move(engine_.with_callbacks().front());
+    engine_.with_callbacks().pop_front();
+    const bool inside = std::exchange(in_callback_, true);  // of another callback
     lock.unlock();
-    batch.clear();  // may destroy results of the user's: not under the lock
+    run_callbacks_of(*first);
     lock.lock();
+    engine_.set_ready(*first);
+    ring_ready();
+    in_callback_ = inside;
+    changed_.notify_all();
+    if (leader_ == role::waiter) call_leader_back();  // it may wait for just this one
+    lock.unlock();
+    first = nullptr;  // may destroy results of the user's: not under the lock
+    lock.lock();
+  }
+
+  // A callback waits for a result that has callbacks, too: it is its own thread that runs those.
+  // Whether it did. Without them nothing could ever make the result ready.
+  bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, bool for_ever) {
+    if (server_ != std::this_thread::get_id()) return false;
+    if (!engine_.with_callbacks().empty()) {
+      run_first_callbacks(lock);
+    } else if (for_ever) {
+      throw std::logic_error("a callback waits for its own result, which is ready after it");
+    } else {
+      return false;
+    }
+    return true;
   }
 
   // Those that run when it is.
   void run_due(std::unique_lock<std::mutex>& lock) {
     constexpr int at_once = 1024;  // then the others have a turn
-    in_callback_ = true;
+    const bool inside = std::exchange(in_callback_, true);
     lock.unlock();
     boost::intrusive_ptr<job> of;
     for (int i = 0; i < at_once; ++i) {
@@ -732,22 +749,27 @@ class pool_core final : public pool_front, private fork_participant {
       of = nullptr;  // may destroy a result of the user's
     }
     lock.lock();
-    in_callback_ = false;
+    in_callback_ = inside;
     changed_.notify_all();
   }
 
-  // By a thread that is not the service thread, because that could not be had after a fork.
-  void run_all_callbacks(std::unique_lock<std::mutex>& lock) {
+  // By a thread that waits, because after a fork there was no service thread to be had. Whether
+  // there were any and nobody else runs them.
+  bool run_lost_callbacks(std::unique_lock<std::mutex>& lock) {
+    if (!callbacks_due() || server_ != std::thread::id()) return false;
+    server_ = std::this_thread::get_id();
     while (callbacks_due()) {
       run_callbacks(lock);
       run_due(lock);
     }
+    if (server_ == std::this_thread::get_id()) server_ = {};  // else there is a service thread now
+    return true;
   }
 
-  // Nobody is left to run them, unless a callback ends the pool: then its thread is still there.
+  // The pool has ended, and with it the service thread, unless a callback has ended the pool.
   void run_left_callbacks() {
     std::unique_lock lock(mutex_);
-    if (!serving_ && !in_callback_) run_all_callbacks(lock);
+    static_cast<void>(run_lost_callbacks(lock));
   }
 
   void ask_service_to_stop() {
@@ -833,7 +855,7 @@ class pool_core final : public pool_front, private fork_participant {
   time_point handled_reports_{};
 
   std::thread service_;                     ///< changed under a fork_pause only
-  std::thread::id server_;                  ///< that thread, while it runs
+  std::thread::id server_;                  ///< the thread that runs callbacks, while there is one
   bool service_wanted_ = false;             ///< there has been an asynchronous submission
   bool service_lost_ = false;               ///< and it could not be had, or not again
   bool serving_ = false;                    ///< the thread is there
