@@ -21,6 +21,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/slab.hpp>
+#include <procpool/detail/typed_job.hpp>
 #include <procpool/error.hpp>
 #include <procpool/options.hpp>
 

@@ -21,6 +21,7 @@
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/submission.hpp>
+#include <procpool/detail/typed_job.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool {

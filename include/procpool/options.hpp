@@ -21,6 +21,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/task_body.hpp>
+#include <procpool/detail/typed_job.hpp>
 #include <procpool/start_method.hpp>
 
 namespace procpool {

@@ -24,6 +24,7 @@
 #include <procpool/backend.hpp>
 #include <procpool/detail/calls.hpp>
 #include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/typed_job.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>

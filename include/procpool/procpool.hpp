@@ -26,8 +26,8 @@
 // Pools of workers.
 #include <procpool/async_result.hpp>
 #include <procpool/backend.hpp>
-#include <procpool/coroutine.hpp>
 #include <procpool/context.hpp>
+#include <procpool/coroutine.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/map_reduce.hpp>
 #include <procpool/options.hpp>

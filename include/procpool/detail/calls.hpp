@@ -24,6 +24,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/submission.hpp>
+#include <procpool/detail/typed_job.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
 

@@ -1,26 +1,16 @@
 // SPDX-License-Identifier: MIT
 // Level 6: pool.
 /// @file
-/// The pool's core: the engine under a lock, and who makes it move.
-///
-/// Whoever waits for a result drives: takes the lead, reads results and sends tasks until its own
-/// is there. At most one thread has the lead; others that wait follow, and one of them takes over.
-/// While nobody waits, the service thread does it: it is started by the first asynchronous
-/// submission and sleeps when nothing is outstanding. It stays out of the way of threads that are
-/// active: it takes the lead only after a whole tick in which nobody drove, and gives it up when
-/// somebody wants to. Callbacks run on it, one after the other, without the lock.
-///
-/// Only the leader looks at shared memory without the lock, only the leader handles reports (and so
-/// replaces workers), and only the leader sleeps in the backend.
+/// A pool with workers, as those see it who submit work, wait for results and end it. It is made of
+/// three layers, each of which calls only those below: this one, the service thread
+/// (pool_service.hpp), and the engine under a lock with whoever makes it move (pool_lead.hpp).
 #pragma once
 
-#include <algorithm>
-#include <atomic>
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -28,79 +18,29 @@
 #include <span>
 #include <stdexcept>
 #include <stop_token>
-#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include <procpool/config.hpp>
-#include <procpool/detail/callbacks.hpp>
 #include <procpool/detail/concat.hpp>
-#include <procpool/detail/engine.hpp>
+#include <procpool/detail/continuation.hpp>
+#include <procpool/detail/core_settings.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
-#include <procpool/detail/module_table.hpp>
+#include <procpool/detail/layout.hpp>
 #include <procpool/detail/os/event.hpp>
-#include <procpool/detail/pool_front.hpp>
-#include <procpool/detail/process_backend.hpp>
-#include <procpool/detail/task_sender.hpp>
-#include <procpool/detail/thread_backend.hpp>
+#include <procpool/detail/pool_service.hpp>
+#include <procpool/detail/task_body.hpp>
+#include <procpool/detail/watcher.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
 
-/// What a pool is made with.
-struct core_settings {
-  worker_kind kind;
-  std::uint32_t workers;  ///< at first
-  region_sizes sizes;     ///< with places for as many as there can be
-  scheduling_rules rules;
-  life_rules lives;
-  std::shared_ptr<const initializer_frame> initializer;  ///< null: none
-  std::uint32_t cpus;                                    ///< that this process may use
-};
-
-PROCPOOL_FUNCTION void pool_front::check_rare_code(code_ref code) const {
-  const std::string where =
-      "the function to run is in " + module_table::instance().name(code.module) + ", ";
-  if (code.module >= modules_) {
-    throw std::invalid_argument(where + "which was loaded after the pool was made");
-  }
-  if (std::ranges::find(missing_, code.module) == missing_.end()) return;
-  throw std::invalid_argument(
-      where +
-      "which the spawned workers do not have, or in another build: it was loaded while the program "
-      "ran, or its file has been replaced");
-}
-
-PROCPOOL_FUNCTION void pool_front::cannot_limit_time() {
-  throw std::invalid_argument(
-      "a timeout needs workers that are processes: a thread cannot be killed");
-}
-
-/// Makes what the workers are, and starts none of them. @throws ProcessError
-inline std::unique_ptr<worker_backend> make_backend(worker_kind kind, const region_sizes& sizes) {
-  if (kind == worker_kind::threads) return std::make_unique<thread_backend>(sizes);
-  return std::make_unique<process_backend>(
-      sizes, kind == worker_kind::spawned ? start_method::spawn : start_method::fork);
-}
-
-class pool_core final : public pool_front, private fork_participant {
+class pool_core final : public pool_service {
  public:
-  using backend_maker = std::unique_ptr<worker_backend> (*)(worker_kind, const region_sizes&);
-
   /// Starts the workers. @throws ProcessError when that cannot be done; nothing is left then.
-  explicit pool_core(core_settings settings, backend_maker make = &make_backend)
-      : pool_front(settings.workers,
-                   module_table::instance().refresh(),  // before the workers are forked
-                   task_sender::in_line_limit(settings.sizes.ring_bytes), settings.kind),
-        generation_(process_generation()),
-        cpus_(settings.cpus),
-        places_(settings.sizes.workers),
-        engine_(make(settings.kind, settings.sizes), settings.sizes.workers, settings.workers,
-                settings.rules, settings.lives, std::move(settings.initializer)),
-        registration_(*this) {
-    lack_modules(engine_.backend().missing_modules());
+  explicit pool_core(const core_settings& settings, backend_maker make = &make_backend)
+      : pool_service(settings, make), places_(settings.sizes.workers) {
     engine_.start_all();
   }
   ~pool_core() override { terminate(); }
@@ -343,10 +283,6 @@ class pool_core final : public pool_front, private fork_participant {
   [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
 
  private:
-  enum class state { open, closed, terminated };
-  enum class role { nobody, waiter, service };
-  enum class hurry { no, yes };
-
   struct work_done final : waitable {
     /// @param inside a callback waits: the others run when it has returned
     work_done(pool_core& pool, bool inside) : pool_(&pool), inside_(inside) {}
@@ -367,23 +303,6 @@ class pool_core final : public pool_front, private fork_participant {
     pool_core* pool_;
   };
 
-  void check_process() const {
-    if (generation_ == process_generation()) return;
-    throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
-  }
-
-  // Decoders and constructors of results run under the lock.
-  void check_usable() const {
-    check_process();
-    if (!engine_.decoding()) return;
-    throw std::logic_error("a pool cannot be used while one of its results is decoded");
-  }
-
-  void check_open_locked() const {
-    if (state_ != state::open) throw PoolClosed("the pool is closed: it takes no more work");
-    if (!engine_.broken().empty()) throw BrokenPool(engine_.broken());
-  }
-
   // Blocks that were given back and are not free yet: whoever drops the last reference to a shared
   // one may hold the pool's lock or not.
   class block_bin {
@@ -402,473 +321,11 @@ class pool_core final : public pool_front, private fork_participant {
     std::vector<std::span<std::byte>> blocks_;
   };
 
-  // A leader that is away does not look at workers that were stalled since.
-  void look_after_stalls() {
-    if (engine_.more_stalled()) call_leader_back();
-  }
-
-  // Tells threads that wait what has changed.
-  void spread_news(hurry service = hurry::yes) {
-    look_after_stalls();
-    const bool nudged = nudged_.exchange(false, std::memory_order_relaxed);  // by this thread
-    if (!engine_.take_news() && !nudged) return;
-    ring_ready();
-    if (callbacks_due() && worth_waking(service)) service_wakes_.notify_one();
-    if (followers_ > 0) changed_.notify_all();
-    if (leader_ == role::waiter || state_ != state::open) call_leader_back();
-  }
-
-  // To wake the service thread costs more than many callbacks. A thread that submits and submits
-  // does it for a number of them; else they are seen at the next tick.
-  [[nodiscard]] bool worth_waking(hurry service) noexcept {
-    constexpr std::size_t many = 256;
-    return service == hurry::yes || service_asleep_ || service_dozes_ ||
-           engine_.due().size() >= many;
-  }
-
-  // Tells event loops. One system call, however many results.
-  void ring_ready() noexcept {
-    if (!ready_bell_) return;
-    if (const std::uint64_t fresh = engine_.take_ready(); fresh != 0) ready_bell_.ring(fresh);
-  }
-
-  // The leader may be asleep though what it waits for has happened.
-  void call_leader_back() {
-    if (!leader_away_) return;
-    called_back_.store(true, std::memory_order_relaxed);  // ends its spinning
-    engine_.backend().interrupt();
-  }
-
-  void resize_if_due() {
-    if (!std::exchange(resize_due_, false) || state_ != state::open) return;
-    engine_.resize(workers());
-    spread_news();
-  }
-
-  // A task that may run for so long is under way: the leader must not sleep through its end.
-  void wake_leader_by(std::chrono::nanoseconds limit) {
-    if (!leader_away_) return;
-    if (sleeps_until_ && *sleeps_until_ - std::chrono::steady_clock::now() <= limit) return;
-    call_leader_back();
-  }
-
-  void handle_reports() {
-    if (state_ != state::terminated) engine_.handle_reports();
-  }
-  // While there is always news nobody sleeps, and workers may die all the same.
-  void handle_reports_if_due() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - handled_reports_ < often_enough) return;
-    handled_reports_ = now;
-    handle_reports();
-  }
-  // Nor does time stand still.
-  void look_at_clock_if_due() {
-    if (!engine_.clock_matters()) return;
-    const auto now = std::chrono::steady_clock::now();
-    if (now - looked_at_clock_ < often_enough) return;
-    looked_at_clock_ = now;
-    static_cast<void>(engine_.look_at_clock(now));
-  }
-
-  // ---- driving -------------------------------------------------------------------------------
-
-  void lead(std::unique_lock<std::mutex>& lock, role who, const waitable& what,
-            std::optional<time_point> until) {
-    leader_ = who;
-    patient_ = false;
-    try {
-      while (!what.resolved() && state_ != state::terminated && !(who == role::service && yield_)) {
-        if (until && std::chrono::steady_clock::now() >= *until) break;
-        step(lock, until);
-      }
-    } catch (...) {
-      resign();
-      throw;
-    }
-    resign();
-  }
-
-  void resign() noexcept {
-    if (service_dozes_) service_wakes_.notify_one();
-    leader_ = role::nobody;
-    yield_ = false;
-    if (followers_ > 0 || state_ != state::open) changed_.notify_all();
-  }
-
-  void follow(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
-    if (leader_ == role::service) {
-      yield_ = true;
-      call_leader_back();
-    }
-    ++followers_;
-    if (until) {
-      changed_.wait_until(lock, *until);
-    } else {
-      changed_.wait(lock);
-    }
-    --followers_;
-  }
-
-  // One round: what has come is handled, or the thread waits until something comes.
-  void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
-    if (engine_.advance()) {
-      patient_ = false;
-      if (++rounds_ % balance_every == 0) {
-        engine_.balance();  // others may wait behind a long task
-        handle_reports_if_due();
-      }
-      look_at_clock_if_due();
-      return spread_news();
-    }
-    sleeps_until_ = until;
-    if (patient_) {  // what is under way takes its time
-      engine_.balance();
-      sleeps_until_ = earlier(until, engine_.look_at_clock(std::chrono::steady_clock::now()));
-      if (!engine_.broken().empty()) return spread_news();  // a start that was due has failed
-    }
-    glance_.clear();
-    engine_.each_busy_channel([this](parent_channel& channel) { glance_.push_back(&channel); });
-    stalled_.clear();
-    engine_.each_stalled_channel([this](parent_channel& channel) { stalled_.push_back(&channel); });
-    auto dead = engine_.take_dead();
-    const bool may_spin = !glance_.empty() && glance_.size() < cpus_;
-    leader_away_ = true;
-    called_back_.store(false, std::memory_order_relaxed);  // for this round
-    lock.unlock();
-    dead.clear();
-    const bool slept = wait_for_news(may_spin, sleeps_until_);
-    lock.lock();
-    const bool waited_long = std::exchange(patient_, true);
-    leader_away_ = false;
-    if (slept) {
-      handle_reports();
-    } else if (waited_long) {
-      handle_reports_if_due();
-    }
-    resize_if_due();
-    spread_news();
-  }
-
-  // Without the lock. Whether it slept: only then the fork server may have reported.
-  bool wait_for_news(bool may_spin, std::optional<time_point> until) {
-    const auto news = [this] {
-      for (const parent_channel* channel : glance_) {
-        if (channel->anything()) return true;
-      }
-      return called_back_.load(std::memory_order_relaxed);  // a hint; the descriptor is certain
-    };
-    if (!patient_) {  // a moment for short tasks; then tasks are balanced before the long wait
-      spin_until(news, short_wait);
-      return false;
-    }
-    if (may_spin && spin_until(news)) return false;
-    engine_.backend().arm();
-    if (!news() && !engine_.widened() && !anything_untold()) engine_.backend().wait(until);
-    engine_.backend().disarm();
-    return true;
-  }
-
-  static std::optional<time_point> earlier(std::optional<time_point> one,
-                                           std::optional<time_point> other) {
-    if (!one || !other) return one ? one : other;
-    return std::min(*one, *other);
-  }
-
-  [[nodiscard]] bool anything_untold() const noexcept {
-    for (const parent_channel* channel : glance_) {
-      if (channel->anything_at_all()) return true;
-    }
-    for (const parent_channel* channel : stalled_) {
-      if (channel->anything_passed()) return true;
-    }
-    return false;
-  }
-
-  // ---- the service thread --------------------------------------------------------------------
-
-  void summon_service() {
-    check_usable();
-    {
-      std::lock_guard lock(mutex_);
-      check_open_locked();
-    }
-    bring_service();
-  }
-
-  void bring_service() {
-    {
-      std::lock_guard lock(mutex_);
-      if (state_ == state::terminated) return;  // the thread that ends it runs what there is to run
-      service_wanted_ = true;
-      if (serving_) return;
-    }
-    const fork_pause none;  // no thread may come into being while another one forks
-    start_service();
-  }
-
-  // Starts the thread if it is wanted and not there. Under a fork_pause or after a fork.
-  void start_service() {
-    {
-      std::lock_guard lock(mutex_);
-      stopping_ = state_ == state::terminated;
-      if (serving_ || stopping_ || !service_wanted_) return;
-      set_serving(true);
-    }
-    if (service_.joinable()) service_.join();  // it ended after the wait for it was over
-    try {
-      const os::signals_blocked guard;  // signals are for the program's own threads
-      // The thread keeps the core alive: a callback may destroy the pool.
-      service_ = std::thread([self = boost::intrusive_ptr<pool_core>(this)] { self->serve(); });
-    } catch (const std::system_error& error) {
-      std::lock_guard lock(mutex_);
-      set_serving(false);
-      service_lost_ = true;
-      throw ProcessError("cannot start the service thread of the pool", error.code());
-    }
-  }
-
-  void serve() {
-    const fork_thread mark(registration_);
-    std::unique_lock lock(mutex_);
-    server_ = std::this_thread::get_id();
-    service_lost_ = false;
-    while (!stopping_ || callbacks_due()) {
-      if (callbacks_due()) {
-        run_callbacks(lock);
-        run_due(lock);
-      } else if (engine_.outstanding() == 0 || state_ == state::terminated) {
-        rest(lock);
-      } else if (leader_ != role::nobody || std::exchange(seen_activity_, activity_) != activity_) {
-        quiet_ticks_ = 0;
-        stand_by(lock);
-      } else {
-        lead(lock, role::service, service_idle(*this), std::nullopt);
-      }
-    }
-    server_ = {};
-    set_serving(false);
-  }
-
-  // With the lock.
-  void set_serving(bool serving) {
-    serving_ = serving;
-    service_there_.store(serving, std::memory_order_relaxed);  // a hint to go without the lock
-  }
-
-  // Somebody drives, or did a moment ago. While one and the same thread has the lead, there is less
-  // and less reason to look; when it resigns the service is told.
-  void stand_by(std::unique_lock<std::mutex>& lock) {
-    constexpr int most_doublings = 8;
-    const std::uint64_t before = activity_;
-    const auto doze = tick * (1 << doublings_);
-    service_dozes_ = doublings_ > 0;
-    service_wakes_.wait_for(lock, doze);
-    service_dozes_ = false;
-    const bool same = leader_ == role::waiter && activity_ == before;
-    doublings_ = same ? std::min(doublings_ + 1, most_doublings) : 0;
-  }
-
-  // What the service waits for when it leads: something else to do.
-  struct service_idle final : waitable {
-    explicit service_idle(pool_core& pool) : pool_(&pool) {}
-    bool ready() const noexcept override { return resolved(); }
-    bool resolved() const noexcept override {
-      return pool_->stopping_ || pool_->engine_.outstanding() == 0 || pool_->callbacks_due();
-    }
-    pool_core* pool_;
-  };
-
-  // Ticks on for a while, so that the next submission need not wake it; then sleeps.
-  void rest(std::unique_lock<std::mutex>& lock) {
-    if (stopping_) return;
-    if (++quiet_ticks_ < ticks_before_sleep) {
-      service_wakes_.wait_for(lock, tick);
-      return;
-    }
-    service_asleep_ = true;
-    service_wakes_.wait(lock);
-    service_asleep_ = false;
-    quiet_ticks_ = 0;
-  }
-
-  // With the lock: whether the service thread has anything to run.
-  [[nodiscard]] bool callbacks_due() noexcept {
-    return !engine_.with_callbacks().empty() || engine_.due().size() != 0;
-  }
-
-  // Those that run before a result is ready.
-  void run_callbacks(std::unique_lock<std::mutex>& lock) {
-    auto& waiting = engine_.with_callbacks();
-    for (std::size_t left = waiting.size(); left > 0 && !waiting.empty(); --left) {
-      run_first_callbacks(lock);
-    }
-  }
-
-  void run_first_callbacks(std::unique_lock<std::mutex>& lock) {
-    boost::intrusive_ptr<job> first = std::move(engine_.with_callbacks().front());
-    engine_.with_callbacks().pop_front();
-    const bool inside = std::exchange(in_callback_, true);  // of another callback
-    lock.unlock();
-    run_callbacks_of(*first);
-    lock.lock();
-    engine_.set_ready(*first);
-    ring_ready();
-    in_callback_ = inside;
-    changed_.notify_all();
-    if (leader_ == role::waiter) call_leader_back();  // it may wait for just this one
-    lock.unlock();
-    first = nullptr;  // may destroy results of the user's: not under the lock
-    lock.lock();
-  }
-
-  // A callback waits for a result that has callbacks, too: it is its own thread that runs those.
-  // Whether it did. Without them nothing could ever make the result ready.
-  bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, bool for_ever) {
-    if (server_ != std::this_thread::get_id()) return false;
-    if (!engine_.with_callbacks().empty()) {
-      run_first_callbacks(lock);
-    } else if (for_ever) {
-      throw std::logic_error("a callback waits for its own result, which is ready after it");
-    } else {
-      return false;
-    }
-    return true;
-  }
-
-  // Those that run when it is.
-  void run_due(std::unique_lock<std::mutex>& lock) {
-    constexpr int at_once = 1024;  // then the others have a turn
-    const bool inside = std::exchange(in_callback_, true);
-    lock.unlock();
-    boost::intrusive_ptr<job> of;
-    for (int i = 0; i < at_once; ++i) {
-      continuation* next = engine_.due().take(of);
-      if (next == nullptr) break;
-      run_now(*next, *of);
-      of = nullptr;  // may destroy a result of the user's
-    }
-    lock.lock();
-    in_callback_ = inside;
-    changed_.notify_all();
-  }
-
-  // By a thread that waits, because after a fork there was no service thread to be had. Whether
-  // there were any and nobody else runs them.
-  bool run_lost_callbacks(std::unique_lock<std::mutex>& lock) {
-    if (!callbacks_due() || server_ != std::thread::id()) return false;
-    server_ = std::this_thread::get_id();
-    while (callbacks_due()) {
-      run_callbacks(lock);
-      run_due(lock);
-    }
-    if (server_ == std::this_thread::get_id()) server_ = {};  // else there is a service thread now
-    return true;
-  }
-
-  // The pool has ended, and with it the service thread, unless a callback has ended the pool.
-  void run_left_callbacks() {
-    std::unique_lock lock(mutex_);
-    static_cast<void>(run_lost_callbacks(lock));
-  }
-
-  void ask_service_to_stop() {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-    service_wakes_.notify_one();
-    if (leader_ != role::service) return;
-    yield_ = true;
-    call_leader_back();
-  }
-
-  void stop_service() {
-    ask_service_to_stop();
-    if (fork_registry::on_library_thread() && on_service_thread()) {
-      const fork_pause none;
-      service_.detach();  // a callback ends the pool: the thread ends when the callback returns
-      return;
-    }
-    registration_.wait_for_end();
-    const fork_pause none;
-    if (service_.joinable()) service_.join();
-  }
-
-  [[nodiscard]] bool on_service_thread() {
-    const fork_pause none;
-    return service_.get_id() == std::this_thread::get_id();
-  }
-
-  // ---- forks of this process -----------------------------------------------------------------
-
-  void stop_threads() override {
-    ask_service_to_stop();
-    if (registration_.wait_for_threads(patience) && service_.joinable()) service_.join();
-  }
-
-  void restart_threads() override {
-    try {
-      start_service();
-    } catch (const Error&) {  // the next asynchronous submission tries again and tells
-    }
-  }
-
-  void abandon() noexcept override {
-    engine_.backend().abandon();
-    ready_bell_.reset();
-    std::construct_at(&service_);  // there is no such thread in this process
-  }
-
-  static constexpr std::chrono::microseconds short_wait{3};
-  static constexpr std::chrono::milliseconds tick{1};
-  static constexpr int ticks_before_sleep = 20;
-  static constexpr std::chrono::milliseconds patience{100};    ///< of a fork, with a callback
-  static constexpr std::chrono::milliseconds often_enough{1};  ///< to look at the rest of the world
   static constexpr std::uint64_t advance_every = 16;
-  static constexpr std::uint64_t balance_every = 64;
 
-  const std::uint32_t generation_;
-  const std::uint32_t cpus_;
-  const std::uint64_t places_;
-
+  const std::uint64_t places_;  ///< for workers
   block_bin unused_blocks_;
-  std::mutex mutex_;
-  std::condition_variable changed_;        ///< followers: something is ready, or there is no leader
-  std::condition_variable service_wakes_;  ///< the service thread: there is something to do
-  engine engine_;
-  state state_ = state::open;
-  role leader_ = role::nobody;
-  bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock
-  bool patient_ = false;      ///< the leader has waited for a moment in vain
-  bool resize_due_ = false;
-  bool yield_ = false;  ///< somebody wants the lead that the service has
-  int followers_ = 0;
-  std::uint64_t activity_ = 0;  ///< counts waits and the like, for the service to stay away
-  std::uint64_t crowded_ = 0;   ///< counts submissions that found all workers busy
-  std::uint64_t rounds_ = 0;    ///< counts what the leader found news in
-  std::vector<parent_channel*> glance_;   ///< what the leader looks at while it is away
-  std::vector<parent_channel*> stalled_;  ///< and what it looks at before it sleeps
-  std::atomic<bool> called_back_{false};
-  std::atomic<bool> nudged_{false};           ///< by a thread that held the lock
-  os::event ready_bell_;                      ///< for event loops; empty: nobody has asked for it
-  std::optional<time_point> sleeps_until_{};  ///< the leader, while it is away
-  time_point looked_at_clock_{};
-  time_point handled_reports_{};
-
-  std::thread service_;                     ///< changed under a fork_pause only
-  std::thread::id server_;                  ///< the thread that runs callbacks, while there is one
-  bool service_wanted_ = false;             ///< there has been an asynchronous submission
-  bool service_lost_ = false;               ///< and it could not be had, or not again
-  bool serving_ = false;                    ///< the thread is there
-  std::atomic<bool> service_there_{false};  ///< the same, for who has not the lock
-  std::uint64_t seen_activity_ = 0;
-  int quiet_ticks_ = 0;
-  int doublings_ = 0;            ///< of its tick, while another thread drives for long
-  bool service_asleep_ = false;  ///< for want of anything to do
-  bool service_dozes_ = false;   ///< for longer than a tick
-  bool stopping_ = false;
-  bool in_callback_ = false;
-
-  fork_registration registration_;  // last: known to others only when all else is there
+  std::uint64_t crowded_ = 0;  ///< counts submissions that found all workers busy
 };
 
 }  // namespace procpool::detail

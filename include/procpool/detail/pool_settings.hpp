@@ -17,9 +17,9 @@
 #include <utility>
 
 #include <procpool/detail/concat.hpp>
+#include <procpool/detail/core_settings.hpp>
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/random.hpp>
-#include <procpool/detail/pool_core.hpp>
 #include <procpool/options.hpp>
 
 namespace procpool::detail {

@@ -31,6 +31,7 @@
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/submission.hpp>
 #include <procpool/detail/task.hpp>
+#include <procpool/detail/typed_job.hpp>
 #include <procpool/options.hpp>
 
 namespace procpool::detail {

@@ -30,6 +30,7 @@
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/submission.hpp>
+#include <procpool/detail/typed_job.hpp>
 #include <procpool/error.hpp>
 #include <procpool/worker.hpp>
 

@@ -7,6 +7,7 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <stdexcept>
@@ -16,7 +17,9 @@
 
 #include <procpool/backend.hpp>
 #include <procpool/config.hpp>
+#include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/concat.hpp>
+#include <procpool/detail/module_table.hpp>
 #include <procpool/detail/pool_core.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/pool_settings.hpp>
@@ -26,14 +29,32 @@
 
 namespace procpool::detail {
 
+PROCPOOL_FUNCTION void pool_front::check_rare_code(code_ref code) const {
+  const std::string where =
+      "the function to run is in " + module_table::instance().name(code.module) + ", ";
+  if (code.module >= modules_) {
+    throw std::invalid_argument(where + "which was loaded after the pool was made");
+  }
+  if (std::ranges::find(missing_, code.module) == missing_.end()) return;
+  throw std::invalid_argument(
+      where +
+      "which the spawned workers do not have, or in another build: it was loaded while the program "
+      "ran, or its file has been replaced");
+}
+
+PROCPOOL_FUNCTION void pool_front::cannot_limit_time() {
+  throw std::invalid_argument(
+      "a timeout needs workers that are processes: a thread cannot be killed");
+}
+
 inline boost::intrusive_ptr<pool_front> start_pool_of(
     worker_kind kind, const pool_options& options,
     std::shared_ptr<const initializer_frame> initializer) {
-  core_settings settings = settings_of(kind, options, std::move(initializer));
+  const core_settings settings = settings_of(kind, options, std::move(initializer));
   if (kind == worker_kind::caller) {
     return new serial_core(settings.initializer.get(), settings.lives.limits.seed);
   }
-  return new pool_core(std::move(settings));
+  return new pool_core(settings);
 }
 
 /// What a pool of processes is to be made of, if PROCPOOL_BACKEND in the environment says so.

@@ -29,6 +29,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/task.hpp>
+#include <procpool/detail/typed_job.hpp>
 
 namespace procpool::detail {
 

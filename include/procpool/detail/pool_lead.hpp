@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// The engine under a lock, and who makes it move.
+///
+/// Whoever waits for a result drives: takes the lead, reads results and sends tasks until its own
+/// is there. At most one thread has the lead; others that wait follow, and one of them takes over.
+/// While nobody waits, the service thread does it (pool_service.hpp).
+///
+/// Only the leader looks at shared memory without the lock, only the leader handles reports (and so
+/// replaces workers), and only the leader sleeps in the backend.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/core_settings.hpp>
+#include <procpool/detail/engine.hpp>
+#include <procpool/detail/fork_registry.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/module_table.hpp>
+#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/parking.hpp>
+#include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/task_sender.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+class pool_lead : public pool_front {
+ protected:
+  enum class state { open, closed, terminated };
+  enum class role { nobody, waiter, service };
+  enum class hurry { no, yes };
+
+  pool_lead(const core_settings& settings, backend_maker make)
+      : pool_front(settings.workers,
+                   module_table::instance().refresh(),  // before the workers are forked
+                   task_sender::in_line_limit(settings.sizes.ring_bytes), settings.kind),
+        generation_(process_generation()),
+        cpus_(settings.cpus),
+        engine_(make(settings.kind, settings.sizes), settings.sizes.workers, settings.workers,
+                settings.rules, settings.lives, settings.initializer) {
+    lack_modules(engine_.backend().missing_modules());
+  }
+
+  void check_process() const {
+    if (generation_ == process_generation()) return;
+    throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
+  }
+
+  // Decoders and constructors of results run under the lock.
+  void check_usable() const {
+    check_process();
+    if (!engine_.decoding()) return;
+    throw std::logic_error("a pool cannot be used while one of its results is decoded");
+  }
+
+  void check_open_locked() const {
+    if (state_ != state::open) throw PoolClosed("the pool is closed: it takes no more work");
+    if (!engine_.broken().empty()) throw BrokenPool(engine_.broken());
+  }
+
+  // ---- news ----------------------------------------------------------------------------------
+
+  // With the lock: whether the service thread has anything to run.
+  [[nodiscard]] bool callbacks_due() noexcept {
+    return !engine_.with_callbacks().empty() || engine_.due().size() != 0;
+  }
+
+  // A leader that is away does not look at workers that were stalled since.
+  void look_after_stalls() {
+    if (engine_.more_stalled()) call_leader_back();
+  }
+
+  // Tells threads that wait what has changed.
+  void spread_news(hurry service = hurry::yes) {
+    look_after_stalls();
+    const bool nudged = nudged_.exchange(false, std::memory_order_relaxed);  // by this thread
+    if (!engine_.take_news() && !nudged) return;
+    ring_ready();
+    if (callbacks_due() && worth_waking(service)) service_wakes_.notify_one();
+    if (followers_ > 0) changed_.notify_all();
+    if (leader_ == role::waiter || state_ != state::open) call_leader_back();
+  }
+
+  // To wake the service thread costs more than many callbacks. A thread that submits and submits
+  // does it for a number of them; else they are seen at the next tick.
+  [[nodiscard]] bool worth_waking(hurry service) noexcept {
+    constexpr std::size_t many = 256;
+    return service == hurry::yes || service_asleep_ || service_dozes_ ||
+           engine_.due().size() >= many;
+  }
+
+  // Tells event loops. One system call, however many results.
+  void ring_ready() noexcept {
+    if (!ready_bell_) return;
+    if (const std::uint64_t fresh = engine_.take_ready(); fresh != 0) ready_bell_.ring(fresh);
+  }
+
+  // The leader may be asleep though what it waits for has happened.
+  void call_leader_back() {
+    if (!leader_away_) return;
+    called_back_.store(true, std::memory_order_relaxed);  // ends its spinning
+    engine_.backend().interrupt();
+  }
+
+  void resize_if_due() {
+    if (!std::exchange(resize_due_, false) || state_ != state::open) return;
+    engine_.resize(workers());
+    spread_news();
+  }
+
+  // A task that may run for so long is under way: the leader must not sleep through its end.
+  void wake_leader_by(std::chrono::nanoseconds limit) {
+    if (!leader_away_) return;
+    if (sleeps_until_ && *sleeps_until_ - std::chrono::steady_clock::now() <= limit) return;
+    call_leader_back();
+  }
+
+  void handle_reports() {
+    if (state_ != state::terminated) engine_.handle_reports();
+  }
+  // While there is always news nobody sleeps, and workers may die all the same.
+  void handle_reports_if_due() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - handled_reports_ < often_enough) return;
+    handled_reports_ = now;
+    handle_reports();
+  }
+  // Nor does time stand still.
+  void look_at_clock_if_due() {
+    if (!engine_.clock_matters()) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - looked_at_clock_ < often_enough) return;
+    looked_at_clock_ = now;
+    static_cast<void>(engine_.look_at_clock(now));
+  }
+
+  // ---- driving -------------------------------------------------------------------------------
+
+  void lead(std::unique_lock<std::mutex>& lock, role who, const waitable& what,
+            std::optional<time_point> until) {
+    leader_ = who;
+    patient_ = false;
+    try {
+      while (!what.resolved() && state_ != state::terminated && !(who == role::service && yield_)) {
+        if (until && std::chrono::steady_clock::now() >= *until) break;
+        step(lock, until);
+      }
+    } catch (...) {
+      resign();
+      throw;
+    }
+    resign();
+  }
+
+  void resign() noexcept {
+    if (service_dozes_) service_wakes_.notify_one();
+    leader_ = role::nobody;
+    yield_ = false;
+    if (followers_ > 0 || state_ != state::open) changed_.notify_all();
+  }
+
+  void follow(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
+    if (leader_ == role::service) {
+      yield_ = true;
+      call_leader_back();
+    }
+    ++followers_;
+    if (until) {
+      changed_.wait_until(lock, *until);
+    } else {
+      changed_.wait(lock);
+    }
+    --followers_;
+  }
+
+  // One round: what has come is handled, or the thread waits until something comes.
+  void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
+    if (engine_.advance()) {
+      patient_ = false;
+      if (++rounds_ % balance_every == 0) {
+        engine_.balance();  // others may wait behind a long task
+        handle_reports_if_due();
+      }
+      look_at_clock_if_due();
+      return spread_news();
+    }
+    sleeps_until_ = until;
+    if (patient_) {  // what is under way takes its time
+      engine_.balance();
+      sleeps_until_ = earlier(until, engine_.look_at_clock(std::chrono::steady_clock::now()));
+      if (!engine_.broken().empty()) return spread_news();  // a start that was due has failed
+    }
+    glance_.clear();
+    engine_.each_busy_channel([this](parent_channel& channel) { glance_.push_back(&channel); });
+    stalled_.clear();
+    engine_.each_stalled_channel([this](parent_channel& channel) { stalled_.push_back(&channel); });
+    auto dead = engine_.take_dead();
+    const bool may_spin = !glance_.empty() && glance_.size() < cpus_;
+    leader_away_ = true;
+    called_back_.store(false, std::memory_order_relaxed);  // for this round
+    lock.unlock();
+    dead.clear();
+    const bool slept = wait_for_news(may_spin, sleeps_until_);
+    lock.lock();
+    const bool waited_long = std::exchange(patient_, true);
+    leader_away_ = false;
+    if (slept) {
+      handle_reports();
+    } else if (waited_long) {
+      handle_reports_if_due();
+    }
+    resize_if_due();
+    spread_news();
+  }
+
+  // Without the lock. Whether it slept: only then the fork server may have reported.
+  bool wait_for_news(bool may_spin, std::optional<time_point> until) {
+    const auto news = [this] {
+      for (const parent_channel* channel : glance_) {
+        if (channel->anything()) return true;
+      }
+      return called_back_.load(std::memory_order_relaxed);  // a hint; the descriptor is certain
+    };
+    if (!patient_) {  // a moment for short tasks; then tasks are balanced before the long wait
+      spin_until(news, short_wait);
+      return false;
+    }
+    if (may_spin && spin_until(news)) return false;
+    engine_.backend().arm();
+    if (!news() && !engine_.widened() && !anything_untold()) engine_.backend().wait(until);
+    engine_.backend().disarm();
+    return true;
+  }
+
+  static std::optional<time_point> earlier(std::optional<time_point> one,
+                                           std::optional<time_point> other) {
+    if (!one || !other) return one ? one : other;
+    return std::min(*one, *other);
+  }
+
+  [[nodiscard]] bool anything_untold() const noexcept {
+    for (const parent_channel* channel : glance_) {
+      if (channel->anything_at_all()) return true;
+    }
+    for (const parent_channel* channel : stalled_) {
+      if (channel->anything_passed()) return true;
+    }
+    return false;
+  }
+
+  const std::uint32_t generation_;
+  const std::uint32_t cpus_;
+  std::mutex mutex_;
+  std::condition_variable changed_;        ///< followers: something is ready, or there is no leader
+  std::condition_variable service_wakes_;  ///< the service thread: there is something to do
+  engine engine_;
+  state state_ = state::open;
+  role leader_ = role::nobody;
+  bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock
+  bool patient_ = false;      ///< the leader has waited for a moment in vain
+  bool resize_due_ = false;
+  bool yield_ = false;  ///< somebody wants the lead that the service has
+  int followers_ = 0;
+  std::uint64_t activity_ = 0;       ///< counts waits and the like, for the service to stay away
+  std::atomic<bool> nudged_{false};  ///< by a thread that held the lock
+  os::event ready_bell_;             ///< for event loops; empty: nobody has asked for it
+  bool service_asleep_ = false;      ///< for want of anything to do
+  bool service_dozes_ = false;       ///< for longer than a tick
+
+ private:
+  static constexpr std::chrono::microseconds short_wait{3};
+  static constexpr std::chrono::milliseconds often_enough{1};  ///< to look at the rest of the world
+  static constexpr std::uint64_t balance_every = 64;
+
+  std::uint64_t rounds_ = 0;              ///< counts what the leader found news in
+  std::vector<parent_channel*> glance_;   ///< what the leader looks at while it is away
+  std::vector<parent_channel*> stalled_;  ///< and what it looks at before it sleeps
+  std::atomic<bool> called_back_{false};
+  std::optional<time_point> sleeps_until_{};  ///< the leader, while it is away
+  time_point looked_at_clock_{};
+  time_point handled_reports_{};
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// The pool's service thread: progress while nobody waits, and callbacks.
+///
+/// It is started by the first asynchronous submission and sleeps when nothing is outstanding. It
+/// stays out of the way of threads that are active: it takes the lead only after a whole tick in
+/// which nobody drove, and gives it up when somebody wants to. Callbacks run on it, one after the
+/// other, without the lock. It is stopped while this process forks on the library's account.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <procpool/detail/callbacks.hpp>
+#include <procpool/detail/continuation.hpp>
+#include <procpool/detail/fork_registry.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/pool_lead.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+class pool_service : public pool_lead, private fork_participant {
+ protected:
+  using pool_lead::pool_lead;
+
+  void summon_service() {
+    check_usable();
+    {
+      std::lock_guard lock(mutex_);
+      check_open_locked();
+    }
+    bring_service();
+  }
+
+  void bring_service() {
+    {
+      std::lock_guard lock(mutex_);
+      if (state_ == state::terminated) return;  // the thread that ends it runs what there is to run
+      service_wanted_ = true;
+      if (serving_) return;
+    }
+    const fork_pause none;  // no thread may come into being while another one forks
+    start_service();
+  }
+
+  // Starts the thread if it is wanted and not there. Under a fork_pause or after a fork.
+  void start_service() {
+    {
+      std::lock_guard lock(mutex_);
+      stopping_ = state_ == state::terminated;
+      if (serving_ || stopping_ || !service_wanted_) return;
+      set_serving(true);
+    }
+    if (service_.joinable()) service_.join();  // it ended after the wait for it was over
+    try {
+      const os::signals_blocked guard;  // signals are for the program's own threads
+      // The thread keeps the core alive: a callback may destroy the pool.
+      service_ = std::thread([self = boost::intrusive_ptr<pool_service>(this)] { self->serve(); });
+    } catch (const std::system_error& error) {
+      std::lock_guard lock(mutex_);
+      set_serving(false);
+      service_lost_ = true;
+      throw ProcessError("cannot start the service thread of the pool", error.code());
+    }
+  }
+
+  void serve() {
+    const fork_thread mark(registration_);
+    std::unique_lock lock(mutex_);
+    server_ = std::this_thread::get_id();
+    service_lost_ = false;
+    while (!stopping_ || callbacks_due()) {
+      if (callbacks_due()) {
+        run_callbacks(lock);
+        run_due(lock);
+      } else if (engine_.outstanding() == 0 || state_ == state::terminated) {
+        rest(lock);
+      } else if (leader_ != role::nobody || std::exchange(seen_activity_, activity_) != activity_) {
+        quiet_ticks_ = 0;
+        stand_by(lock);
+      } else {
+        lead(lock, role::service, service_idle(*this), std::nullopt);
+      }
+    }
+    server_ = {};
+    set_serving(false);
+  }
+
+  // With the lock.
+  void set_serving(bool serving) {
+    serving_ = serving;
+    service_there_.store(serving, std::memory_order_relaxed);  // a hint to go without the lock
+  }
+
+  // Somebody drives, or did a moment ago. While one and the same thread has the lead, there is less
+  // and less reason to look; when it resigns the service is told.
+  void stand_by(std::unique_lock<std::mutex>& lock) {
+    constexpr int most_doublings = 8;
+    const std::uint64_t before = activity_;
+    const auto doze = tick * (1 << doublings_);
+    service_dozes_ = doublings_ > 0;
+    service_wakes_.wait_for(lock, doze);
+    service_dozes_ = false;
+    const bool same = leader_ == role::waiter && activity_ == before;
+    doublings_ = same ? std::min(doublings_ + 1, most_doublings) : 0;
+  }
+
+  // What the service waits for when it leads: something else to do.
+  struct service_idle final : waitable {
+    explicit service_idle(pool_service& pool) : pool_(&pool) {}
+    bool ready() const noexcept override { return resolved(); }
+    bool resolved() const noexcept override {
+      return pool_->stopping_ || pool_->engine_.outstanding() == 0 || pool_->callbacks_due();
+    }
+    pool_service* pool_;
+  };
+
+  // Ticks on for a while, so that the next submission need not wake it; then sleeps.
+  void rest(std::unique_lock<std::mutex>& lock) {
+    if (stopping_) return;
+    if (++quiet_ticks_ < ticks_before_sleep) {
+      service_wakes_.wait_for(lock, tick);
+      return;
+    }
+    service_asleep_ = true;
+    service_wakes_.wait(lock);
+    service_asleep_ = false;
+    quiet_ticks_ = 0;
+  }
+
+  // Those that run before a result is ready.
+  void run_callbacks(std::unique_lock<std::mutex>& lock) {
+    auto& waiting = engine_.with_callbacks();
+    for (std::size_t left = waiting.size(); left > 0 && !waiting.empty(); --left) {
+      run_first_callbacks(lock);
+    }
+  }
+
+  void run_first_callbacks(std::unique_lock<std::mutex>& lock) {
+    boost::intrusive_ptr<job> first = std::move(engine_.with_callbacks().front());
+    engine_.with_callbacks().pop_front();
+    const bool inside = std::exchange(in_callback_, true);  // of another callback
+    lock.unlock();
+    run_callbacks_of(*first);
+    lock.lock();
+    engine_.set_ready(*first);
+    ring_ready();
+    in_callback_ = inside;
+    changed_.notify_all();
+    if (leader_ == role::waiter) call_leader_back();  // it may wait for just this one
+    lock.unlock();
+    first = nullptr;  // may destroy results of the user's: not under the lock
+    lock.lock();
+  }
+
+  // A callback waits for a result that has callbacks, too: it is its own thread that runs those.
+  // Whether it did. Without them nothing could ever make the result ready.
+  bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, bool for_ever) {
+    if (server_ != std::this_thread::get_id()) return false;
+    if (!engine_.with_callbacks().empty()) {
+      run_first_callbacks(lock);
+    } else if (for_ever) {
+      throw std::logic_error("a callback waits for its own result, which is ready after it");
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  // Those that run when it is.
+  void run_due(std::unique_lock<std::mutex>& lock) {
+    constexpr int at_once = 1024;  // then the others have a turn
+    const bool inside = std::exchange(in_callback_, true);
+    lock.unlock();
+    boost::intrusive_ptr<job> of;
+    for (int i = 0; i < at_once; ++i) {
+      continuation* next = engine_.due().take(of);
+      if (next == nullptr) break;
+      run_now(*next, *of);
+      of = nullptr;  // may destroy a result of the user's
+    }
+    lock.lock();
+    in_callback_ = inside;
+    changed_.notify_all();
+  }
+
+  // By a thread that waits, because after a fork there was no service thread to be had. Whether
+  // there were any and nobody else runs them.
+  bool run_lost_callbacks(std::unique_lock<std::mutex>& lock) {
+    if (!callbacks_due() || server_ != std::thread::id()) return false;
+    server_ = std::this_thread::get_id();
+    while (callbacks_due()) {
+      run_callbacks(lock);
+      run_due(lock);
+    }
+    if (server_ == std::this_thread::get_id()) server_ = {};  // else there is a service thread now
+    return true;
+  }
+
+  // The pool has ended, and with it the service thread, unless a callback has ended the pool.
+  void run_left_callbacks() {
+    std::unique_lock lock(mutex_);
+    static_cast<void>(run_lost_callbacks(lock));
+  }
+
+  void ask_service_to_stop() {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    service_wakes_.notify_one();
+    if (leader_ != role::service) return;
+    yield_ = true;
+    call_leader_back();
+  }
+
+  void stop_service() {
+    ask_service_to_stop();
+    if (fork_registry::on_library_thread() && on_service_thread()) {
+      const fork_pause none;
+      service_.detach();  // a callback ends the pool: the thread ends when the callback returns
+      return;
+    }
+    registration_.wait_for_end();
+    const fork_pause none;
+    if (service_.joinable()) service_.join();
+  }
+
+  [[nodiscard]] bool on_service_thread() {
+    const fork_pause none;
+    return service_.get_id() == std::this_thread::get_id();
+  }
+
+  // ---- forks of this process -----------------------------------------------------------------
+
+  void stop_threads() override {
+    ask_service_to_stop();
+    if (registration_.wait_for_threads(patience) && service_.joinable()) service_.join();
+  }
+
+  void restart_threads() override {
+    try {
+      start_service();
+    } catch (const Error&) {  // the next asynchronous submission tries again and tells
+    }
+  }
+
+  void abandon() noexcept override {
+    engine_.backend().abandon();
+    ready_bell_.reset();
+    std::construct_at(&service_);  // there is no such thread in this process
+  }
+
+  static constexpr std::chrono::milliseconds tick{1};
+  static constexpr int ticks_before_sleep = 20;
+  static constexpr std::chrono::milliseconds patience{100};  ///< of a fork, with a callback
+
+  std::thread service_;                     ///< changed under a fork_pause only
+  std::thread::id server_;                  ///< the thread that runs callbacks, while there is one
+  bool service_wanted_ = false;             ///< there has been an asynchronous submission
+  bool service_lost_ = false;               ///< and it could not be had, or not again
+  bool serving_ = false;                    ///< the thread is there
+  std::atomic<bool> service_there_{false};  ///< the same, for who has not the lock
+  std::uint64_t seen_activity_ = 0;
+  int quiet_ticks_ = 0;
+  int doublings_ = 0;  ///< of its tick, while another thread drives for long
+  bool stopping_ = false;
+  bool in_callback_ = false;
+
+  fork_registration registration_{*this};  // last: known to others only when all else is there
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+// Level 6: pool.
+/// @file
+/// Jobs whose results have a type: one call, one outcome for each item, a whole map.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <procpool/codec.hpp>
+#include <procpool/detail/block_assembly.hpp>
+#include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/huge_pages.hpp>
+#include <procpool/detail/job.hpp>
+#include <procpool/detail/task.hpp>
+#include <procpool/outcome.hpp>
+
+namespace procpool::detail {
+
+/// A result of type void travels as one byte and is stored as this.
+template <class R>
+using stored_t = std::conditional_t<std::is_void_v<R>, std::byte, R>;
+
+template <class Stored>
+inline constexpr std::size_t plain_size_of = is_plain_result_v<Stored> ? sizeof(Stored) : 0;
+
+/// A job whose result, as the user gets it, is a T.
+template <class T>
+class typed_job : public job {
+ public:
+  using job::job;
+
+  /// The result itself. Precondition: ready, no failure.
+  [[nodiscard]] virtual stored_t<T>& result() = 0;
+};
+
+/// Python's callback and error_callback.
+template <class T>
+struct job_callbacks {
+  std::conditional_t<std::is_void_v<T>, std::function<void()>, std::function<void(stored_t<T>&)>>
+      success;
+  std::function<void(std::exception_ptr)> failure;
+};
+
+/// Calls the one that fits.
+template <class T>
+class result_callback final : public done_callback {
+ public:
+  explicit result_callback(job_callbacks<T> calls) : calls_(std::move(calls)) {}
+
+  void call(job& done) override {
+    if (done.failure() != nullptr) {
+      if (calls_.failure) calls_.failure(done.failure());
+    } else if (calls_.success) {
+      if constexpr (std::is_void_v<T>) {
+        calls_.success();
+      } else {
+        calls_.success(static_cast<typed_job<T>&>(done).result());
+      }
+    }
+  }
+
+ private:
+  job_callbacks<T> calls_;
+};
+
+/// Null when there is none.
+template <class T>
+std::unique_ptr<done_callback> callback_of(job_callbacks<T> calls) {
+  if (!calls.success && !calls.failure) return nullptr;
+  return std::make_unique<result_callback<T>>(std::move(calls));
+}
+
+/// Fills in a large result piece by piece; it is empty again after an exception.
+template <class Stored>
+void assemble(std::optional<Stored>& result, std::uint64_t offset, std::uint64_t total,
+              std::span<const std::byte> bytes) {
+  if constexpr (delivery_of<Stored>().granule != 0) {
+    try {
+      if (offset == 0) {
+        begin_block(result.emplace(), bytes, total);
+      } else if (result) {
+        append_block(*result, bytes);
+      }
+    } catch (...) {
+      result.reset();
+      throw;
+    }
+  }
+}
+
+/// One call.
+template <class R>
+class call_job final : public typed_job<R> {
+ public:
+  using stored = stored_t<R>;
+
+  explicit call_job(boost::intrusive_ptr<driver> pool,
+                    std::unique_ptr<done_callback> callbacks = nullptr)
+      : typed_job<R>(std::move(pool), 1,
+                     {.plain_size = plain_size_of<stored>, .pieces = delivery_of<stored>()},
+                     std::move(callbacks)) {}
+
+  void value(std::size_t, std::span<const std::byte> encoded) override {
+    decoder in(encoded);
+    result_.emplace(in.template get<stored>());
+    in.finish();
+  }
+  void plain(std::size_t, std::size_t offset, std::span<const std::byte> bytes) override {
+    if constexpr (is_plain_result_v<stored>) {
+      std::memcpy(raw_ + offset, bytes.data(), bytes.size());
+      if (offset + bytes.size() == sizeof(stored)) {
+        decoder in(std::span<const std::byte>(raw_, sizeof(stored)));
+        result_.emplace(in.template get<stored>());
+      }
+    }
+  }
+  void piece(std::size_t, std::uint64_t offset, std::uint64_t total,
+             std::span<const std::byte> bytes) override {
+    assemble(result_, offset, total, bytes);
+  }
+  [[nodiscard]] stored& result() override { return *result_; }
+
+ private:
+  static constexpr std::size_t raw_bytes = is_plain_result_v<stored> ? sizeof(stored) : 1;
+
+  std::optional<stored> result_;
+  alignas(16) std::byte raw_[raw_bytes];
+};
+
+/// Collects jobs as they become ready, for imap_unordered.
+class completion_queue final : public waitable {
+ public:
+  void push(boost::intrusive_ptr<job> finished) {
+    std::lock_guard lock(mutex_);
+    finished_.push_back(std::move(finished));
+  }
+  [[nodiscard]] boost::intrusive_ptr<job> pop() {
+    std::lock_guard lock(mutex_);
+    if (finished_.empty()) return nullptr;
+    auto first = std::move(finished_.front());
+    finished_.pop_front();
+    return first;
+  }
+  /// Until the next pop().
+  [[nodiscard]] bool ready() const noexcept override {
+    std::lock_guard lock(mutex_);
+    return !finished_.empty();
+  }
+  [[nodiscard]] bool resolved() const noexcept override { return ready(); }
+
+ private:
+  mutable std::mutex mutex_;
+  std::deque<boost::intrusive_ptr<job>> finished_;
+};
+
+/// One outcome, value or exception, for each item: a chunk of an imap, or a map_outcomes.
+template <class R>
+class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
+ public:
+  using stored = stored_t<R>;
+  using base = typed_job<std::vector<Outcome<R>>>;
+
+  /// @param first index in the input of the first item
+  outcomes_job(boost::intrusive_ptr<driver> pool, std::size_t first, std::size_t items,
+               std::shared_ptr<completion_queue> finished = nullptr,
+               std::unique_ptr<done_callback> callbacks = nullptr)
+      : base(std::move(pool), items,
+             {.plain_size = plain_size_of<stored>, .announced = finished != nullptr},
+             std::move(callbacks)),
+        first_(first),
+        outcomes_(items),
+        finished_(std::move(finished)) {}
+
+  void value(std::size_t index, std::span<const std::byte> encoded) override {
+    decoder in(encoded);
+    outcomes_[index - first_].emplace(in.template get<stored>());
+    in.finish();
+  }
+  void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
+    if (offset == 0) raw_.clear();  // a worker may have died, or lied, in the middle of a value
+    raw_.append(bytes.data(), bytes.size());  // values may come in parts
+    for (index += offset / sizeof(stored) - first_; raw_.size() >= sizeof(stored); ++index) {
+      take_plain(index);
+    }
+  }
+  void error(std::size_t index, std::exception_ptr what) override {
+    outcomes_[index - first_].fail(std::move(what));
+  }
+  void announce() override {
+    // Let go of the queue, which refers to this job from now on.
+    if (auto queue = std::exchange(finished_, nullptr)) queue->push(this);
+    base::announce();
+  }
+  [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
+
+  [[nodiscard]] std::vector<Outcome<R>>& result() override { return outcomes_; }
+  [[nodiscard]] std::size_t size() const noexcept { return outcomes_.size(); }
+  /// Takes an item's result or throws its exception. Precondition: ready; once for each item.
+  [[nodiscard]] stored take(std::size_t index) {
+    return std::exchange(outcomes_[index], Outcome<R>()).take();
+  }
+
+ protected:
+  // What has its outcome keeps it.
+  void give_up(std::exception_ptr what) override {
+    for (auto& each : outcomes_) {
+      if (!each.decided()) each.fail(what);
+    }
+  }
+
+ private:
+  void take_plain(std::size_t index) {
+    if constexpr (is_plain_result_v<stored>) {
+      decoder in(std::span<const std::byte>(raw_.data(), sizeof(stored)));
+      outcomes_[index].emplace(in.template get<stored>());
+      std::memmove(raw_.data(), raw_.data() + sizeof(stored), raw_.size() - sizeof(stored));
+      raw_.resize_uninitialized(raw_.size() - sizeof(stored));
+    }
+  }
+
+  std::size_t first_;
+  std::vector<Outcome<R>> outcomes_;
+  byte_buffer raw_;
+  std::shared_ptr<completion_queue> finished_;
+};
+
+/// A map: results in the order of the input.
+template <class R>
+class map_job final
+    : public typed_job<std::conditional_t<std::is_void_v<R>, void, std::vector<stored_t<R>>>> {
+ public:
+  using stored = stored_t<R>;
+  using whole = std::conditional_t<std::is_void_v<R>, void, std::vector<stored>>;
+  using base = typed_job<whole>;
+
+  map_job(boost::intrusive_ptr<driver> pool, std::size_t items,
+          std::unique_ptr<done_callback> callbacks)
+      : base(std::move(pool), items,
+             {.plain_size = plain_size_of<stored>,
+              .pieces = delivery_of<stored>(),
+              .sealed = !packed && !std::is_void_v<R>},
+             std::move(callbacks)),
+        items_(items) {
+    if constexpr (packed) {
+      results_.reserve(items);  // filled with zeros when the workers are busy already
+      advise_huge_pages(results_.data(), items * sizeof(stored));
+    } else if constexpr (!std::is_void_v<R>) {
+      pieces_.resize(items);
+    }
+  }
+
+  void value(std::size_t index, std::span<const std::byte> encoded) override {
+    if constexpr (!is_plain_result_v<stored>) {
+      decoder in(encoded);
+      pieces_[index].emplace(in.template get<stored>());
+      in.finish();
+    }
+  }
+  void piece(std::size_t index, std::uint64_t offset, std::uint64_t total,
+             std::span<const std::byte> bytes) override {
+    if constexpr (!packed && !std::is_void_v<R>) assemble(pieces_[index], offset, total, bytes);
+  }
+  void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
+    if constexpr (packed) {
+      if (results_.empty()) results_.resize(items_);
+      std::memcpy(reinterpret_cast<std::byte*>(results_.data() + index) + offset, bytes.data(),
+                  bytes.size());
+    }
+  }
+
+  [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
+  void seal() override {
+    if constexpr (!packed && !std::is_void_v<R>) {
+      if (this->failure() != nullptr) return;
+      results_.reserve(pieces_.size());
+      for (auto& piece : pieces_) results_.push_back(std::move(*piece));
+      pieces_.clear();
+    }
+  }
+  [[nodiscard]] stored_t<whole>& result() override {
+    if constexpr (std::is_void_v<R>) {
+      return nothing_;
+    } else {
+      return results_;
+    }
+  }
+
+ private:
+  static constexpr bool packed = is_plain_result_v<stored> && !std::is_void_v<R>;
+  struct empty {};
+
+  const std::size_t items_;
+  std::conditional_t<std::is_void_v<R>, empty, std::vector<stored>> results_;
+  std::conditional_t<packed || std::is_void_v<R>, empty, std::vector<std::optional<stored>>>
+      pieces_;
+  std::byte nothing_{};
+};
+
+}  // namespace procpool::detail
