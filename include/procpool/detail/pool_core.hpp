@@ -297,19 +297,20 @@ class pool_core final : public pool_front, private fork_participant {
 
   bool join(const std::stop_token& stop) override {
     check_usable();
+    check_not_own_worker();
     bool inside = false;  // a callback
     {
       std::unique_lock lock(mutex_);
       if (state_ == state::open) {
         throw std::logic_error("Pool::join() was called before close() or terminate()");
       }
-      if (state_ == state::terminated) return true;
+      if (state_ == state::terminated) return await_end(lock), true;
       inside = server_ == std::this_thread::get_id();
     }
     if (!wait_for(*this, work_done(*this, inside), std::nullopt, stop)) return false;
     {
-      std::lock_guard lock(mutex_);
-      if (state_ == state::terminated) return true;
+      std::unique_lock lock(mutex_);
+      if (state_ == state::terminated) return await_end(lock), true;
       engine_.retire_all();
     }
     if (!wait_for(*this, workers_gone(*this), std::nullopt, stop)) return false;
@@ -319,21 +320,22 @@ class pool_core final : public pool_front, private fork_participant {
 
   void terminate() override {
     if (generation_ != process_generation()) return;
-    if (engine_.backend().on_worker()) {
-      throw std::logic_error("a pool of threads cannot be ended by one of its own tasks");
-    }
+    check_not_own_worker();
     std::unique_lock lock(mutex_);
-    if (state_ == state::terminated) return;
+    if (state_ == state::terminated) return await_end(lock);
     state_ = state::terminated;
+    ending_ = true;
     engine_.cancel_all(std::make_exception_ptr(CancelledError("the pool was terminated")));
     spread_news();
     while (leader_ != role::nobody) {
       call_leader_back();
       changed_.wait(lock);
     }
+    let_workers_leave(lock);
     engine_.backend().shut_down();
     engine_.forget_all();
     auto dead = engine_.take_dead();
+    ending_ = false;
     changed_.notify_all();
     lock.unlock();
     dead.clear();
@@ -370,6 +372,25 @@ class pool_core final : public pool_front, private fork_participant {
   void check_process() const {
     if (generation_ == process_generation()) return;
     throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
+  }
+
+  void check_not_own_worker() {
+    if (!engine_.backend().on_worker()) return;
+    throw std::logic_error("a pool of threads cannot be ended by one of its own tasks");
+  }
+
+  // Tasks that run in threads come to their end in their own time, and may need the lock for that:
+  // one that waits for a result of this pool does. Nobody else looks at the workers of a pool that
+  // is terminated.
+  void let_workers_leave(std::unique_lock<std::mutex>& lock) {
+    if (engine_.backend().can_kill()) return;
+    lock.unlock();
+    engine_.backend().await_workers();
+    lock.lock();
+  }
+  // Another thread may be at it.
+  void await_end(std::unique_lock<std::mutex>& lock) {
+    changed_.wait(lock, [this] { return !ending_; });
   }
 
   // Decoders and constructors of results run under the lock.
@@ -809,7 +830,8 @@ class pool_core final : public pool_front, private fork_participant {
   bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock
   bool patient_ = false;      ///< the leader has waited for a moment in vain
   bool resize_due_ = false;
-  bool yield_ = false;  ///< somebody wants the lead that the service has
+  bool ending_ = false;  ///< terminate() is on its way
+  bool yield_ = false;   ///< somebody wants the lead that the service has
   int followers_ = 0;
   std::uint64_t activity_ = 0;  ///< counts waits and the like, for the service to stay away
   std::uint64_t crowded_ = 0;   ///< counts submissions that found all workers busy
