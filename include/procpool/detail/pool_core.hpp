@@ -236,19 +236,20 @@ class pool_core final : public pool_service {
 
   bool join(const std::stop_token& stop) override {
     check_usable();
+    check_not_own_worker();
     bool inside = false;  // a callback
     {
       std::unique_lock lock(mutex_);
       if (state_ == state::open) {
         throw std::logic_error("Pool::join() was called before close() or terminate()");
       }
-      if (state_ == state::terminated) return true;
+      if (state_ == state::terminated) return await_end(lock), true;
       inside = server_ == std::this_thread::get_id();
     }
     if (!wait_for(*this, work_done(*this, inside), std::nullopt, stop)) return false;
     {
-      std::lock_guard lock(mutex_);
-      if (state_ == state::terminated) return true;
+      std::unique_lock lock(mutex_);
+      if (state_ == state::terminated) return await_end(lock), true;
       engine_.retire_all();
     }
     if (!wait_for(*this, workers_gone(*this), std::nullopt, stop)) return false;
@@ -258,21 +259,22 @@ class pool_core final : public pool_service {
 
   void terminate() override {
     if (generation_ != process_generation()) return;
-    if (engine_.backend().on_worker()) {
-      throw std::logic_error("a pool of threads cannot be ended by one of its own tasks");
-    }
+    check_not_own_worker();
     std::unique_lock lock(mutex_);
-    if (state_ == state::terminated) return;
+    if (state_ == state::terminated) return await_end(lock);
     state_ = state::terminated;
+    ending_ = true;
     engine_.cancel_all(std::make_exception_ptr(CancelledError("the pool was terminated")));
     spread_news();
     while (leader_ != role::nobody) {
       call_leader_back();
       changed_.wait(lock);
     }
+    let_workers_leave(lock);
     engine_.backend().shut_down();
     engine_.forget_all();
     auto dead = engine_.take_dead();
+    ending_ = false;
     changed_.notify_all();
     lock.unlock();
     dead.clear();
@@ -303,6 +305,25 @@ class pool_core final : public pool_service {
     pool_core* pool_;
   };
 
+  void check_not_own_worker() {
+    if (!engine_.backend().on_worker()) return;
+    throw std::logic_error("a pool of threads cannot be ended by one of its own tasks");
+  }
+
+  // Tasks that run in threads come to their end in their own time, and may need the lock for that:
+  // one that waits for a result of this pool does. Nobody else looks at the workers of a pool that
+  // is terminated.
+  void let_workers_leave(std::unique_lock<std::mutex>& lock) {
+    if (engine_.backend().can_kill()) return;
+    lock.unlock();
+    engine_.backend().await_workers();
+    lock.lock();
+  }
+  // Another thread may be at it.
+  void await_end(std::unique_lock<std::mutex>& lock) {
+    changed_.wait(lock, [this] { return !ending_; });
+  }
+
   // Blocks that were given back and are not free yet: whoever drops the last reference to a shared
   // one may hold the pool's lock or not.
   class block_bin {
@@ -325,6 +346,7 @@ class pool_core final : public pool_service {
 
   const std::uint64_t places_;  ///< for workers
   block_bin unused_blocks_;
+  bool ending_ = false;        ///< terminate() is on its way
   std::uint64_t crowded_ = 0;  ///< counts submissions that found all workers busy
 };
 

@@ -17,6 +17,7 @@
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/process_context.hpp>
 #include <procpool/detail/process_record.hpp>
+#include <procpool/worker.hpp>
 
 namespace procpool::detail {
 
@@ -74,6 +75,7 @@ inline void end_children() noexcept {
 ///
 /// For Process and for children that the pool forks by other means. Signals are not touched.
 inline void enter_child(process_identity identity) {
+  running_worker = nullptr;  // a thread that ran a task may have forked it
   process_context::instance().become(std::move(identity));
   os::adopt_stdio_in_child();
   os::end_exit_with(finish_child);

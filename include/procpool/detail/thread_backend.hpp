@@ -80,14 +80,24 @@ class thread_backend final : public worker_backend {
   /// Whether the calling thread is one of the workers, which cannot wait for themselves.
   [[nodiscard]] bool on_worker() const noexcept override { return own_pool() == this; }
 
-  void shut_down() noexcept override {
+  void await_workers() noexcept override {
     for (std::uint32_t worker = 0; worker < threads_.size(); ++worker) {
       if (threads_[worker] != nullptr) threads_[worker]->stop(channel(worker));
     }
-    threads_.clear();  // joins them
+    for (auto& each : threads_) {
+      if (each != nullptr) each->join();
+    }
+  }
+  void shut_down() noexcept override {
+    await_workers();
+    threads_.clear();
     places_.clear();
   }
   void abandon() noexcept override {
+    if (on_worker()) {  // a task has forked: its copy is no task
+      own_pool() = nullptr;
+      running_worker = nullptr;
+    }
     for (auto& each : threads_) {
       if (each != nullptr) each->forget();
     }
@@ -107,7 +117,8 @@ class thread_backend final : public worker_backend {
               memory, std::move(bell), [] {}, &leave_) {}
     worker_thread(const worker_thread&) = delete;
     worker_thread& operator=(const worker_thread&) = delete;
-    ~worker_thread() {
+    ~worker_thread() { join(); }
+    void join() noexcept {
       if (handle.joinable()) handle.join();
     }
 

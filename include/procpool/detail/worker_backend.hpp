@@ -112,6 +112,10 @@ class worker_backend {
 
   // ---- the end -------------------------------------------------------------------------------
 
+  /// Tells workers that cannot be killed to leave, and waits until they have: as long as what they
+  /// run takes. Without the lock of the pool, for what they run may need it; nobody else looks
+  /// then.
+  virtual void await_workers() noexcept {}
   /// Ends what is left and waits until all workers are gone. Idempotent.
   virtual void shut_down() noexcept = 0;
   /// In a forked child: the descriptors are copies that keep others alive; the rest is the

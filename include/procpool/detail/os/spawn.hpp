@@ -39,7 +39,8 @@ class spawn_plan {
   spawn_plan(std::span<const int> given, bool block_signals) {
     must(PROCPOOL_SYSTEM(posix_spawn_file_actions_init(&actions_)));
     must(PROCPOOL_SYSTEM(posix_spawnattr_init(&attributes_)));
-    for (const int each : given) give(each);
+    const int behind = first_given + static_cast<int>(given.size());
+    for (const int each : given) give(each, behind);
 #if defined(__GLIBC_PREREQ)
 #if __GLIBC_PREREQ(2, 34)
     must(posix_spawn_file_actions_addclosefrom_np(&actions_, next_));
@@ -71,8 +72,7 @@ class spawn_plan {
   }
 
   // First out of the way: its number may be one that another one is to have.
-  void give(int descriptor) {
-    constexpr int out_of_the_way = 32;
+  void give(int descriptor, int out_of_the_way) {
     moved_.emplace_back(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, out_of_the_way)),
                               "cannot pass a descriptor to a process"));
     must(PROCPOOL_SYSTEM(posix_spawn_file_actions_adddup2(&actions_, moved_.back().get(), next_)));
