@@ -101,7 +101,7 @@ class process_backend final : public worker_backend {
     control_.reset();  // the server sees it, kills and reaps the workers and ends
     end_server();
     server_ = 0;
-    places_.clear();
+    close_descriptors();
   }
   void abandon() noexcept override {
     server_ = 0;

@@ -91,7 +91,7 @@ class thread_backend final : public worker_backend {
   void shut_down() noexcept override {
     await_workers();
     threads_.clear();
-    places_.clear();
+    close_descriptors();
   }
   void abandon() noexcept override {
     if (on_worker()) {  // a task has forked: its copy is no task

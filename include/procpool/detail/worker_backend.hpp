@@ -169,6 +169,12 @@ class worker_backend {
     poller_.add(fresh->bell.get(), worker);
     return fresh;
   }
+  /// All workers are gone: gives back what is left. A result that outlives its pool keeps the rest.
+  void close_descriptors() noexcept {
+    places_.clear();
+    poller_.reset();
+    interrupt_.reset();
+  }
   /// Whether a report is about the worker that is in its place now.
   [[nodiscard]] bool in_place(const worker_report& report) const noexcept {
     return report.worker < places_.size() && places_[report.worker] != nullptr &&
