@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -117,6 +118,11 @@ class [[nodiscard]] Process {
     return record().join(detail::os::deadline_after(timeout));
   }
 
+  /// Waits for the end until a stop is requested. False then: still running, which it goes on
+  /// doing.
+  /// @throws ProcessError when there is no descriptor left
+  bool join(const std::stop_token& stop) { return record().join(stop); }
+
   /// True from start() to the end of the process.
   [[nodiscard]] bool is_alive() const { return record().is_alive(); }
 
@@ -192,6 +198,8 @@ class ParentProcess {
   bool join(std::chrono::duration<Rep, Period> timeout) const {
     return detail::wait_for_end(link_, detail::os::deadline_after(timeout));
   }
+  /// Waits until a stop is requested. False then: still running.
+  bool join(const std::stop_token& stop) const { return detail::wait_for_end(link_, stop); }
 
  private:
   friend std::optional<ParentProcess> parent_process();

@@ -25,6 +25,7 @@
 #include <memory>
 #include <optional>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -589,6 +590,26 @@ bool is_lost_or(int expected, int code) {
 }
 
 }  // namespace
+
+TEST_CASE("join() gives up when a stop is requested, and the process goes on", "[process]") {
+  const support::shared<support::gate> door;
+  Process process([gate = door.get()] { gate->pass(); });
+  process.start();
+  std::stop_source stop;
+  {
+    const std::jthread other([&] {
+      std::this_thread::sleep_for(20ms);
+      stop.request_stop();
+    });
+    CHECK_FALSE(process.join(stop.get_token()));
+  }
+  CHECK_FALSE(process.join(stop.get_token()));  // requested before
+  CHECK(process.is_alive());
+  door->open();
+  CHECK(process.join(std::stop_token{}));  // no stop is possible
+  CHECK(process.join(stop.get_token()));   // it has ended
+  CHECK(process.exitcode() == 0);
+}
 
 TEST_CASE("join() returns when the host program has reaped the process", "[process]") {
   const int code = support::run_child([] {

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include <procpool/config.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/os/stoppable_wait.hpp>
 #include <procpool/detail/process_handle.hpp>
 
 namespace procpool::detail {
@@ -60,6 +62,10 @@ PROCPOOL_FUNCTION const process_identity& own_identity() noexcept {
 
 PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const os::deadline& until) {
   return os::wait_readable(parent.process->get(), until);
+}
+
+PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const std::stop_token& stop) {
+  return os::wait_readable(parent.process->get(), stop);
 }
 
 /// Python's default name: "Process-1" for the first child, "Process-1:2" for the second child of

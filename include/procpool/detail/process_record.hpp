@@ -18,6 +18,7 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,6 +28,7 @@
 #include <procpool/detail/os/child.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/os/stoppable_wait.hpp>
 #include <procpool/detail/process_context.hpp>
 #include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_target.hpp>
@@ -94,6 +96,7 @@ class process_record final : public child_process,
 
   void start() override { run(); }
   [[nodiscard]] inline bool join(const os::deadline& until) override;
+  [[nodiscard]] inline bool join(const std::stop_token& stop) override;
   [[nodiscard]] inline bool is_alive() override;
   [[nodiscard]] inline std::optional<int> exitcode() override;
   inline void send_signal(int number, const char* call) override;
@@ -116,6 +119,9 @@ class process_record final : public child_process,
   bool collect();
   void forget_descriptors() noexcept;
   void abandon(bool is_this_process) noexcept;
+
+  template <class Wait>
+  bool join_while(Wait wait);
 
   void run();  // start(): process_start.hpp
   void prepare();
@@ -237,6 +243,16 @@ inline std::optional<int> process_record::exitcode() {
 }
 
 inline bool process_record::join(const os::deadline& until) {
+  return join_while([&](int sentinel) { return os::wait_readable(sentinel, until); });
+}
+
+inline bool process_record::join(const std::stop_token& stop) {
+  return join_while([&](int sentinel) { return os::wait_readable(sentinel, stop); });
+}
+
+/// @param wait waits for the descriptor; false: for no longer
+template <class Wait>
+bool process_record::join_while(Wait wait) {
   for (;;) {
     std::shared_ptr<os::fd> sentinel;
     {
@@ -245,7 +261,7 @@ inline bool process_record::join(const os::deadline& until) {
       if (collect()) return true;
       sentinel = sentinel_;
     }
-    if (!os::wait_readable(sentinel->get(), until)) return false;
+    if (!wait(sentinel->get())) return false;
     const auto held = acquire();
     if (collect()) return true;
     PROCPOOL_SYSTEM(poll(nullptr, 0, 1));  // a debugger sees its end first, we in a moment

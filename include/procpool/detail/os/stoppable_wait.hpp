@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// Waiting for a descriptor until a stop is requested.
+#pragma once
+
+#include <poll.h>
+
+#include <array>
+#include <stop_token>
+
+#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/os/syscall.hpp>
+
+namespace procpool::detail::os {
+
+/// Waits until @p descriptor is readable; false when a stop was requested first. Signals do not end
+/// it. @throws ProcessError when there is no descriptor left to be woken by
+inline bool wait_readable(int descriptor, const std::stop_token& stop) {
+  const event bell = event::make();
+  const std::stop_callback wake(stop, [&bell] { bell.ring(); });
+  std::array<pollfd, 2> interests{{{descriptor, POLLIN, 0}, {bell.get(), POLLIN, 0}}};
+  check(retry([&] { return PROCPOOL_SYSTEM(poll(interests.data(), interests.size(), -1)); }),
+        "cannot wait for a process");
+  return interests[0].revents != 0;
+}
+
+}  // namespace procpool::detail::os
