@@ -250,7 +250,7 @@ TEST_CASE("as_completed: the loop may be left early, and gone on with",
 }
 
 TEST_CASE("as_completed: exceptions, dead workers and cancelled results come like any other",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][processes]") {
   procpool::Pool pool{1};
   results all{pool.apply_async(fail), pool.apply_async(die),
               pool.apply_async(slow_square, 2L, 20s)};

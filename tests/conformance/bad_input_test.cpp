@@ -230,7 +230,7 @@ TEST_CASE("bad input: join of a pool that is still open", "[pool][bad_input]") {
   check_usable(pool);
 }
 
-TEST_CASE("bad input: successful before the result is there", "[pool][bad_input]") {
+TEST_CASE("bad input: successful before the result is there", "[pool][bad_input][workers]") {
   procpool::Pool pool{1};
   auto result = pool.apply_async(slow_square, 5, 500ms);
   const auto text = message_of<std::logic_error>([&] { static_cast<void>(result.successful()); });
@@ -241,7 +241,7 @@ TEST_CASE("bad input: successful before the result is there", "[pool][bad_input]
 TEST_CASE(
     "TestPoolNotLeakOnFailure.test_release_unused_processes: no process can be made: the "
     "constructor says so",
-    "[conformance][pool][bad_input]") {
+    "[conformance][pool][bad_input][processes]") {
   check_in_child([] {
     become_ordinary_user();
     const rlim_t before = set_limit(RLIMIT_NPROC, 1);
@@ -254,7 +254,7 @@ TEST_CASE(
 TEST_CASE(
     "TestPoolNotLeakOnFailure.test_release_unused_processes: some workers could be started: "
     "they are ended before the constructor throws",
-    "[conformance][pool][bad_input]") {
+    "[conformance][pool][bad_input][processes]") {
   for (rlim_t more : {rlim_t{1}, rlim_t{2}, rlim_t{4}}) {
     INFO("room for " << more << " more processes");
     check_in_child([more] {
@@ -270,7 +270,7 @@ TEST_CASE(
 TEST_CASE(
     "bad input: a dead worker that cannot be replaced leaves the pool broken or working, "
     "never hanging",
-    "[pool][bad_input]") {
+    "[pool][bad_input][processes]") {
   check_in_child([] {
     become_ordinary_user();
     procpool::Pool pool{1};
@@ -293,7 +293,7 @@ TEST_CASE(
   });
 }
 
-TEST_CASE("bad input: no memory for the rings", "[pool][bad_input]") {
+TEST_CASE("bad input: no memory for the rings", "[pool][bad_input][workers]") {
   check_in_child([] {
     const rlim_t before =
         set_limit(RLIMIT_AS, address_space_in_use() + (16 << 20));  // for the test
@@ -303,7 +303,7 @@ TEST_CASE("bad input: no memory for the rings", "[pool][bad_input]") {
   });
 }
 
-TEST_CASE("bad input: no descriptors left", "[pool][bad_input]") {
+TEST_CASE("bad input: no descriptors left", "[pool][bad_input][workers]") {
   for (rlim_t more : {rlim_t{0}, rlim_t{1}, rlim_t{3}, rlim_t{5}}) {
     INFO("room for " << more << " more descriptors");
     check_in_child([more] {
@@ -326,7 +326,8 @@ TEST_CASE("bad input: no descriptors left", "[pool][bad_input]") {
   }
 }
 
-TEST_CASE("bad input: stdin, stdout and stderr closed in the parent", "[pool][bad_input]") {
+TEST_CASE("bad input: stdin, stdout and stderr closed in the parent",
+          "[pool][bad_input][processes]") {
   const support::shared<std::atomic<int>> right;
   const int status = support::run_child([&] {
     for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) close(fd);
@@ -352,7 +353,8 @@ TEST_CASE("bad input: stdin, stdout and stderr closed in the parent", "[pool][ba
   CHECK(*right == 3);
 }
 
-TEST_CASE("bad input: a task that closes every descriptor it can find", "[pool][bad_input]") {
+TEST_CASE("bad input: a task that closes every descriptor it can find",
+          "[pool][bad_input][processes]") {
   procpool::Pool pool{2};
   try {
     pool.apply([] {
@@ -369,7 +371,8 @@ TEST_CASE("bad input: a task that closes every descriptor it can find", "[pool][
   }));
 }
 
-TEST_CASE("bad input: a worker's stdin is empty, the parent's is left alone", "[pool][bad_input]") {
+TEST_CASE("bad input: a worker's stdin is empty, the parent's is left alone",
+          "[pool][bad_input][processes]") {
   procpool::Pool pool{1};
   CHECK(pool.apply([] { return std::getchar(); }) == EOF);
 }

@@ -33,7 +33,14 @@ struct trap {
   mischief what = mischief::error;
 };
 
-pid_t here = 0;
+bool in_worker() {
+  try {
+    static_cast<void>(procpool::current_worker());
+    return true;
+  } catch (const std::logic_error&) {
+    return false;
+  }
+}
 
 void spring(const trap& set, stage now) {
   if (set.when != now) return;
@@ -80,7 +87,6 @@ std::size_t crash_with(const std::string& data) {
 /// What a task in a new pool ends with; closing and joining the pool afterwards works.
 template <class Error, class... Task>
 std::optional<Error> error_of(Task... task) {
-  here = getpid();
   procpool::Pool pool{2};
   std::optional<Error> found;
   try {
@@ -105,7 +111,7 @@ std::optional<int> exitcode_of(Task... task) {
 template <>
 struct procpool::codec<trap> {
   static void encode(encoder& out, const trap& value) {
-    spring(value, getpid() == here ? stage::encoding_here : stage::encoding_in_worker);
+    spring(value, in_worker() ? stage::encoding_in_worker : stage::encoding_here);
     out.put(static_cast<int>(value.when));
     out.put(static_cast<int>(value.what));
   }
@@ -113,7 +119,7 @@ struct procpool::codec<trap> {
     trap value;
     value.when = static_cast<stage>(in.get<int>());
     value.what = static_cast<mischief>(in.get<int>());
-    spring(value, getpid() == here ? stage::decoding_here : stage::decoding_in_worker);
+    spring(value, in_worker() ? stage::decoding_in_worker : stage::decoding_here);
     return value;
   }
 };
@@ -126,7 +132,7 @@ TEST_CASE(
 }
 
 TEST_CASE("ExecutorDeadlockTest.test_exit_at_task_unpickle: the worker ends while it decodes",
-          "[conformance][executor][deadlock]") {
+          "[conformance][executor][deadlock][processes]") {
   CHECK(exitcode_of(take, trap{stage::decoding_in_worker, mischief::leave}) == 5);
 }
 
@@ -138,17 +144,17 @@ TEST_CASE(
 }
 
 TEST_CASE("ExecutorDeadlockTest.test_crash_at_task_unpickle: the worker crashes while it decodes",
-          "[conformance][executor][deadlock]") {
+          "[conformance][executor][deadlock][processes]") {
   CHECK(exitcode_of(take, trap{stage::decoding_in_worker, mischief::crash}) == -SIGSEGV);
 }
 
 TEST_CASE("ExecutorDeadlockTest.test_crash_during_func_exec_on_worker: the worker crashes",
-          "[conformance][executor][deadlock]") {
+          "[conformance][executor][deadlock][processes]") {
   CHECK(exitcode_of(crash) == -SIGSEGV);
 }
 
 TEST_CASE("ExecutorDeadlockTest.test_exit_during_func_exec_on_worker: the worker leaves",
-          "[conformance][executor][deadlock]") {
+          "[conformance][executor][deadlock][processes]") {
   CHECK(exitcode_of(leave, 1) == 1);
 }
 
@@ -160,14 +166,14 @@ TEST_CASE("ExecutorDeadlockTest.test_error_during_func_exec_on_worker: the task 
 TEST_CASE(
     "ExecutorDeadlockTest.test_crash_during_result_pickle_on_worker: the worker crashes "
     "while it encodes the result",
-    "[conformance][executor][deadlock]") {
+    "[conformance][executor][deadlock][processes]") {
   CHECK(exitcode_of(give, stage::encoding_in_worker, mischief::crash) == -SIGSEGV);
 }
 
 TEST_CASE(
     "ExecutorDeadlockTest.test_exit_during_result_pickle_on_worker: the worker leaves while "
     "it encodes the result",
-    "[conformance][executor][deadlock]") {
+    "[conformance][executor][deadlock][processes]") {
   CHECK(exitcode_of(give, stage::encoding_in_worker, mischief::leave) == 5);
 }
 
@@ -186,7 +192,7 @@ TEST_CASE(
 }
 
 TEST_CASE("ExecutorDeadlockTest.test_shutdown_deadlock: a worker crashes after close",
-          "[conformance][executor][deadlock]") {
+          "[conformance][executor][deadlock][processes]") {
   procpool::Pool pool{2};
   auto result = pool.apply_async(crash_later);
   pool.close();
@@ -198,7 +204,6 @@ TEST_CASE(
     "ExecutorDeadlockTest.test_shutdown_deadlock_pickle: closing after an argument that "
     "could not be encoded",
     "[conformance][executor][deadlock]") {
-  here = getpid();
   procpool::Pool pool{2};
   CHECK(pool.apply(square, 42) == 1764);
   CHECK_THROWS_AS(pool.apply_async(take, trap{stage::encoding_here, mischief::error}),
@@ -210,7 +215,7 @@ TEST_CASE(
 TEST_CASE(
     "ExecutorDeadlockTest.test_crash_big_data: workers crash while large arguments are on "
     "their way",
-    "[conformance][executor][deadlock]") {
+    "[conformance][executor][deadlock][processes]") {
   procpool::Pool pool{2};
   const std::vector<std::string> data(10, std::string(std::size_t{4} << 20, 'a'));
   CHECK_THROWS_AS(pool.map(crash_with, data, {.chunksize = 1}), procpool::WorkerDied);

@@ -20,6 +20,8 @@ namespace {
 using namespace conformance;
 using namespace std::chrono_literals;
 
+support::common<std::atomic<int>*> runs;
+
 long power(long base, int exponent) {
   long result = 1;
   for (int i = 0; i < exponent; ++i) result *= base;
@@ -74,7 +76,6 @@ TEST_CASE("ExecutorTest.test_no_stale_references: an argument whose result nobod
 
 TEST_CASE("ExecutorTest.test_submit: many tasks whose results are thrown away still run",
           "[conformance][executor]") {
-  static std::atomic<int>* runs = nullptr;
   const support::shared<std::atomic<int>> count;
   runs = count.get();
   procpool::Pool pool{2};

@@ -308,7 +308,7 @@ TEST_CASE("FutureTests.test_cancelled: true in that state only", "[conformance][
 }
 
 TEST_CASE("FutureTests.test_cancelled: the end of the pool cancels, a broken pool does not",
-          "[conformance][future]") {
+          "[conformance][future][processes]") {
   one_pending at;
   auto single = at.pool.apply_async(square, 1L);
   auto whole = at.pool.map_async(square, numbers(3));
@@ -367,7 +367,8 @@ TEST_CASE("FutureTests.test_running: a map runs from its first chunk to its last
   CHECK_FALSE(result.running());
 }
 
-TEST_CASE("FutureTests.test_running: none after the pool has ended", "[conformance][future]") {
+TEST_CASE("FutureTests.test_running: none after the pool has ended",
+          "[conformance][future][processes]") {
   one_pending at;
   CHECK(at.blocker.running());
   at.pool.terminate();

@@ -207,7 +207,7 @@ TEST_CASE("an exception of reduce is the map_reduce's, from the workers and from
 
 TEST_CASE(
     "an item that kills its worker is named by its index in the input, and no item runs twice",
-    "[conformance][map_reduce]") {
+    "[conformance][map_reduce][processes]") {
   for (const std::ptrdiff_t chunksize : {1, 4, 10, 40}) {
     for (const long culprit : {0L, 13L, 39L}) {
       INFO("item " << culprit << ", chunks of " << chunksize);
@@ -231,7 +231,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("retries begin with the chunk again", "[conformance][map_reduce]") {
+TEST_CASE("retries begin with the chunk again", "[conformance][map_reduce][processes]") {
   shared<runs> ran;
   procpool::Pool pool{2};
   const auto task = [count = ran.get()](long x) {
@@ -256,7 +256,7 @@ TEST_CASE("retries begin with the chunk again", "[conformance][map_reduce]") {
 }
 
 TEST_CASE("a time limit holds for each item, and names the one that was late",
-          "[conformance][map_reduce][limit:60]") {
+          "[conformance][map_reduce][limit:60][processes]") {
   procpool::Pool pool{2};
   const auto nap = [](long x) {
     std::this_thread::sleep_for(x == 7 ? 1h : 50ms);
@@ -275,7 +275,7 @@ TEST_CASE("a time limit holds for each item, and names the one that was late",
 }
 
 TEST_CASE("a CPU limit holds for each item of a map_reduce",
-          "[conformance][map_reduce][limit:60]") {
+          "[conformance][map_reduce][limit:60][processes]") {
   procpool::Pool pool{{.processes = 1, .cpu_limit = 400ms}};
   const auto burn = [](long milliseconds) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
@@ -288,7 +288,7 @@ TEST_CASE("a CPU limit holds for each item of a map_reduce",
                   procpool::TimeoutError);
 }
 
-TEST_CASE("a requested stop ends a map_reduce", "[conformance][map_reduce][limit:60]") {
+TEST_CASE("a requested stop ends a map_reduce", "[conformance][map_reduce][limit:60][processes]") {
   procpool::Pool pool{2};
   std::stop_source source;
   const auto forever = [](long x) {

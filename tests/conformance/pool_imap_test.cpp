@@ -26,7 +26,7 @@ namespace {
 using namespace conformance;
 using namespace std::chrono_literals;
 
-support::gate* door = nullptr;
+support::common<support::gate*> door;
 
 /// Every item until the end.
 template <class Range>
@@ -111,7 +111,7 @@ TEST_CASE("_TestPool.test_imap: the result is a move-only input range",
 }
 
 TEST_CASE("_TestPool.test_imap: next with a time limit throws TimeoutError and loses nothing",
-          "[conformance][pool][imap]") {
+          "[conformance][pool][imap][workers]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{2};
@@ -163,7 +163,7 @@ TEST_CASE("_TestPool.test_imap_unordered: all results, in some order",
 }
 
 TEST_CASE("_TestPool.test_imap_unordered: a slow item does not hold up the others",
-          "[conformance][pool][imap]") {
+          "[conformance][pool][imap][workers]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{2};
@@ -268,7 +268,7 @@ TEST_CASE(
 TEST_CASE(
     "ExecutorTest.test_map_timeout: the third item is late: TimeoutError, and leaving kills "
     "it",
-    "[conformance][executor][imap]") {
+    "[conformance][executor][imap][workers][processes]") {
   const auto start = std::chrono::steady_clock::now();
   {
     procpool::Pool pool{2};

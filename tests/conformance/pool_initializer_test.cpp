@@ -22,12 +22,14 @@ namespace {
 
 using namespace conformance;
 using namespace std::chrono_literals;
+
+support::common<support::gate*> door;
 using Catch::Matchers::ContainsSubstring;
 
 /// State of a worker, set by its initializer.
 std::string state = "untouched";
 
-std::atomic<int>* runs = nullptr;
+support::common<std::atomic<int>*> runs;
 
 void set_state(const std::string& name, int number) {
   state = name + std::to_string(number);
@@ -81,7 +83,7 @@ TEST_CASE("TestInitializers.test_pool_initializer: with one worker the initializ
 }
 
 TEST_CASE("TestInitializers.test_pool_initializer: a replaced worker is initialized too",
-          "[conformance][pool][initializer]") {
+          "[conformance][pool][initializer][workers]") {
   const support::shared<std::atomic<int>> count;
   runs = count.get();
   procpool::Pool pool{{.processes = 1, .initializer = {count_run}, .maxtasksperchild = 1}};
@@ -90,7 +92,7 @@ TEST_CASE("TestInitializers.test_pool_initializer: a replaced worker is initiali
 }
 
 TEST_CASE("InitializerMixin.test_initializer: every worker sees what the initializer set",
-          "[conformance][executor][initializer]") {
+          "[conformance][executor][initializer][processes]") {
   procpool::Pool pool{{.processes = 4, .initializer = {set_state, "ready", 1}}};
   const auto states = pool.map(get_state, numbers(100), {.chunksize = 1});
   CHECK(states == std::vector<std::string>(100, "ready1"));
@@ -98,7 +100,7 @@ TEST_CASE("InitializerMixin.test_initializer: every worker sees what the initial
 }
 
 TEST_CASE("InitializerMixin.test_initializer: a lambda with captures is an initializer",
-          "[conformance][executor][initializer]") {
+          "[conformance][executor][initializer][processes]") {
   int number = 5;
   procpool::Pool pool{
       {.processes = 2, .initializer = {[number] { state = "captured" + std::to_string(number); }}}};
@@ -123,7 +125,7 @@ TEST_CASE(
 }
 
 TEST_CASE("TestInitializers.test_pool_initializer: one that exits breaks the pool, with the status",
-          "[conformance][pool][initializer]") {
+          "[conformance][pool][initializer][processes]") {
   const support::shared<std::atomic<int>> count;
   runs = count.get();
   procpool::Pool pool{{.processes = 2, .initializer = {die}}};
@@ -135,8 +137,7 @@ TEST_CASE("TestInitializers.test_pool_initializer: one that exits breaks the poo
 }
 
 TEST_CASE("TestInitializers.test_pool_initializer: work that was waiting ends with BrokenPool too",
-          "[conformance][pool][initializer]") {
-  static support::gate* door = nullptr;
+          "[conformance][pool][initializer][workers]") {
   const support::shared<support::gate> gate;
   const support::shared<std::atomic<int>> count;
   door = gate.get();
@@ -155,7 +156,7 @@ TEST_CASE("TestInitializers.test_pool_initializer: work that was waiting ends wi
 TEST_CASE(
     "TestInitializers.test_pool_initializer: one failure in a start that then works is "
     "survived",
-    "[conformance][pool][initializer]") {
+    "[conformance][pool][initializer][workers]") {
   const support::shared<std::atomic<int>> count;
   runs = count.get();
   procpool::Pool pool{{.processes = 1, .initializer = {[] {

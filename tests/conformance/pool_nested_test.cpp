@@ -109,7 +109,7 @@ TEST_CASE(
 TEST_CASE(
     "TestStdinBadfiledescriptor.test_pool_in_process: a worker that dies takes its own pool "
     "with it",
-    "[conformance][pool][nested]") {
+    "[conformance][pool][nested][processes]") {
   procpool::Pool pool{1};
   CHECK_THROWS_AS(pool.apply([] {
     procpool::Pool inner{2};

@@ -69,7 +69,8 @@ struct procpool::codec<unmovable> {
 
 namespace {
 
-TEST_CASE("cancelling the last task of a worker does not cancel its retirement", "[pool][robust]") {
+TEST_CASE("cancelling the last task of a worker does not cancel its retirement",
+          "[pool][robust][workers]") {
   procpool::Pool pool{{.processes = 1, .maxtasksperchild = 2}};
   auto first = pool.apply_async(slow, 1);
   std::this_thread::sleep_for(20ms);
@@ -82,7 +83,7 @@ TEST_CASE("cancelling the last task of a worker does not cancel its retirement",
   pool.join();
 }
 
-TEST_CASE("a ring that was full of cancelled tasks is used again", "[pool][robust]") {
+TEST_CASE("a ring that was full of cancelled tasks is used again", "[pool][robust][workers]") {
   procpool::Pool pool{{.processes = 1,
                        .initializer = {[] { std::this_thread::sleep_for(300ms); }},
                        .ring_bytes = 4096}};
@@ -107,7 +108,7 @@ TEST_CASE("a result that cannot be moved is a failure of its map alone", "[pool]
   CHECK(pool.apply(slow, 7) == 7);
 }
 
-TEST_CASE("a decoder that uses the pool of its result is told so", "[pool][robust]") {
+TEST_CASE("a decoder that uses the pool of its result is told so", "[pool][robust][workers]") {
   procpool::Pool pool{1};
   nested = &pool;
   CHECK_THROWS_AS(pool.apply([] { return nosy{5}; }), std::logic_error);
@@ -134,7 +135,8 @@ TEST_CASE("assigning to an imap drops what it had under way", "[pool][robust]") 
   CHECK(results.next(20s) == 1000);
 }
 
-TEST_CASE("workers killed while they write large results, again and again", "[pool][robust]") {
+TEST_CASE("workers killed while they write large results, again and again",
+          "[pool][robust][processes]") {
   procpool::Pool pool{{.processes = 2, .ring_bytes = 4096}};
   int died = 0;
   for (int i = 0; i < 60; ++i) {

@@ -27,8 +27,8 @@ namespace {
 using namespace conformance;
 using namespace std::chrono_literals;
 
-support::gate* door = nullptr;
-std::atomic<int>* done = nullptr;
+support::common<support::gate*> door;
+support::common<std::atomic<int>*> done;
 
 void pass_door() {
   door->pass();
@@ -58,7 +58,7 @@ bool was_cancelled(procpool::AsyncResult<long>& result) {
 }  // namespace
 
 TEST_CASE("_TestPool.test_terminate: 10,000 long tasks are dropped at once",
-          "[conformance][pool][state]") {
+          "[conformance][pool][state][workers]") {
   procpool::Pool pool{3};
   auto result = pool.map_async(
       [](long) {
@@ -76,7 +76,7 @@ TEST_CASE("_TestPool.test_terminate: 10,000 long tasks are dropped at once",
 }
 
 TEST_CASE("_TestPool.test_terminate: a task that ignores SIGTERM is ended all the same",
-          "[conformance][pool][state]") {
+          "[conformance][pool][state][processes]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   const auto taken = seconds_for([&] {
@@ -108,7 +108,7 @@ TEST_CASE("_TestPool.test_terminate: twice, and after close, is harmless",
 }
 
 TEST_CASE("_TestPool.test_terminate: in a thread while another waits for a result",
-          "[conformance][pool][state]") {
+          "[conformance][pool][state][processes]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{2};
@@ -128,7 +128,7 @@ TEST_CASE("_TestPool.test_terminate: in a thread while another waits for a resul
 }
 
 TEST_CASE("_TestPool.test_context: leaving scope ends the pool; what was not finished is cancelled",
-          "[conformance][pool][state]") {
+          "[conformance][pool][state][processes]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   std::optional<procpool::AsyncResult<void>> running;
@@ -149,7 +149,7 @@ TEST_CASE("_TestPool.test_context: leaving scope ends the pool; what was not fin
 }
 
 TEST_CASE("_TestPool.test_context: an exception that leaves the scope ends the pool too",
-          "[conformance][pool][state]") {
+          "[conformance][pool][state][workers][processes]") {
   const auto scope = [] {
     procpool::Pool pool{2};
     auto result = pool.map_async(
@@ -215,7 +215,7 @@ TEST_CASE("ExecutorShutdownTest.test_hang_issue12364: close and join let every t
 TEST_CASE(
     "ExecutorShutdownTest.test_cancel_futures: terminate ends every result, most of them "
     "cancelled",
-    "[conformance][executor][state]") {
+    "[conformance][executor][state][workers]") {
   procpool::Pool pool{5};
   std::vector<procpool::AsyncResult<long>> results;
   for (long i = 0; i < 50; ++i) results.push_back(pool.apply_async(slow_square, i, 100ms));
@@ -276,7 +276,7 @@ TEST_CASE("_TestPool.test_context: a pool that did nothing comes and goes",
 }
 
 TEST_CASE("_TestPool.test_context: no process of the pool is left when its scope ends",
-          "[conformance][pool][state]") {
+          "[conformance][pool][state][processes]") {
   const auto before = support::descendants_of(getpid()).size();
   {
     procpool::Pool pool{3};
@@ -371,7 +371,7 @@ NAMED_PROGRAM(closed_and_left) {
 }
 
 TEST_CASE("ExecutorShutdownTest.test_hang_gh83386: close without join, then the end: no hang",
-          "[conformance][executor][state]") {
+          "[conformance][executor][state][workers]") {
   const auto run = support::run_named("closed_and_left");
   CHECK(run.exitcode == 0);
   CHECK(run.err.empty());

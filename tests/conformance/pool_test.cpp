@@ -31,7 +31,7 @@ using namespace conformance;
 using namespace std::chrono_literals;
 using Catch::Matchers::ContainsSubstring;
 
-support::gate* door = nullptr;  // in shared memory while a test uses it
+support::common<support::gate*> door;  // in shared memory while a test uses it
 
 long square_behind_door(long x) {
   door->pass();
@@ -249,7 +249,7 @@ TEST_CASE("_TestPool.test_async: a result can be asked more than once", "[confor
 }
 
 TEST_CASE("_TestPool.test_async_timeout: get gives up after its time; the task goes on",
-          "[conformance][pool]") {
+          "[conformance][pool][workers]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{2};
@@ -267,7 +267,7 @@ TEST_CASE("_TestPool.test_async_timeout: get gives up after its time; the task g
 }
 
 TEST_CASE("_TestPool.test_async_timeout: no time at all, and less, only look",
-          "[conformance][pool]") {
+          "[conformance][pool][workers]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{2};
@@ -287,15 +287,16 @@ TEST_CASE("_TestPool.test_make_pool: a pool needs at least one worker", "[confor
   CHECK_THROWS_AS((procpool::Pool{{.processes = 0}}), std::invalid_argument);
 }
 
-TEST_CASE("_TestPool.test_make_pool: Pool(3) has three workers, no more", "[conformance][pool]") {
+TEST_CASE("_TestPool.test_make_pool: Pool(3) has three workers, no more",
+          "[conformance][pool][workers]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{3};
-  auto pid_behind_door = [](long) {
+  auto id_behind_door = [](long) {
     door->pass();
-    return worker_pid();
+    return worker_id();
   };
-  auto pids = pool.map_async(pid_behind_door, numbers(5), {.chunksize = 1});
+  auto pids = pool.map_async(id_behind_door, numbers(5), {.chunksize = 1});
   REQUIRE(gate->wait_for(3));
   std::this_thread::sleep_for(200ms);
   CHECK(gate->arrived == 3);

@@ -23,6 +23,8 @@ namespace {
 
 using namespace conformance;
 using namespace std::chrono_literals;
+
+support::common<std::atomic<int>*> ended;
 using Catch::Matchers::ContainsSubstring;
 
 /// Of a type that the parent does not know.
@@ -61,11 +63,11 @@ void check_keeps_type(procpool::Pool<>& pool) {
 }
 
 /// The workers of @p pool: short sleeps, so that no worker can take all of them.
-std::set<pid_t> all_pids(procpool::Pool<>& pool) {
+std::set<pid_t> all_workers(procpool::Pool<>& pool) {
   const auto pids = pool.map(
       [](long) {
         sleep_for(50ms);
-        return worker_pid();
+        return worker_id();
       },
       numbers(8), {.chunksize = 1});
   return {pids.begin(), pids.end()};
@@ -96,9 +98,9 @@ TEST_CASE(
 TEST_CASE(
     "_TestPoolWorkerErrors.test_unpickleable_result: a result that cannot be encoded is an "
     "error of its task alone, 20 times",
-    "[conformance][pool][errors]") {
+    "[conformance][pool][errors][workers]") {
   procpool::Pool pool{2};
-  const auto before = all_pids(pool);
+  const auto before = all_workers(pool);
   CHECK(before.size() == 2);
   for (int i = 0; i < 20; ++i) {
     std::vector<std::exception_ptr> errors;
@@ -110,7 +112,7 @@ TEST_CASE(
     REQUIRE(errors.size() == 1);
     CHECK_THROWS_AS(std::rethrow_exception(errors[0]), encoding_failed);
   }
-  CHECK(all_pids(pool) == before);
+  CHECK(all_workers(pool) == before);
 }
 
 TEST_CASE(
@@ -244,7 +246,6 @@ TEST_CASE(
 
 TEST_CASE("_TestPool.test_map_no_failfast: all chunks are awaited, large messages and all",
           "[conformance][pool][errors]") {
-  static std::atomic<int>* ended = nullptr;
   const support::shared<std::atomic<int>> count;
   ended = count.get();
   procpool::Pool pool{2};

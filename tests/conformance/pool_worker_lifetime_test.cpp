@@ -26,9 +26,9 @@ using namespace std::chrono_literals;
 TEST_CASE(
     "_TestPoolWorkerLifetime.test_pool_worker_lifetime: three workers of ten tasks each do a "
     "hundred",
-    "[conformance][pool][lifetime]") {
+    "[conformance][pool][lifetime][workers]") {
   procpool::Pool pool{{.processes = 3, .maxtasksperchild = 10}};
-  const auto task = [](long x) { return std::pair(worker_pid(), x * x); };
+  const auto task = [](long x) { return std::pair(worker_id(), x * x); };
   std::vector<procpool::AsyncResult<std::pair<pid_t, long>>> results;
   for (long i = 0; i < 100; ++i) results.push_back(pool.apply_async(task, i));
   std::map<pid_t, int> tasks_of;
@@ -47,20 +47,20 @@ TEST_CASE(
 }
 
 TEST_CASE("_TestPoolWorkerLifetime.test_pool_worker_lifetime: the limit counts chunks, not items",
-          "[conformance][pool][lifetime]") {
+          "[conformance][pool][lifetime][workers]") {
   procpool::Pool pool{{.processes = 2, .maxtasksperchild = 1}};
-  const auto pids = pool.map(pid_for, numbers(8), {.chunksize = 4});
+  const auto pids = pool.map(worker_id_for, numbers(8), {.chunksize = 4});
   CHECK(std::set<pid_t>(pids.begin(), pids.begin() + 4).size() == 1);
   CHECK(std::set<pid_t>(pids.begin() + 4, pids.end()).size() == 1);
   CHECK(pids.front() != pids.back());
-  const auto singles = pool.map(pid_for, numbers(8), {.chunksize = 1});
+  const auto singles = pool.map(worker_id_for, numbers(8), {.chunksize = 1});
   CHECK(std::set<pid_t>(singles.begin(), singles.end()).size() == 8);
 }
 
 TEST_CASE("_TestPoolWorkerLifetime.test_pool_worker_lifetime: without a limit workers stay",
           "[conformance][pool][lifetime]") {
   procpool::Pool pool{2};
-  const auto pids = pool.map(pid_for, numbers(200), {.chunksize = 1});
+  const auto pids = pool.map(worker_id_for, numbers(200), {.chunksize = 1});
   CHECK(std::set<pid_t>(pids.begin(), pids.end()).size() <= 2);
 }
 

@@ -44,10 +44,10 @@ using Catch::Matchers::ContainsSubstring;
 
 using results = std::vector<procpool::AsyncResult<long>>;
 
-support::gate* door = nullptr;
-std::atomic<int>* alive = nullptr;
-std::atomic<int>* runs = nullptr;
-std::atomic<pid_t>* victim = nullptr;
+support::common<support::gate*> door;
+support::common<std::atomic<int>*> alive;
+support::common<std::atomic<int>*> runs;
+support::common<std::atomic<pid_t>*> victim;
 
 /// Counts its objects in the workers.
 struct counted_there {
@@ -115,7 +115,7 @@ struct procpool::codec<counted_there> {
 TEST_CASE(
     "ProcessPoolExecutorTest.test_killed_child: its task ends with WorkerDied, the pool goes "
     "on",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][processes]") {
   const support::shared<support::gate> gate;
   const support::shared<std::atomic<pid_t>> worker;
   door = gate.get();
@@ -131,7 +131,7 @@ TEST_CASE(
 TEST_CASE(
     "ProcessPoolExecutorTest.test_broken_process_pool_traceback: each result has an error of "
     "its own",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][processes]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{3};
@@ -193,7 +193,7 @@ TEST_CASE(
 TEST_CASE(
     "ProcessPoolExecutorTest.test_traceback_when_child_process_terminates_abruptly: the "
     "error tells the exit code",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][processes]") {
   procpool::Pool pool{1};
   int exitcode = 0;
   std::string what;
@@ -245,7 +245,7 @@ TEST_CASE("ProcessPoolExecutorTest.test_max_tasks_per_child: after three tasks a
   procpool::Pool pool{{.processes = 1, .maxtasksperchild = 3}};
   std::vector<pid_t> pids;
   pids.reserve(6);
-  for (int i = 0; i < 6; ++i) pids.push_back(pool.apply(worker_pid));
+  for (int i = 0; i < 6; ++i) pids.push_back(pool.apply(worker_id));
   CHECK(std::set<pid_t>(pids.begin(), pids.begin() + 3).size() == 1);
   CHECK(std::set<pid_t>(pids.begin() + 3, pids.end()).size() == 1);
   CHECK(pids[2] != pids[3]);
@@ -328,7 +328,7 @@ TEST_CASE("ProcessPoolExecutorTest.test_max_tasks_early_shutdown: all tasks are 
 TEST_CASE(
     "ProcessPoolExecutorTest.test_force_shutdown_workers: a task that has begun does not "
     "get to its end",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][processes]") {
   const support::shared<support::gate> gate;
   const support::shared<std::atomic<int>> count;
   door = gate.get();
@@ -350,7 +350,7 @@ TEST_CASE(
 TEST_CASE(
     "ProcessPoolExecutorTest.test_force_shutdown_workers_dead_workers: terminate after a "
     "worker's death",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][processes]") {
   procpool::Pool pool{1};
   CHECK_THROWS_AS(pool.apply(leave, 1), procpool::WorkerDied);
   CHECK_NOTHROW(pool.terminate());
@@ -381,7 +381,7 @@ TEST_CASE(
 TEST_CASE(
     "ProcessPoolShutdownTest.test_processes_terminate: after close and join no worker is "
     "left",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][processes]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{5};
@@ -398,7 +398,7 @@ TEST_CASE(
 }
 
 TEST_CASE("ProcessPoolShutdownTest.test_context_manager_shutdown: no worker outlives the scope",
-          "[conformance][executor][process]") {
+          "[conformance][executor][process][processes]") {
   std::vector<support::process_info> family;
   {
     procpool::Pool pool{5};

@@ -27,6 +27,8 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/codec/associative.hpp>
+#include <procpool/codec/vocabulary.hpp>
 #include <procpool/process.hpp>
 
 #include "support/child.hpp"
@@ -99,7 +101,8 @@ int exitcode_of(Target... target) {
 
 // ---------------------------------------------------------------------------- _TestProcess
 
-TEST_CASE("_TestProcess.test_current: the main process tells who it is", "[conformance][process]") {
+TEST_CASE("_TestProcess.test_current: the main process tells who it is",
+          "[conformance][process][processes]") {
   const auto current = procpool::current_process();
   CHECK(current.is_alive());
   CHECK_FALSE(current.daemon());
@@ -109,7 +112,7 @@ TEST_CASE("_TestProcess.test_current: the main process tells who it is", "[confo
 }
 
 TEST_CASE("_TestProcess.test_args_argument: a child gets values equal to its arguments",
-          "[conformance][process]") {
+          "[conformance][process][processes]") {
   const auto check = [](const auto& value) {
     using T = std::decay_t<decltype(value)>;
     CHECK(exitcode_of([](T got, const T& expected) { std::exit(got == expected ? 0 : 1); }, value,
@@ -124,7 +127,7 @@ TEST_CASE("_TestProcess.test_args_argument: a child gets values equal to its arg
 }
 
 TEST_CASE("_TestProcess.test_daemon_argument: daemon is inherited unless it is given",
-          "[conformance][process]") {
+          "[conformance][process][processes]") {
   const auto nothing = [] {};
   CHECK(Process(nothing).daemon() == procpool::current_process().daemon());
   CHECK(Process({.daemon = true}, nothing).daemon());
@@ -139,7 +142,7 @@ TEST_CASE("_TestProcess.test_daemon_argument: daemon is inherited unless it is g
 }
 
 TEST_CASE("_TestProcess.test_parent_process_attributes: a child knows its parent's pid and name",
-          "[conformance][process]") {
+          "[conformance][process][processes]") {
   CHECK(procpool::parent_process() == std::nullopt);
   const int code = exitcode_of(
       [](pid_t pid, const std::string& name) {
@@ -154,7 +157,7 @@ TEST_CASE("_TestProcess.test_parent_process_attributes: a child knows its parent
 }
 
 TEST_CASE("_TestProcess.test_parent_process: a grandchild sees its parent end",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   pipe_ends to_test;
   Process child([&] {
     Process grandchild([&] {
@@ -174,7 +177,7 @@ TEST_CASE("_TestProcess.test_parent_process: a grandchild sees its parent end",
 }
 
 TEST_CASE("_TestProcess.test_process: a process before start, while running and after its end",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   struct report {
     pid_t pid;
     bool args_arrived;
@@ -209,7 +212,7 @@ TEST_CASE("_TestProcess.test_process: a process before start, while running and 
 }
 
 TEST_CASE("_TestProcess.test_process_mainthread_native_id: the child's main thread has an own id",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   shared<long> id;
   REQUIRE(exitcode_of([&] { *id = syscall(SYS_gettid); }) == 0);
   CHECK(*id != 0);
@@ -219,7 +222,7 @@ TEST_CASE("_TestProcess.test_process_mainthread_native_id: the child's main thre
 TEST_CASE(
     "_TestProcess.test_interrupt: interrupt() ends a sleeping child, join(0) and join(-1) do "
     "not wait",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   Process process(sleep_long);
   process.start();
   CHECK(process.is_alive());
@@ -237,7 +240,7 @@ TEST_CASE(
 TEST_CASE(
     "_TestProcess.test_interrupt_no_handler: with SIG_DFL in the child the exit code is "
     "-SIGINT",
-    "[conformance][process]") {
+    "[conformance][process][processes][fork]") {
   shared<support::gate> gate;
   Process process([&] {
     signal(SIGINT, SIG_DFL);
@@ -273,20 +276,22 @@ void check_killing(void (Process::*kill)(), int expected) {
 }  // namespace
 
 TEST_CASE("_TestProcess.test_terminate: terminate() gives the exit code -SIGTERM",
-          "[conformance][process]") {
+          "[conformance][process][processes]") {
   check_killing(&Process::terminate, -SIGTERM);
 }
 
-TEST_CASE("_TestProcess.test_kill: kill() gives the exit code -SIGKILL", "[conformance][process]") {
+TEST_CASE("_TestProcess.test_kill: kill() gives the exit code -SIGKILL",
+          "[conformance][process][processes]") {
   check_killing(&Process::kill, -SIGKILL);
 }
 
-TEST_CASE("_TestProcess.test_cpu_count: there is at least one CPU", "[conformance][process]") {
+TEST_CASE("_TestProcess.test_cpu_count: there is at least one CPU",
+          "[conformance][process][processes]") {
   CHECK(procpool::cpu_count() >= 1);
 }
 
 TEST_CASE("_TestProcess.test_active_children: a process is listed from start to join",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   CHECK(procpool::active_children().empty());
   shared<support::gate> gate;
   Process process([&] { gate->pass(); });
@@ -315,7 +320,7 @@ void recurse(int descriptor, const std::string& path) {
 }  // namespace
 
 TEST_CASE("_TestProcess.test_recursion: children have children, two levels deep",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   pipe_ends ends;
   recurse(ends.write, "");
   for (const char* path : {"", "0", "00", "01", "1", "10", "11"}) {
@@ -324,7 +329,7 @@ TEST_CASE("_TestProcess.test_recursion: children have children, two levels deep"
 }
 
 TEST_CASE("_TestProcess.test_sentinel: the sentinel is readable once the process has ended",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   shared<support::gate> gate;
   Process process([&] { gate->pass(); });
   CHECK_THROWS_AS(process.sentinel(), std::logic_error);
@@ -337,7 +342,7 @@ TEST_CASE("_TestProcess.test_sentinel: the sentinel is readable once the process
 }
 
 TEST_CASE("_TestProcess.test_close: a running process cannot be closed, a closed one not be used",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   shared<support::gate> gate;
   Process process([&] { gate->pass(); });
   process.start();
@@ -360,7 +365,7 @@ TEST_CASE("_TestProcess.test_close: a running process cannot be closed, a closed
 TEST_CASE(
     "_TestProcess.test_many_processes: 100 short children end with 0, 100 killed ones with "
     "-SIGTERM",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   const auto start = [](auto target) {
     std::vector<Process> processes;
     for (int i = 0; i < 100; ++i) processes.emplace_back(target).start();
@@ -377,7 +382,7 @@ TEST_CASE(
 }
 
 TEST_CASE("_TestProcess.test_lose_target_ref: after start the parent keeps nothing of the target",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   const auto captured = std::make_shared<int>(1);
   const auto argument = std::make_shared<int>(2);
   Process process([captured](const std::shared_ptr<int>& value) { std::exit(*captured + *value); },
@@ -394,7 +399,7 @@ TEST_CASE("_TestProcess.test_lose_target_ref: after start the parent keeps nothi
 TEST_CASE(
     "_TestProcess.test_child_fd_inflation: later children have no more descriptors than the "
     "first",
-    "[conformance][process]") {
+    "[conformance][process][processes][fork]") {
   shared<std::array<std::atomic<std::size_t>, 5>> counts;
   shared<support::gate> gate;
   std::vector<Process> processes;
@@ -414,7 +419,7 @@ TEST_CASE(
 TEST_CASE(
     "_TestProcess.test_wait_for_threads: a joinable thread left behind ends the child as it "
     "ends any program, a detached one is not waited for",
-    "[conformance][process]") {
+    "[conformance][process][processes][fork]") {
   const int joinable = exitcode_of([] {
     close(STDERR_FILENO);  // std::terminate would speak
     std::thread left(sleep_long);
@@ -429,7 +434,7 @@ TEST_CASE(
 TEST_CASE(
     "_TestProcess.test_error_on_stdio_flush_1: stdout or stderr closed in the parent does no "
     "harm",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   for (const int closed : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     const auto result = support::capture_child([closed] {
       close(closed);
@@ -447,7 +452,7 @@ TEST_CASE(
 TEST_CASE(
     "_TestProcess.test_error_on_stdio_flush_2: a child that closes its own stdout or stderr "
     "ends well",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   for (const int closed : {STDOUT_FILENO, STDERR_FILENO}) {
     const auto close_it = [closed] {
       std::printf("in the buffer");
@@ -488,7 +493,7 @@ struct upper_caser {
 TEST_CASE(
     "_TestSubclassingProcess.test_subclassing: a callable object with state echoes in upper "
     "case",
-    "[conformance][process]") {
+    "[conformance][process][processes][fork]") {
   pipe_ends to_child;
   pipe_ends from_child;
   Process process({.daemon = true}, upper_caser{to_child.read, from_child.write});
@@ -505,7 +510,7 @@ TEST_CASE(
 TEST_CASE(
     "_TestSubclassingProcess.test_stderr_flush: the whole report of an uncaught exception is "
     "on stderr after join",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   const auto result = support::capture_child([] {
     Process process({.name = "unlucky"}, [] { throw std::out_of_range("one divided by zero"); });
     process.start();
@@ -518,7 +523,7 @@ TEST_CASE(
 }
 
 TEST_CASE("_TestSubclassingProcess.test_sys_exit: std::exit gives the exit code",
-          "[conformance][process]") {
+          "[conformance][process][processes]") {
   for (const int code : {0, 1, 8, 255}) {
     CHECK(exitcode_of([code] { std::exit(code); }) == code);
   }
@@ -533,7 +538,7 @@ std::atomic<int> signals_seen{0};
 }  // namespace
 
 TEST_CASE("_TestPollEintr.test_poll_eintr: a signal during join runs its handler and join goes on",
-          "[conformance][process]") {
+          "[conformance][process][processes]") {
   signals_seen = 0;
   struct sigaction action {};
   struct sigaction before {};
@@ -555,7 +560,7 @@ TEST_CASE("_TestPollEintr.test_poll_eintr: a signal during join runs its handler
 TEST_CASE(
     "_TestAtExit.test_atexit: a handler registered in the child runs at its exit, the "
     "parent's do not",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   const auto result = support::capture_child([] {
     std::atexit([] { std::printf("parent's\n"); });
     Process process([] { std::atexit([] { std::printf("child's\n"); }); });
@@ -568,7 +573,7 @@ TEST_CASE(
 }
 
 TEST_CASE("TestCloseFds.test_closefd: with fork a descriptor of the parent is open in the child",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   const int high = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 200);
   REQUIRE(high >= 200);
   CHECK(exitcode_of([high] { CHILD_REQUIRE(fcntl(high, F_GETFD) >= 0); }) == 0);
@@ -590,7 +595,7 @@ void check_generations(int left, std::uint32_t depth) {
 }  // namespace
 
 TEST_CASE("TestForkAwareThreadLock.test_lock: fork handlers do not multiply over 5 generations",
-          "[conformance][process]") {
+          "[conformance][process][processes][fork]") {
   const auto depth = procpool::detail::process_generation() + 1;
   CHECK(exitcode_of(check_generations, 5, depth) == 0);
 }
@@ -598,7 +603,7 @@ TEST_CASE("TestForkAwareThreadLock.test_lock: fork handlers do not multiply over
 TEST_CASE(
     "TestResourceTracker.test_resource_tracker_blocked_signals: starting a process leaves "
     "the caller's signal mask as it is",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   sigset_t mask;
   sigset_t before;
   sigset_t after;
@@ -633,14 +638,14 @@ NAMED_PROGRAM(exits_with_a_stray_fork) {
 TEST_CASE(
     "TestResourceTracker.test_resource_tracker_fork_deadlock: a program ends while a fork of "
     "its own lives on",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   CHECK(support::run_named("exits_with_a_stray_fork").exitcode == 0);
 }
 
 TEST_CASE(
     "TestResourceTracker.test_resource_tracker_lock_reinit_after_fork: a fork that catches "
     "another thread inside the library leaves the child usable",
-    "[conformance][process]") {
+    "[conformance][process][processes]") {
   std::atomic<bool> stop{false};
   Process busy(sleep_long);
   busy.start();

@@ -39,8 +39,13 @@ inline pid_t worker_pid() {
   return getpid();
 }
 
-inline pid_t pid_for(long) {
-  return getpid();
+/// Which worker this is: of a process that is its pid, and a thread has one of its own.
+inline pid_t worker_id() {
+  return gettid();
+}
+
+inline pid_t worker_id_for(long) {
+  return gettid();
 }
 
 /// 0, 1, ... count - 1

@@ -301,7 +301,7 @@ TEST_CASE("wait: several pools and a failure in one of them", "[conformance][wai
   door->open();
 }
 
-TEST_CASE("wait: a worker that dies is a failure", "[conformance][wait]") {
+TEST_CASE("wait: a worker that dies is a failure", "[conformance][wait][processes]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   const results all{pool.apply_async(pass(*door, 1)), pool.apply_async(die)};
@@ -324,7 +324,8 @@ TEST_CASE("wait: results of a pool that was terminated are ready", "[conformance
   }
 }
 
-TEST_CASE("wait: a pool that is terminated meanwhile ends the wait", "[conformance][wait]") {
+TEST_CASE("wait: a pool that is terminated meanwhile ends the wait",
+          "[conformance][wait][processes]") {
   for (auto when : {ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION}) {
     for (bool two_pools : {false, true}) {
       procpool::Pool pool{1};

@@ -34,9 +34,9 @@ using namespace std::chrono_literals;
 using Catch::Matchers::ContainsSubstring;
 using bytes = std::vector<std::uint8_t>;
 
-support::gate* door = nullptr;
-std::atomic<int>* runs = nullptr;
-std::atomic<pid_t>* victim = nullptr;
+support::common<support::gate*> door;
+support::common<std::atomic<int>*> runs;
+support::common<std::atomic<pid_t>*> victim;
 
 void kill_myself() {
   kill(getpid(), SIGKILL);
@@ -133,21 +133,24 @@ void kill_and_wait(pid_t pid) {
 
 }  // namespace
 
-TEST_CASE("a task whose worker is killed ends with WorkerDied and the signal", "[pool][death]") {
+TEST_CASE("a task whose worker is killed ends with WorkerDied and the signal",
+          "[pool][death][processes]") {
   check_death(kill_myself, -SIGKILL);
 }
 
-TEST_CASE("a task that writes to a bad address ends with WorkerDied and SIGSEGV", "[pool][death]") {
+TEST_CASE("a task that writes to a bad address ends with WorkerDied and SIGSEGV",
+          "[pool][death][processes]") {
   check_death(write_to_nowhere, -SIGSEGV);
 }
 
-TEST_CASE("a task that leaves the process ends with WorkerDied and the status", "[pool][death]") {
+TEST_CASE("a task that leaves the process ends with WorkerDied and the status",
+          "[pool][death][processes]") {
   check_death(leave_quietly, 3);
   check_death(leave_by_exit, 3);
   check_death(leave_well, 0);
 }
 
-TEST_CASE("a task that aborts ends with WorkerDied and SIGABRT", "[pool][death]") {
+TEST_CASE("a task that aborts ends with WorkerDied and SIGABRT", "[pool][death][processes]") {
   check_death(give_up, -SIGABRT);
   const auto run = support::capture_child([] {  // std::terminate says something on stderr
     check_death(throw_from_noexcept, -SIGABRT);
@@ -157,7 +160,7 @@ TEST_CASE("a task that aborts ends with WorkerDied and SIGABRT", "[pool][death]"
 }
 
 TEST_CASE("a worker killed from outside in the middle of a task is named in the error",
-          "[pool][death]") {
+          "[pool][death][processes]") {
   const support::shared<support::gate> gate;
   const support::shared<std::atomic<pid_t>> pid;
   door = gate.get();
@@ -175,7 +178,8 @@ TEST_CASE("a worker killed from outside in the middle of a task is named in the 
   CHECK(pool.apply(square, 5) == 25);
 }
 
-TEST_CASE("an idle worker that is killed costs nothing and is replaced", "[pool][death]") {
+TEST_CASE("an idle worker that is killed costs nothing and is replaced",
+          "[pool][death][processes]") {
   procpool::Pool pool{2};
   for (int round = 0; round < 5; ++round) {
     kill_and_wait(pool.apply(worker_pid));
@@ -183,7 +187,7 @@ TEST_CASE("an idle worker that is killed costs nothing and is replaced", "[pool]
   }
 }
 
-TEST_CASE("all workers killed while idle: the pool goes on", "[pool][death]") {
+TEST_CASE("all workers killed while idle: the pool goes on", "[pool][death][processes]") {
   procpool::Pool pool{3};
   const auto pid_after_a_while = [](long) {
     sleep_for(50ms);
@@ -197,7 +201,7 @@ TEST_CASE("all workers killed while idle: the pool goes on", "[pool][death]") {
 }
 
 TEST_CASE("an idle worker that is killed does not stop close and join, nor terminate",
-          "[pool][death]") {
+          "[pool][death][processes]") {
   procpool::Pool closed{1};
   kill_and_wait(closed.apply(worker_pid));
   closed.close();
@@ -211,7 +215,7 @@ TEST_CASE("an idle worker that is killed does not stop close and join, nor termi
 TEST_CASE(
     "one poisonous item of twenty: the others are computed once each, the error has its "
     "index",
-    "[pool][death]") {
+    "[pool][death][processes]") {
   const auto check = [](const procpool::map_async_options<std::vector<long>>& options) {
     const support::shared<std::atomic<int>> count;
     runs = count.get();
@@ -230,7 +234,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a poisonous item of imap throws when its turn comes; all others arrive",
-          "[pool][death]") {
+          "[pool][death][processes]") {
   const support::shared<std::atomic<int>> count;
   runs = count.get();
   procpool::Pool pool{2};
@@ -247,7 +251,7 @@ TEST_CASE("a poisonous item of imap throws when its turn comes; all others arriv
   CHECK(results.next() == std::nullopt);
 }
 
-TEST_CASE("many deaths in a row: each is told, none breaks the pool", "[pool][death]") {
+TEST_CASE("many deaths in a row: each is told, none breaks the pool", "[pool][death][processes]") {
   procpool::Pool pool{2};
   std::set<pid_t> pids;
   for (int i = 0; i < 20; ++i) {
@@ -259,7 +263,7 @@ TEST_CASE("many deaths in a row: each is told, none breaks the pool", "[pool][de
   CHECK(pool.map(square, numbers(100)) == squares(100));
 }
 
-TEST_CASE("many deaths at once: every result ends", "[pool][death]") {
+TEST_CASE("many deaths at once: every result ends", "[pool][death][processes]") {
   procpool::Pool pool{3};
   std::vector<procpool::AsyncResult<void>> deadly;
   std::vector<procpool::AsyncResult<long>> harmless;
@@ -271,7 +275,7 @@ TEST_CASE("many deaths at once: every result ends", "[pool][death]") {
   for (long i = 0; i < 40; ++i) CHECK(harmless[static_cast<std::size_t>(i)].get(30s) == i * i);
 }
 
-TEST_CASE("workers do not outlive a parent that is killed", "[pool][death]") {
+TEST_CASE("workers do not outlive a parent that is killed", "[pool][death][processes]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   const pid_t parent = support::start_child([] {
@@ -339,7 +343,8 @@ TEST_CASE("100,000 small tasks pile up and all come back", "[pool][payload][limi
   CHECK(wrong == 0);
 }
 
-TEST_CASE("a worker that dies with a large task and a large result under way", "[pool][death]") {
+TEST_CASE("a worker that dies with a large task and a large result under way",
+          "[pool][death][processes]") {
   procpool::Pool pool{2};
   const auto data = pattern(32 << 20);
   const auto die_with = [](const bytes& all) -> bytes {
@@ -352,7 +357,8 @@ TEST_CASE("a worker that dies with a large task and a large result under way", "
   }
 }
 
-TEST_CASE("apply from several threads at once, with deaths between", "[pool][death][limit:120]") {
+TEST_CASE("apply from several threads at once, with deaths between",
+          "[pool][death][limit:120][processes]") {
   procpool::Pool pool{2};
   std::atomic<int> right = 0;
   std::vector<std::thread> threads;

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: MIT
-// main of every test program: named programs, the watchdog, Catch2, the leak guard's verdict.
+// main of every test program: spawned processes, named programs, the watchdog, Catch2, the leak
+// guard's verdict.
 #include <pthread.h>
 #include <signal.h>
 
 #include <catch2/catch_session.hpp>
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
+#include <thread>
+
+#include <procpool/freeze_support.hpp>
+#include <procpool/start_method.hpp>
 
 #include "child.hpp"
+#include "shared.hpp"
 #include "verdict.hpp"
 #include "watchdog.hpp"
 
@@ -23,11 +31,33 @@ void reset_crash_handlers() {
   }
 }
 
+/// ThreadSanitizer has a thread of its own from the moment when there is another one.
+void start_threads_of_sanitizers() {
+#if defined(__SANITIZE_THREAD__)
+  std::thread([] {}).join();
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+  std::thread([] {}).join();
+#endif
+#endif
+}
+
+/// PROCPOOL_BACKEND chooses for pools; this is for Process.
+void choose_start_method() {
+  const char* backend = std::getenv("PROCPOOL_BACKEND");
+  if (backend == nullptr || std::string_view(backend) != "spawn") return;
+  procpool::set_start_method(procpool::start_method::spawn);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  procpool::freeze_support(argc, argv);
+  support::create_shared_memory();
+  choose_start_method();
   if (const int status = support::run_if_named(argc, argv); status >= 0) return status;
   support::start_watchdog();
+  start_threads_of_sanitizers();
   pthread_atfork(nullptr, nullptr, reset_crash_handlers);
   const int status = Catch::Session().run(argc, argv);
   const int leaking = support::leaking_tests();

@@ -1,38 +1,70 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Memory that a test and the workers forked after it was made both see. Make it before the pool.
+/// Memory that a test and all processes started from it see, forked and spawned ones, at the same
+/// address in each.
 #pragma once
-
-#include <sys/mman.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <new>
 #include <thread>
-#include <utility>
+#include <type_traits>
 
 namespace support {
 
-/// One value, zero-initialised, in anonymous shared memory; unmapped at the end of the scope.
+/// For main, once spawned processes have gone their way: memory for this program and those that it
+/// spawns (which attach to it by themselves, before main).
+void create_shared_memory();
+
+[[nodiscard]] void* allocate_shared(std::size_t bytes);
+void free_shared() noexcept;
+[[nodiscard]] std::size_t take_slot();
+[[nodiscard]] void* slot_address(std::size_t slot) noexcept;
+
+/// One value, zero-initialised, in shared memory until the end of the scope.
 template <class T>
 class shared {
  public:
-  shared() {
-    void* memory =
-        mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-    value_ = new (memory) T{};
-  }
+  shared() : value_(new (allocate_shared(sizeof(T))) T{}) {}
   shared(const shared&) = delete;
   shared& operator=(const shared&) = delete;
-  ~shared() { munmap(value_, sizeof(T)); }
+  ~shared() { free_shared(); }
 
   [[nodiscard]] T& operator*() const noexcept { return *value_; }
   [[nodiscard]] T* operator->() const noexcept { return value_; }
   [[nodiscard]] T* get() const noexcept { return value_; }
 
  private:
-  T* value_ = nullptr;
+  T* value_;
+};
+
+/// A global variable with one value in all processes, a pointer to something shared as a rule. At
+/// namespace scope only: that is what gives it the same place in each of them. Tests set it before
+/// they submit what uses it.
+template <class T>
+class common {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof(void*));
+
+ public:
+  common() : slot_(take_slot()) {}
+  common(const common&) = delete;
+  common& operator=(const common&) = delete;
+  common& operator=(T value) noexcept {
+    place().store(value);
+    return *this;
+  }
+
+  [[nodiscard]] T get() const noexcept { return place().load(); }
+  operator T() const noexcept { return get(); }  // NOLINT: it stands for its value
+  [[nodiscard]] T operator->() const noexcept { return get(); }
+
+ private:
+  [[nodiscard]] std::atomic<T>& place() const noexcept {
+    return *static_cast<std::atomic<T>*>(slot_address(slot_));
+  }
+
+  std::size_t slot_;
 };
 
 /// Waits until @p condition holds, looking every millisecond; false when @p limit is over.

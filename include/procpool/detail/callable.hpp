@@ -142,9 +142,11 @@ struct callable_codec {
     return callable && sendable;
   }
 
-  static void encode(encoder& out, const F& callable) {
+  /// @returns the code that it points to, if it is a function pointer
+  static code_ref encode(encoder& out, const F& callable) {
+    code_ref code;
     if constexpr (is_function_pointer_v<F>) {
-      const code_ref code = find_code(reinterpret_cast<std::uintptr_t>(callable));
+      code = find_code(reinterpret_cast<std::uintptr_t>(callable));
       out.put(code.offset);
       out.put(code.module);
     } else if constexpr (std::is_empty_v<F> && by_bytes) {
@@ -156,6 +158,7 @@ struct callable_codec {
     } else {
       out.put(callable);
     }
+    return code;
   }
 
   static F decode(decoder& in) {

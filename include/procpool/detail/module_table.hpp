@@ -77,9 +77,14 @@ class module_table {
     throw std::invalid_argument("the function to run is not code of the program or of a library");
   }
 
-  /// The address of @p code in this process.
+  /// The address of @p code in this process. @throws std::invalid_argument when it is not here
   [[nodiscard]] std::uintptr_t address(code_ref code) const {
-    return modules().at(code.module).base + code.offset;
+    const list& known = modules();
+    if (code.module >= known.size())
+      missing("a library that was loaded after this process was made");
+    const module_entry& module = known[code.module];
+    if (module.end == 0) missing(module.name.empty() ? "the program" : module.name);
+    return module.base + code.offset;
   }
 
   [[nodiscard]] std::string name(std::uint32_t module) const { return modules().at(module).name; }
@@ -118,6 +123,11 @@ class module_table {
   }
 
  private:
+  [[noreturn]] static void missing(const std::string& where) {
+    throw std::invalid_argument("the function to run is in " + where +
+                                ": this process does not have it, or another build of it");
+  }
+
   static int note(dl_phdr_info* info, std::size_t, void* modules) {
     module_entry found{info->dlpi_addr, 0, 0, info->dlpi_name, {}};
     for (int i = 0; i < info->dlpi_phnum; ++i) {

@@ -71,14 +71,15 @@ std::unique_ptr<process_target> make_shipped_target(std::span<const std::byte> b
 template <class F, class... A>
 class bound_target final : public process_target {
  public:
-  explicit bound_target(F target, A... args) : parts_(std::move(target), std::move(args)...) {}
+  explicit bound_target(F target, A... args)
+      : target_(std::move(target)), arguments_(std::move(args)...) {}
 
   void run() override {
     std::apply(
-        [](F& target, A&... args) {
-          static_cast<void>(std::invoke(std::move(target), std::move(args)...));
+        [this](A&... args) {
+          static_cast<void>(std::invoke(std::move(target_), std::move(args)...));
         },
-        parts_);
+        arguments_);
   }
 
   [[nodiscard]] shipped_target ship() const override {
@@ -87,12 +88,12 @@ class bound_target final : public process_target {
       shipped_target shipped{find_code(reinterpret_cast<std::uintptr_t>(maker_of(types{}))), {}};
       encoder out(shipped.body);
       std::apply(
-          [&](const F& target, const A&... args) {
-            callable_codec<F>::encode(out, target);
+          [&](const A&... args) {
+            static_cast<void>(callable_codec<F>::encode(out, target_));
             out.align(frame_alignment);
             put_arguments(out, types{}, args...);
           },
-          parts_);
+          arguments_);
       return shipped;
     } else {
       throw std::invalid_argument(
@@ -108,7 +109,10 @@ class bound_target final : public process_target {
     return &make_shipped_target<F, S...>;
   }
 
-  std::tuple<F, A...> parts_;
+  // Not in one tuple: g++ 12 takes a closure for not trivially copyable once a tuple has asked
+  // whether it can be assigned.
+  F target_;
+  std::tuple<A...> arguments_;
 };
 
 template <class F, class... S>

@@ -46,9 +46,11 @@ struct map_and_reduce {
 };
 template <class F, class Reduce>
 struct callable_codec<map_and_reduce<F, Reduce>> {
-  static void encode(encoder& out, const map_and_reduce<F, Reduce>& both) {
-    callable_codec<F>::encode(out, both.map);
-    callable_codec<Reduce>::encode(out, both.reduce);
+  /// @returns the code that is less likely to be in a worker
+  static code_ref encode(encoder& out, const map_and_reduce<F, Reduce>& both) {
+    const code_ref map = callable_codec<F>::encode(out, both.map);
+    const code_ref reduce = callable_codec<Reduce>::encode(out, both.reduce);
+    return map.module > reduce.module ? map : reduce;
   }
   static map_and_reduce<F, Reduce> decode(decoder& in) {
     F map = callable_codec<F>::decode(in);

@@ -6,7 +6,6 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -51,17 +50,12 @@ inline os::fd take_given(given which) {
 }
 
 /// Runs the target of a Process, once the parent is ready for it.
-[[noreturn]] inline void become_process(spawn_order order, os::fd gate,
-                                        const std::vector<std::uint32_t>& missing) {
+[[noreturn]] inline void become_process(spawn_order order, os::fd gate) {
   char go = 0;
   if (os::retry([&] { return PROCPOOL_SYSTEM(read(gate.get(), &go, 1)); }) != 1) os::leave_now(1);
   gate.reset();
   os::other_streams::state().flushed_at_fork = true;  // nothing in them is the parent's
   enter_child(std::move(order.identity));
-  if (std::ranges::find(missing, order.entry.module) != missing.end()) {
-    throw ProcessError("the target is code of " + order.modules.at(order.entry.module).name +
-                       ", which the spawned process does not have, or in another build");
-  }
   const auto make = reinterpret_cast<target_maker>(code_address(order.entry));
   leave_child(run_to_the_end(make({order.body.data(), order.body.size()})));
 }
@@ -76,7 +70,7 @@ inline os::fd take_given(given which) {
   if (order.purpose == spawn_order::purpose_type::fork_server) {
     become_fork_server(std::move(order.identity), std::move(channel), missing);
   }
-  become_process(std::move(order), std::move(channel), missing);
+  become_process(std::move(order), std::move(channel));
 }
 
 PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {

@@ -158,7 +158,7 @@ void submit_call(pool_front& pool, boost::intrusive_ptr<job> owner, const F& fun
   using types = shipped_types_t<F, A...>;
   reject_null(function);
   const auto fill = [&](encoder& out) {
-    callable_codec<F>::encode(out, function);
+    pool.check_code(callable_codec<F>::encode(out, function));
     out.align(frame_alignment);
     put_arguments(out, types{}, arguments...);
   };
@@ -197,7 +197,7 @@ class shipped_callable {
       : pool_(std::move(pool)), first_number_(first_number) {
     reject_null(function);
     encoder out(bytes_);
-    callable_codec<F>::encode(out, function);
+    pool_->check_code(callable_codec<F>::encode(out, function));
     out.align(frame_alignment);
     if (bytes_.size() > share_from) share();
   }
