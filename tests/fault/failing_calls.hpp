@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -88,8 +89,8 @@ enum class phase : std::uint32_t { construct, run, end };
 inline constexpr std::array call_names{
     FAILING_PLAIN_CALLS(FAILING_NAME)
     "_exit", "epoll_add", "epoll_del", "fcntl", "fcntl_add_seals", "fcntl_dup", "fork",
-    "futex_wait", "futex_wake", "ioctl", "open", "pidfd_open", "pidfd_send_signal", "prctl",
-    "pthread_getattr_np", "pthread_sigmask", "read", "recvmsg", "sendmsg", "syscall", "waitid",
+    "futex_wait", "futex_wake", "ioctl", "open", "pidfd_open", "pidfd_send_signal", "posix_spawn",
+    "prctl", "pthread_getattr_np", "pthread_sigmask", "read", "recvmsg", "sendmsg", "syscall", "waitid",
     "waitpid", "write"};
 // clang-format on
 inline constexpr std::size_t call_count = call_names.size();
@@ -320,6 +321,18 @@ inline pid_t fork() noexcept {
     children[child_count++] = pid;
   }
   return pid;
+}
+
+/// Tells its error itself, not by errno.
+inline int posix_spawn(pid_t* pid, const char* program, const posix_spawn_file_actions_t* actions,
+                       const posix_spawnattr_t* attributes, char* const* arguments,
+                       char* const* environment) noexcept {
+  if (const fault* what = fault_of(id_of("posix_spawn"))) return what->error;
+  const int error = ::posix_spawn(pid, program, actions, attributes, arguments, environment);
+  if (error == 0 && self == role::parent && child_count < children.size()) {
+    children[child_count++] = *pid;
+  }
+  return error;
 }
 
 [[noreturn]] inline void _exit(int code) noexcept {

@@ -58,6 +58,7 @@ inline const std::map<std::string_view, std::vector<failure>> failures{
     {"pidfd_send_signal", {{EPERM}, {ESRCH, manner::done}}},
     {"pipe2", {{EMFILE}, {ENFILE}}},
     {"poll", {{EINTR}, {ENOMEM}, {EAGAIN}}},
+    {"posix_spawn", {{EAGAIN}, {ENOMEM}, {EMFILE}}},
     {"ppoll", {{EINTR}, {ENOMEM}}},
     {"pread", {{EIO}, {ENOMEM}}},
     {"prctl", {{EINVAL}, {EPERM}}},

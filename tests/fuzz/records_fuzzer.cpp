@@ -32,6 +32,9 @@ class no_pool final : public driver {
   bool cancel(job&, bool) override { return false; }
   bool watch(job&, watch_point&) override { return false; }
   void unwatch(watch_point&) noexcept override {}
+  bool running(const job&) override { return false; }
+  bool when_done(job&, continuation&) override { return false; }
+  bool withdraw(continuation&) noexcept override { return false; }
 };
 
 struct worker_memory_block {

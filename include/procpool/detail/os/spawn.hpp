@@ -37,8 +37,8 @@ class spawn_plan {
   /// @param block_signals until the new process has its own way with them; otherwise it begins with
   ///                      the mask of the calling thread
   spawn_plan(std::span<const int> given, bool block_signals) {
-    must(PROCPOOL_SYSTEM(posix_spawn_file_actions_init(&actions_)));
-    must(PROCPOOL_SYSTEM(posix_spawnattr_init(&attributes_)));
+    must(posix_spawn_file_actions_init(&actions_));
+    must(posix_spawnattr_init(&attributes_));
     const int behind = first_given + static_cast<int>(given.size());
     for (const int each : given) give(each, behind);
 #if defined(__GLIBC_PREREQ)
@@ -75,15 +75,15 @@ class spawn_plan {
   void give(int descriptor, int out_of_the_way) {
     moved_.emplace_back(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, out_of_the_way)),
                               "cannot pass a descriptor to a process"));
-    must(PROCPOOL_SYSTEM(posix_spawn_file_actions_adddup2(&actions_, moved_.back().get(), next_)));
+    must(posix_spawn_file_actions_adddup2(&actions_, moved_.back().get(), next_));
     ++next_;
   }
 
   void block_all_signals() {
     sigset_t all;
     sigfillset(&all);
-    must(PROCPOOL_SYSTEM(posix_spawnattr_setsigmask(&attributes_, &all)));
-    must(PROCPOOL_SYSTEM(posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK)));
+    must(posix_spawnattr_setsigmask(&attributes_, &all));
+    must(posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK));
   }
 
   posix_spawn_file_actions_t actions_{};
