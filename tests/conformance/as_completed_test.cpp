@@ -74,7 +74,7 @@ static_assert(
 }  // namespace
 
 TEST_CASE("AsCompletedTests.test_no_timeout: yields all, finished ones and new ones",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][workers]") {
   procpool::Pool pool{2};
   auto cancelled = [&] {
     pool.apply_async(square, 0L).wait();
@@ -97,7 +97,7 @@ TEST_CASE("AsCompletedTests.test_no_timeout: yields all, finished ones and new o
 }
 
 TEST_CASE("AsCompletedTests.test_future_times_out: yields the finished ones, then TimeoutError",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   const results all{finished(pool, 1), pool.apply_async(pass(*door, 2)), finished(pool, 3)};
@@ -144,7 +144,7 @@ TEST_CASE("AsCompletedTests.test_free_reference_yielded_future: what was yielded
 }
 
 TEST_CASE("AsCompletedTests.test_correct_timeout_exception_msg: it says how many are unfinished",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   const results all{finished(pool, 1), finished(pool, 2), pool.apply_async(pass(*door, 3)),
@@ -167,7 +167,7 @@ TEST_CASE("as_completed: no results are an empty range", "[conformance][as_compl
 }
 
 TEST_CASE("as_completed: those that are ready come first, in the order of the input",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   const results all{pool.apply_async(pass(*door, 0)), finished(pool, 1), finished(pool, 2),
@@ -181,7 +181,7 @@ TEST_CASE("as_completed: those that are ready come first, in the order of the in
   CHECK(first == longs{1, 2, 3, 0, 0});
 }
 
-TEST_CASE("as_completed: each comes as it becomes ready", "[conformance][as_completed]") {
+TEST_CASE("as_completed: each comes as it becomes ready", "[conformance][as_completed][workers]") {
   const support::shared<support::gate> doors[3];
   procpool::Pool pool{3};
   results all;
@@ -196,7 +196,7 @@ TEST_CASE("as_completed: each comes as it becomes ready", "[conformance][as_comp
   CHECK(order == longs{2, 0, 1});
 }
 
-TEST_CASE("as_completed: results of several pools", "[conformance][as_completed]") {
+TEST_CASE("as_completed: results of several pools", "[conformance][as_completed][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool one{1};
   procpool::Pool two{1};
@@ -275,7 +275,7 @@ TEST_CASE("as_completed: exceptions, dead workers and cancelled results come lik
 }
 
 TEST_CASE("as_completed: a pool that is terminated in the middle of the loop",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][workers]") {
   for (bool two_pools : {false, true}) {
     std::optional<procpool::Pool<>> pool(std::in_place, 1);
     procpool::Pool other{1};
@@ -295,7 +295,7 @@ TEST_CASE("as_completed: a pool that is terminated in the middle of the loop",
 }
 
 TEST_CASE("as_completed: a pool is terminated while a callback has still to run",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][workers]") {
   procpool::Pool pool{1};
   std::promise<void> entered;
   std::promise<void> leave;
@@ -362,7 +362,7 @@ TEST_CASE("as_completed: two loops over the same results in two threads",
 }
 
 TEST_CASE("as_completed: a stop requested before lets those come that are ready",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   procpool::Pool other{1};
@@ -384,7 +384,8 @@ TEST_CASE("as_completed: a stop requested before lets those come that are ready"
   door->open();
 }
 
-TEST_CASE("as_completed: a stop ends the wait, in one pool or two", "[conformance][as_completed]") {
+TEST_CASE("as_completed: a stop ends the wait, in one pool or two",
+          "[conformance][as_completed][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{1};
   procpool::Pool other{1};
@@ -400,7 +401,8 @@ TEST_CASE("as_completed: a stop ends the wait, in one pool or two", "[conformanc
   door->open();
 }
 
-TEST_CASE("as_completed: after a TimeoutError one can go on", "[conformance][as_completed]") {
+TEST_CASE("as_completed: after a TimeoutError one can go on",
+          "[conformance][as_completed][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{1};
   const results all{pool.apply_async(pass(*door, 1))};
@@ -413,7 +415,7 @@ TEST_CASE("as_completed: after a TimeoutError one can go on", "[conformance][as_
 }
 
 TEST_CASE("as_completed: a forked child leaves the loop that its parent began",
-          "[conformance][as_completed]") {
+          "[conformance][as_completed][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{1};
   const results all{finished(pool, 1), pool.apply_async(pass(*door, 2))};

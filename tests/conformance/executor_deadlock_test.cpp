@@ -187,7 +187,7 @@ TEST_CASE(
 TEST_CASE(
     "ExecutorDeadlockTest.test_error_during_result_unpickle_in_result_handler: a result that "
     "cannot be decoded is the task's failure",
-    "[conformance][executor][deadlock]") {
+    "[conformance][executor][deadlock][workers]") {
   CHECK(error_of<std::range_error>(give, stage::decoding_here, mischief::error));
 }
 

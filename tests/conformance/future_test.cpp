@@ -88,7 +88,7 @@ struct one_pending {
 // ---- add_done_callback --------------------------------------------------------------------------
 
 TEST_CASE("FutureTests.test_done_callback_with_result: a callback gets the result, which is there",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   std::atomic<long> seen = -1;
   const auto result = at.pool.apply_async(square, 5L);
@@ -101,7 +101,7 @@ TEST_CASE("FutureTests.test_done_callback_with_result: a callback gets the resul
 }
 
 TEST_CASE("FutureTests.test_done_callback_with_exception: a callback can read the exception",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   std::atomic<bool> right = false;
   const auto result = at.pool.apply_async(fail, 5L);
@@ -111,7 +111,7 @@ TEST_CASE("FutureTests.test_done_callback_with_exception: a callback can read th
 }
 
 TEST_CASE("FutureTests.test_done_callback_with_cancel: a callback sees that it was cancelled",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   std::atomic<bool> right = false;
   auto result = at.pool.apply_async(square, 5L);
@@ -171,7 +171,7 @@ TEST_CASE("FutureTests.test_done_callback_already_failed: called at once",
 }
 
 TEST_CASE("FutureTests.test_done_callback_already_cancelled: called at once",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   auto result = at.pool.apply_async(square, 5L);
   CHECK(result.cancel());
@@ -195,7 +195,7 @@ TEST_CASE("FutureTests.test_done_callback_raises_already_succeeded: it does not 
 }
 
 TEST_CASE("FutureTests.test_done_callback_with_result: in the order added, each once, one thread",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   std::vector<int> order;
   std::vector<std::thread::id> where;
@@ -216,7 +216,7 @@ TEST_CASE("FutureTests.test_done_callback_with_result: in the order added, each 
 }
 
 TEST_CASE("FutureTests.test_done_callback_with_result: after the callbacks of the options",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   std::vector<std::string> order;
   std::optional<procpool::AsyncResult<long>> result;
@@ -285,7 +285,7 @@ TEST_CASE("FutureTests.test_done_callback_with_result: many results, many thread
 // ---- states -------------------------------------------------------------------------------------
 
 TEST_CASE("FutureTests.test_cancel: only what is pending can be cancelled",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   all_states at;
   CHECK(at.pending->cancel());
   CHECK(at.pending->cancelled());
@@ -298,7 +298,7 @@ TEST_CASE("FutureTests.test_cancel: only what is pending can be cancelled",
   CHECK(at.successful.get() == 49);
 }
 
-TEST_CASE("FutureTests.test_cancelled: true in that state only", "[conformance][future]") {
+TEST_CASE("FutureTests.test_cancelled: true in that state only", "[conformance][future][workers]") {
   all_states at;
   CHECK_FALSE(at.pending->cancelled());
   CHECK_FALSE(at.running->cancelled());
@@ -324,7 +324,8 @@ TEST_CASE("FutureTests.test_cancelled: the end of the pool cancels, a broken poo
   CHECK_FALSE(result.cancelled());
 }
 
-TEST_CASE("FutureTests.test_done: true once it cannot change any more", "[conformance][future]") {
+TEST_CASE("FutureTests.test_done: true once it cannot change any more",
+          "[conformance][future][workers]") {
   all_states at;
   CHECK_FALSE(at.pending->done());
   CHECK_FALSE(at.running->done());
@@ -333,7 +334,7 @@ TEST_CASE("FutureTests.test_done: true once it cannot change any more", "[confor
   CHECK(at.failed.done());
 }
 
-TEST_CASE("FutureTests.test_running: true in that state only", "[conformance][future]") {
+TEST_CASE("FutureTests.test_running: true in that state only", "[conformance][future][workers]") {
   all_states at;
   CHECK_FALSE(at.pending->running());
   CHECK(at.running->running());
@@ -346,7 +347,7 @@ TEST_CASE("FutureTests.test_running: true in that state only", "[conformance][fu
 }
 
 TEST_CASE("FutureTests.test_running: a map runs from its first chunk to its last",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   const support::shared<support::gate> first;
   const support::shared<support::gate> last;
   support::gate* one = first.get();
@@ -378,7 +379,7 @@ TEST_CASE("FutureTests.test_running: none after the pool has ended",
 // ---- waiting ------------------------------------------------------------------------------------
 
 TEST_CASE("FutureTests.test_result_with_timeout: the value, the exception or TimeoutError",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   all_states at;
   CHECK_THROWS_AS(at.pending->get(0s), procpool::TimeoutError);
   CHECK_THROWS_AS(at.running->get(0s), procpool::TimeoutError);
@@ -388,7 +389,7 @@ TEST_CASE("FutureTests.test_result_with_timeout: the value, the exception or Tim
 }
 
 TEST_CASE("FutureTests.test_result_with_success: a thread that waits gets the value",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   const auto result = at.pool.apply_async(square, 6L);
   long got = 0;
@@ -399,7 +400,7 @@ TEST_CASE("FutureTests.test_result_with_success: a thread that waits gets the va
 }
 
 TEST_CASE("FutureTests.test_result_with_cancel: a thread that waits gets CancelledError",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   auto result = at.pool.apply_async(square, 6L);
   std::exception_ptr got;
@@ -417,7 +418,7 @@ TEST_CASE("FutureTests.test_result_with_cancel: a thread that waits gets Cancell
 }
 
 TEST_CASE("FutureTests.test_exception_with_timeout: the exception, none or TimeoutError",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   all_states at;
   CHECK_THROWS_AS(at.pending->exception(0s), procpool::TimeoutError);
   CHECK_THROWS_AS(at.running->exception(0s), procpool::TimeoutError);
@@ -427,7 +428,7 @@ TEST_CASE("FutureTests.test_exception_with_timeout: the exception, none or Timeo
 }
 
 TEST_CASE("FutureTests.test_exception_with_success: a thread that waits gets the exception",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   const auto result = at.pool.apply_async(fail, 6L);
   std::exception_ptr got;
@@ -438,7 +439,7 @@ TEST_CASE("FutureTests.test_exception_with_success: a thread that waits gets the
 }
 
 TEST_CASE("FutureTests.test_exception_with_success: a wait for it can be stopped",
-          "[conformance][future]") {
+          "[conformance][future][workers]") {
   one_pending at;
   std::stop_source stop;
   std::thread stops([&] {

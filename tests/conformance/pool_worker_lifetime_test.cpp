@@ -114,7 +114,7 @@ TEST_CASE("_TestPoolWorkerLifetime.test_pool_maxtasksperchild_invalid: the limit
 TEST_CASE(
     "_TestPoolWorkerLifetime.test_pool_worker_lifetime: a task waits behind no other one for a "
     "worker that has its last tasks, while another worker is idle",
-    "[conformance][pool][lifetime][limit:60]") {
+    "[conformance][pool][lifetime][limit:60][workers]") {
   support::shared<support::gate> door;
   procpool::Pool pool{{.processes = 2, .maxtasksperchild = 2}};
   const auto wait = [door = door.get()](long) { door->pass(); };

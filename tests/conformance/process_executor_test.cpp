@@ -171,7 +171,7 @@ TEST_CASE("ProcessPoolExecutorTest.test_map_chunksize: chunks of any size give t
 TEST_CASE(
     "ProcessPoolExecutorTest.test_traceback: the exception keeps its type and has where it "
     "came from nested inside",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][workers]") {
   procpool::Pool pool{2};
   auto result = pool.apply_async(fail);
   std::string what;
@@ -225,7 +225,7 @@ TEST_CASE(
 TEST_CASE(
     "ProcessPoolExecutorTest.test_saturation: many tasks more than workers make no more "
     "workers",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][workers]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{4};
@@ -241,7 +241,7 @@ TEST_CASE(
 }
 
 TEST_CASE("ProcessPoolExecutorTest.test_max_tasks_per_child: after three tasks another process",
-          "[conformance][executor][process]") {
+          "[conformance][executor][process][workers]") {
   procpool::Pool pool{{.processes = 1, .maxtasksperchild = 3}};
   std::vector<pid_t> pids;
   pids.reserve(6);
@@ -268,7 +268,7 @@ TEST_CASE(
 TEST_CASE(
     "ProcessPoolExecutorTest.test_shutdown_no_wait_max_tasks_gh119592: workers are replaced "
     "after close, too",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][workers]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   procpool::Pool pool{{.processes = 1, .maxtasksperchild = 1}};
@@ -283,7 +283,7 @@ TEST_CASE(
 TEST_CASE(
     "ProcessPoolExecutorTest.test_gc_during_max_tasks_worker_exit_gh152967: what waits for a "
     "pool that is gone is cancelled at once",
-    "[conformance][executor][process]") {
+    "[conformance][executor][process][workers]") {
   const support::shared<support::gate> gate;
   door = gate.get();
   std::optional<procpool::Pool<>> pool(

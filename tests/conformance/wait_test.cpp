@@ -101,7 +101,7 @@ TEST_CASE("WaitTests.test_20369: a result given twice is waited for and listed o
 }
 
 TEST_CASE("WaitTests.test_first_completed: returns with the first that is ready",
-          "[conformance][wait]") {
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   const results all{pool.apply_async(pass(*door, 1)), pool.apply_async(multiply, 21L, 2L)};
@@ -113,7 +113,7 @@ TEST_CASE("WaitTests.test_first_completed: returns with the first that is ready"
 }
 
 TEST_CASE("WaitTests.test_first_completed_some_already_completed: returns at once with those",
-          "[conformance][wait]") {
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   results all{finished(pool, 1), pool.apply_async(pass(*door, 2)), finished(pool, 3)};
@@ -124,7 +124,8 @@ TEST_CASE("WaitTests.test_first_completed_some_already_completed: returns at onc
   door->open();
 }
 
-TEST_CASE("WaitTests.test_first_exception: returns when one has failed", "[conformance][wait]") {
+TEST_CASE("WaitTests.test_first_exception: returns when one has failed",
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> failing;
   const support::shared<support::gate> door;
   procpool::Pool pool{3};
@@ -144,7 +145,7 @@ TEST_CASE("WaitTests.test_first_exception: returns when one has failed", "[confo
 TEST_CASE(
     "WaitTests.test_first_exception_some_already_complete: successes and cancelled ones do "
     "not end the wait",
-    "[conformance][wait]") {
+    "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   const support::shared<support::gate> failing;
   procpool::Pool pool{2};
@@ -164,7 +165,7 @@ TEST_CASE(
 }
 
 TEST_CASE("WaitTests.test_first_exception_one_already_failed: returns at once",
-          "[conformance][wait]") {
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   const results all{failed(pool), pool.apply_async(pass(*door, 1))};
@@ -175,7 +176,7 @@ TEST_CASE("WaitTests.test_first_exception_one_already_failed: returns at once",
 }
 
 TEST_CASE("WaitTests.test_all_completed: waits for all, failed and cancelled ones included",
-          "[conformance][wait]") {
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{1};
   auto blocked = pool.apply_async(pass(*door, 1));
@@ -194,7 +195,7 @@ TEST_CASE("WaitTests.test_all_completed: waits for all, failed and cancelled one
 }
 
 TEST_CASE("WaitTests.test_timeout: what is ready by then is done, the rest pending",
-          "[conformance][wait]") {
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   const results all{finished(pool, 1), failed(pool), pool.apply_async(pass(*door, 2))};
@@ -206,7 +207,7 @@ TEST_CASE("WaitTests.test_timeout: what is ready by then is done, the rest pendi
 
 TEST_CASE(
     "ThreadPoolWaitTests.test_pending_calls_race: a hundred results that become ready at once",
-    "[conformance][wait]") {
+    "[conformance][wait][workers]") {
   const support::shared<support::gate> doors[10];
   procpool::Pool pool{16};
   for (int round = 0; round < 10; ++round) {
@@ -246,7 +247,8 @@ TEST_CASE("wait: any range of results will do, of any type", "[conformance][wait
   CHECK(done[1].get() == squares(7));
 }
 
-TEST_CASE("wait: a timeout of 0 sees what is ready and waits for nothing", "[conformance][wait]") {
+TEST_CASE("wait: a timeout of 0 sees what is ready and waits for nothing",
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   const results all{pool.apply_async(pass(*door, 1)), finished(pool, 2)};
@@ -258,7 +260,7 @@ TEST_CASE("wait: a timeout of 0 sees what is ready and waits for nothing", "[con
   door->open();
 }
 
-TEST_CASE("wait: the input's order is kept", "[conformance][wait]") {
+TEST_CASE("wait: the input's order is kept", "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   results all;
@@ -270,7 +272,7 @@ TEST_CASE("wait: the input's order is kept", "[conformance][wait]") {
   CHECK(values(procpool::wait(all).done) == numbers(20));
 }
 
-TEST_CASE("wait: results of several pools", "[conformance][wait]") {
+TEST_CASE("wait: results of several pools", "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool one{1};
   procpool::Pool two{1};
@@ -289,7 +291,7 @@ TEST_CASE("wait: results of several pools", "[conformance][wait]") {
   }
 }
 
-TEST_CASE("wait: several pools and a failure in one of them", "[conformance][wait]") {
+TEST_CASE("wait: several pools and a failure in one of them", "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool one{1};
   procpool::Pool two{1};
@@ -311,7 +313,7 @@ TEST_CASE("wait: a worker that dies is a failure", "[conformance][wait][processe
   door->open();
 }
 
-TEST_CASE("wait: results of a pool that was terminated are ready", "[conformance][wait]") {
+TEST_CASE("wait: results of a pool that was terminated are ready", "[conformance][wait][workers]") {
   results all;
   {
     procpool::Pool pool{1};
@@ -348,7 +350,8 @@ TEST_CASE("wait: a pool that is terminated meanwhile ends the wait",
   }
 }
 
-TEST_CASE("wait: a pool is terminated while a callback has still to run", "[conformance][wait]") {
+TEST_CASE("wait: a pool is terminated while a callback has still to run",
+          "[conformance][wait][workers]") {
   for (auto when : {ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION}) {
     procpool::Pool pool{1};
     std::promise<void> entered;
@@ -368,7 +371,8 @@ TEST_CASE("wait: a pool is terminated while a callback has still to run", "[conf
   }
 }
 
-TEST_CASE("wait: cancelling a result that is waited for ends the wait", "[conformance][wait]") {
+TEST_CASE("wait: cancelling a result that is waited for ends the wait",
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{1};
   auto blocked = pool.apply_async(pass(*door, 1));
@@ -386,7 +390,7 @@ TEST_CASE("wait: cancelling a result that is waited for ends the wait", "[confor
 }
 
 TEST_CASE("wait: a stop that was requested before lets it see what is ready",
-          "[conformance][wait]") {
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{1};
   procpool::Pool other{1};
@@ -401,7 +405,8 @@ TEST_CASE("wait: a stop that was requested before lets it see what is ready",
   door->open();
 }
 
-TEST_CASE("wait: a stop ends it, with results of one pool or of two", "[conformance][wait]") {
+TEST_CASE("wait: a stop ends it, with results of one pool or of two",
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{1};
   procpool::Pool other{1};
@@ -442,7 +447,7 @@ TEST_CASE("wait: two threads wait for the same results", "[conformance][wait]") 
   }
 }
 
-TEST_CASE("wait: waiters that have gone are not told", "[conformance][wait]") {
+TEST_CASE("wait: waiters that have gone are not told", "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   procpool::Pool other{1};
@@ -475,7 +480,7 @@ TEST_CASE("wait: in a callback, for results of its own pool and of another",
   }
 }
 
-TEST_CASE("wait: in a callback, with a timeout and with a stop", "[conformance][wait]") {
+TEST_CASE("wait: in a callback, with a timeout and with a stop", "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{2};
   procpool::Pool other{1};
@@ -518,7 +523,7 @@ TEST_CASE("wait: a result that was moved from is refused", "[conformance][wait]"
 }
 
 TEST_CASE("wait: a forked child sees what is ready and cannot wait for the rest",
-          "[conformance][wait]") {
+          "[conformance][wait][workers]") {
   const support::shared<support::gate> door;
   procpool::Pool pool{1};
   const results all{finished(pool, 1), pool.apply_async(pass(*door, 2))};
