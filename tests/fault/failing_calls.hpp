@@ -90,8 +90,8 @@ inline constexpr std::array call_names{
     FAILING_PLAIN_CALLS(FAILING_NAME)
     "_exit", "epoll_add", "epoll_del", "fcntl", "fcntl_add_seals", "fcntl_dup", "fork",
     "futex_wait", "futex_wake", "ioctl", "open", "pidfd_open", "pidfd_send_signal", "posix_spawn",
-    "prctl", "pthread_getattr_np", "pthread_sigmask", "read", "recvmsg", "sendmsg", "syscall", "waitid",
-    "waitpid", "write"};
+    "prctl", "pthread_getattr_np", "pthread_sigmask", "read", "recvmsg", "sendmsg", "syscall",
+    "waitid", "waitpid", "write"};
 // clang-format on
 inline constexpr std::size_t call_count = call_names.size();
 

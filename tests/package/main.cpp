@@ -17,7 +17,7 @@ long square(long x) {
 
 }  // namespace
 
-int main() {
+int main() {  // NOLINT(bugprone-exception-escape): as in any program, what fails ends it
   {
     procpool::Pool pool{4};
     const std::vector<long> numbers{1, 2, 3, 4, 5};

@@ -156,7 +156,7 @@ class module_table {
       const std::size_t end = text + round(head.n_descsz);
       if (end > notes.size()) break;
       const std::string_view owner = notes.substr(sizeof head, head.n_namesz);
-      if (head.n_type == NT_GNU_BUILD_ID && owner == std::string_view("GNU", 4)) {
+      if (head.n_type == NT_GNU_BUILD_ID && owner == std::string_view("GNU\0", 4)) {
         return std::string(notes.substr(text, head.n_descsz));
       }
       notes.remove_prefix(end);

@@ -43,7 +43,7 @@ class pool_core final : public pool_service {
       : pool_service(settings, make), places_(settings.sizes.workers) {
     engine_.start_all();
   }
-  ~pool_core() override { terminate(); }
+  ~pool_core() override { end(); }
 
   // ---- submitting ----------------------------------------------------------------------------
 
@@ -258,8 +258,15 @@ class pool_core final : public pool_service {
   }
 
   void terminate() override {
-    if (generation_ != process_generation()) return;
     check_not_own_worker();
+    end();
+  }
+
+  [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
+
+ private:
+  void end() {
+    if (generation_ != process_generation()) return;
     std::unique_lock lock(mutex_);
     if (state_ == state::terminated) return await_end(lock);
     state_ = state::terminated;
@@ -282,9 +289,6 @@ class pool_core final : public pool_service {
     run_left_callbacks();
   }
 
-  [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
-
- private:
   struct work_done final : waitable {
     /// @param inside a callback waits: the others run when it has returned
     work_done(pool_core& pool, bool inside) : pool_(&pool), inside_(inside) {}

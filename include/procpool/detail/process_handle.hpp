@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include <procpool/detail/os/cpu_count.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/process_target.hpp>
@@ -81,10 +82,3 @@ std::shared_ptr<child_process> make_process(std::string name, std::optional<bool
 [[nodiscard]] std::vector<std::shared_ptr<child_process>> running_children();
 
 }  // namespace procpool::detail
-
-namespace procpool::detail::os {
-
-/// CPUs that this program can keep busy, see procpool::cpu_count().
-int usable_cpus();
-
-}  // namespace procpool::detail::os

@@ -60,7 +60,7 @@ struct callable_codec<map_and_reduce<F, Reduce>> {
 
 /// Takes one more value in, from the left.
 template <class Value, class Reduce>
-void reduce_into(std::optional<Value>& sum, Reduce& reduce, Value&& value) {
+void reduce_into(std::optional<Value>& sum, Reduce& reduce, std::type_identity_t<Value>&& value) {
   if (!sum) {
     sum.emplace(std::move(value));
   } else {

@@ -25,6 +25,7 @@
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/process_report.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/worker_backend.hpp>
 #include <procpool/detail/worker_limits.hpp>
@@ -111,6 +112,7 @@ class thread_backend final : public worker_backend {
         : pool_(&pool),
           place_(place),
           number_(number),
+          name_(worker_name(number)),
           limits_(limits),
           results_(memory.results),
           channel_(
@@ -166,13 +168,13 @@ class thread_backend final : public worker_backend {
     // Its exit code, as a process has one.
     [[nodiscard]] int work() noexcept {
       try {
-        worker_equipment equipment{
-            WorkerContext(worker_name(number_), place_, limits_.seed, results_->started),
-            limit_guard({})};
+        worker_equipment equipment{WorkerContext(name_, place_, limits_.seed, results_->started),
+                                   limit_guard({})};
         return run_worker(channel_, equipment);
       } catch (const worker_stopped&) {
         return 0;
-      } catch (const std::bad_alloc&) {
+      } catch (...) {
+        uncaught(name_);
         return 1;
       }
     }
@@ -180,6 +182,7 @@ class thread_backend final : public worker_backend {
     thread_backend* pool_;
     std::uint32_t place_;
     std::uint64_t number_;
+    std::string name_;
     const worker_limits limits_;  ///< of these only what is no limit
     const result_control* results_;
     std::atomic<bool> leave_{false};

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <procpool/config.hpp>
+#include <procpool/detail/os/cpu_count.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/syscall.hpp>
 

@@ -58,6 +58,7 @@ class spawn_plan {
   /// @throws ProcessError when the system refuses
   [[nodiscard]] pid_t run(const char* program, const std::vector<std::string>& arguments) const {
     std::vector<char*> words;
+    words.reserve(arguments.size() + 1);
     for (const std::string& each : arguments) words.push_back(const_cast<char*>(each.c_str()));
     words.push_back(nullptr);
     pid_t pid = -1;
