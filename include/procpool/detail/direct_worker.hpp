@@ -38,6 +38,7 @@ class direct_worker {
   /// Runs a frame. A task may run others, in the midst of itself.
   void run(frame_context& frame, const frame_head& head) {
     const running_frame now(*this, head.first_number);
+    begin_item(head.first_item, head.attempt);
     const code_ref code{head.entry_offset, head.entry_module};
     reinterpret_cast<task_entry>(code_address(code))(frame);
   }

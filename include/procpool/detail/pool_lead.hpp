@@ -55,20 +55,18 @@ class pool_lead : public pool_front {
   }
 
   void check_process() const {
-    if (generation_ == process_generation()) return;
-    throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
+    if (generation_ != process_generation()) [[unlikely]]
+      not_ours();
   }
-
   // Decoders and constructors of results run under the lock.
   void check_usable() const {
     check_process();
-    if (!engine_.decoding()) return;
-    throw std::logic_error("a pool cannot be used while one of its results is decoded");
+    if (engine_.decoding()) [[unlikely]]
+      being_decoded();
   }
-
   void check_open_locked() const {
-    if (state_ != state::open) throw PoolClosed("the pool is closed: it takes no more work");
-    if (!engine_.broken().empty()) throw BrokenPool(engine_.broken());
+    if (state_ != state::open || !engine_.broken().empty()) [[unlikely]]
+      not_open();
   }
 
   // ---- news ----------------------------------------------------------------------------------
@@ -145,6 +143,19 @@ class pool_lead : public pool_front {
     if (now - looked_at_clock_ < often_enough) return;
     looked_at_clock_ = now;
     static_cast<void>(engine_.look_at_clock(now));
+  }
+
+  // ---- refusals, out of the way of those who are not refused ---------------------------------
+
+  [[noreturn, gnu::noinline]] static void not_ours() {
+    throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
+  }
+  [[noreturn, gnu::noinline]] static void being_decoded() {
+    throw std::logic_error("a pool cannot be used while one of its results is decoded");
+  }
+  [[noreturn, gnu::noinline]] void not_open() const {
+    if (state_ != state::open) throw PoolClosed("the pool is closed: it takes no more work");
+    throw BrokenPool(engine_.broken());
   }
 
   // ---- driving -------------------------------------------------------------------------------

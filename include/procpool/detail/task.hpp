@@ -50,6 +50,7 @@ class frame_context {
   [[nodiscard]] std::uint32_t errors() const noexcept { return errors_; }
 
   [[nodiscard]] virtual frame_bytes bytes() = 0;
+  /// The first item of a frame has begun with it.
   virtual void begin_item(std::uint32_t item) = 0;
   /// The same for a part of the one item of a reduction.
   virtual void begin_part(std::uint32_t part) = 0;
@@ -243,7 +244,7 @@ void run_items(frame_context& frame, F& callable, decoder& in) {
       }
     }
     for (; item < frame.item_count(); ++item) {
-      if (item >= frame.first_item()) frame.begin_item(item);
+      if (item > frame.first_item()) frame.begin_item(item);
       std::tuple<P...> arguments{in.template get<P>()...};  // in order, as braces demand
       if (item < frame.first_item()) continue;  // has its outcome from an earlier attempt
       try {

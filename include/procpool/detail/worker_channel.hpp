@@ -53,6 +53,7 @@ class worker_channel {
   /// Waits for the next frame and claims it.
   [[nodiscard]] frame_head next() {
     const frame_head head = tasks_.next([this](auto ready) { wait_until(ready); });
+    check_stop();  // a frame that lies there ready would not wait
     results_.begin_frame(head.ordinal, head.first_item, head.timed != 0);
     return head;
   }

@@ -44,7 +44,12 @@ inline std::string place_of_error(const WorkerContext& worker, const std::string
 class worker_frame final : public frame_context {
  public:
   worker_frame(worker_channel& channel, const frame_head& head, worker_equipment& worker)
-      : frame_context(head, worker.scratch), channel_(&channel), worker_(&worker) {}
+      : frame_context(head, worker.scratch), channel_(&channel), worker_(&worker) {
+    worker.context.begin_frame(head.first_number);
+    worker.context.begin_item(head.attempt);
+    // Before the arguments are decoded, which takes time of the item.
+    if (head.initializer == 0) worker.limits.begin_item();
+  }
 
   [[nodiscard]] frame_bytes bytes() override { return channel_->bytes(head()); }
 
@@ -127,7 +132,6 @@ class worker_frame final : public frame_context {
 inline std::uint32_t run_claimed(worker_channel& channel, const frame_head& head,
                                  worker_equipment& worker) {
   worker_frame frame(channel, head, worker);
-  worker.context.begin_frame(head.first_number);
   const code_ref code{head.entry_offset, head.entry_module};
   reinterpret_cast<task_entry>(code_address(code))(frame);
   worker.limits.end_frame();
