@@ -41,7 +41,8 @@ using procpool::detail::task_control;
 inline constexpr std::size_t ring_bytes = 16384;
 inline constexpr std::size_t arena_bytes = std::size_t{1} << 20;
 inline constexpr int processes = 3;
-inline constexpr region_sizes sizes{processes, ring_bytes, arena_bytes};
+inline constexpr region_sizes sizes{region_sizes::places(processes, ring_bytes), ring_bytes,
+                                    arena_bytes};
 
 /// One line of /proc/self/maps.
 struct area {

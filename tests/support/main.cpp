@@ -6,15 +6,11 @@
 
 #include <catch2/catch_session.hpp>
 #include <cstdio>
-#include <cstdlib>
-#include <string_view>
 #include <thread>
-
-#include <procpool/freeze_support.hpp>
-#include <procpool/start_method.hpp>
 
 #include "child.hpp"
 #include "shared.hpp"
+#include "spawnable.hpp"
 #include "verdict.hpp"
 #include "watchdog.hpp"
 
@@ -42,19 +38,13 @@ void start_threads_of_sanitizers() {
 #endif
 }
 
-/// PROCPOOL_BACKEND chooses for pools; this is for Process.
-void choose_start_method() {
-  const char* backend = std::getenv("PROCPOOL_BACKEND");
-  if (backend == nullptr || std::string_view(backend) != "spawn") return;
-  procpool::set_start_method(procpool::start_method::spawn);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  procpool::freeze_support(argc, argv);
-  support::create_shared_memory();
-  choose_start_method();
+  // Not in programs that redefine the library's hooks: nothing of the library is compiled without.
+  const bool spawnable = support::begin_spawnable != nullptr;
+  if (spawnable) support::begin_spawnable(argc, argv);
+  support::create_shared_memory(spawnable);
   if (const int status = support::run_if_named(argc, argv); status >= 0) return status;
   support::start_watchdog();
   start_threads_of_sanitizers();

@@ -31,9 +31,10 @@ arena& head() {
   return *static_cast<arena*>(address);
 }
 
+/// @param file -1: memory that only forked processes share
 bool map(int file) {
-  return mmap(address, arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-              file, 0) != MAP_FAILED;
+  const int how = MAP_SHARED | MAP_FIXED | MAP_NORESERVE | (file < 0 ? MAP_ANONYMOUS : 0);
+  return mmap(address, arena_bytes, PROT_READ | PROT_WRITE, how, file, 0) != MAP_FAILED;
 }
 
 /// A spawned process finds the memory of the program that started it before its main begins.
@@ -51,7 +52,11 @@ std::size_t slots = 0;
 
 }  // namespace
 
-void create_shared_memory() {
+void create_shared_memory(bool for_spawned) {
+  if (!for_spawned) {
+    if (!map(-1)) std::abort();
+    return;
+  }
   const int file = memfd_create("shared memory of tests", MFD_CLOEXEC);
   if (file < 0 || ftruncate(file, arena_bytes) != 0 || !map(file)) std::abort();
   const std::string path = "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(file);

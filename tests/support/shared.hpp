@@ -15,7 +15,7 @@ namespace support {
 
 /// For main, once spawned processes have gone their way: memory for this program and those that it
 /// spawns (which attach to it by themselves, before main).
-void create_shared_memory();
+void create_shared_memory(bool for_spawned);
 
 [[nodiscard]] void* allocate_shared(std::size_t bytes);
 void free_shared() noexcept;

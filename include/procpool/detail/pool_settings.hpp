@@ -29,9 +29,6 @@ inline std::uint32_t checked_count(const char* name, int given) {
   throw std::invalid_argument(concat({name, " must be at least 1, but is ", given}));
 }
 
-/// Workers that there is always room for, if their rings are not too large.
-inline constexpr std::uint32_t most_places = 256;
-
 inline region_sizes checked_sizes(const pool_options& options, std::uint32_t workers) {
   constexpr std::size_t least_ring = std::size_t{4} << 10;
   constexpr std::size_t most_ring = std::size_t{1} << 30;
@@ -43,10 +40,7 @@ inline region_sizes checked_sizes(const pool_options& options, std::uint32_t wor
   if (options.arena_bytes % region_sizes::page != 0 || options.arena_bytes < least_arena) {
     throw std::invalid_argument("arena_bytes must be a multiple of 4096 and at least 64 KiB");
   }
-  // Room to grow; memory is taken as it is used.
-  constexpr std::size_t spare_bytes = std::size_t{64} << 20;
-  const std::size_t places = std::max<std::size_t>(workers, spare_bytes / options.ring_bytes);
-  return {std::min<std::size_t>(places, std::max(workers, most_places)), options.ring_bytes,
+  return {region_sizes::places(workers, options.ring_bytes), options.ring_bytes,
           options.arena_bytes};
 }
 

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -26,6 +27,15 @@ struct region_sizes {
   std::uint64_t arena_bytes;  ///< a multiple of the page size
 
   static constexpr std::uint64_t page = 4096;
+
+  /// Places for a pool of so many workers, with room to grow if rings are not too large. Memory is
+  /// taken as it is used.
+  [[nodiscard]] static constexpr std::uint64_t places(std::uint64_t workers,
+                                                      std::uint64_t ring_bytes) {
+    constexpr std::uint64_t most = 256;
+    constexpr std::uint64_t spare_bytes = std::uint64_t{64} << 20;
+    return std::max(workers, std::min(most, spare_bytes / ring_bytes));
+  }
 
   [[nodiscard]] constexpr std::uint64_t control_at(std::uint64_t worker) const {
     return sizeof(outbound_header) + worker * sizeof(task_control);
