@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <utility>
 
 #include <procpool/config.hpp>
@@ -29,8 +30,9 @@ PROCPOOL_FUNCTION void driver::run_now(continuation& then, job& done) noexcept {
 
 /// Calls the callbacks of a job that has all its outcomes; without any lock. An exception in one of
 /// them is reported on stderr and harms nothing.
-inline void run_callbacks_of(job& finished) noexcept {
-  for (auto each = finished.take_callbacks(); each != nullptr; each = std::move(each->next)) {
+/// @param each taken from the job, under the lock that guards them
+inline void run_callbacks_of(job& finished, std::unique_ptr<done_callback> each) noexcept {
+  for (; each != nullptr; each = std::move(each->next)) {
     try {
       each->call(finished);
     } catch (...) {

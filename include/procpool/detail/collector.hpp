@@ -161,9 +161,7 @@ class collector {
   void keep_for_replay(std::uint32_t worker, const pool_task& task) {
     const std::size_t index = task.next_index();
     if (!task.owner->wants_replay(index)) return;
-    if (auto copy = pool_.copy_for_replay(worker, task)) {
-      task.owner->keep_replay(index, std::move(copy));
-    }
+    task.owner->keep_replay(index, pool_.copy_for_replay(worker, task));
   }
 
   void take_piece(std::uint32_t worker, const record_head& head, std::uint64_t offset,

@@ -83,8 +83,11 @@ inline std::string describe_attempt(const worker_death& death) {
 
 /// A stack without the frames of the library that called the task: everybody has those.
 inline std::vector<std::string> without_callers(std::vector<std::string> stack) {
-  constexpr std::array<std::string_view, 4> ours{
-      "procpool::detail::run_item<", "procpool::detail::run_items<", "procpool::detail::run_frame<",
+  constexpr std::array<std::string_view, 9> ours{
+      "procpool::detail::run_item<",        "procpool::detail::run_items<",
+      "procpool::detail::run_plain_items<", "procpool::detail::run_window<",
+      "procpool::detail::run_reduction<",   "procpool::detail::reduce_items<",
+      "procpool::detail::run_frame<",       "procpool::detail::run_frames(",
       "procpool::detail::run_worker("};
   const auto is_ours = [&](const std::string& frame) {
     return std::ranges::any_of(ours, [&](std::string_view name) {

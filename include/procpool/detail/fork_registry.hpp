@@ -89,6 +89,11 @@ class fork_registration {
   /// those that are left go on after the fork.
   [[nodiscard]] bool wait_for_threads(std::chrono::milliseconds patience);
 
+  /// Before a thread of the participant is made: from now on it is waited for.
+  void expect_thread();
+  /// It could not be made.
+  void unexpect_thread();
+
   /// For the participant's end: waits until each of its threads has ended, but the calling one.
   void wait_for_end();
 
@@ -128,16 +133,20 @@ class fork_registry {
     unlink(node);
   }
 
-  void thread_began(fork_registration& node) {
+  void thread_comes(fork_registration& node) {
     const std::lock_guard lock(mutex_);
     ++node.threads_;
-    own_registration() = &node;
   }
 
+  void thread_began(fork_registration& node) noexcept { own_registration() = &node; }
+
   void thread_ended(fork_registration& node) {
+    own_registration() = nullptr;
+    thread_went(node);
+  }
+  void thread_went(fork_registration& node) {
     const std::lock_guard lock(mutex_);
     --node.threads_;
-    own_registration() = nullptr;
     changed_.notify_all();
   }
 
@@ -287,6 +296,14 @@ inline bool fork_registration::wait_for_threads(std::chrono::milliseconds patien
 
 inline void fork_registration::wait_for_end() {
   fork_registry::instance().wait_for_end(*this);
+}
+
+inline void fork_registration::expect_thread() {
+  fork_registry::instance().thread_comes(*this);
+}
+
+inline void fork_registration::unexpect_thread() {
+  fork_registry::instance().thread_went(*this);
 }
 
 /// The first object in the function of a thread that belongs to a participant, and its last.

@@ -178,7 +178,7 @@ class job : public waitable {
     replay_index_ = index;
   }
   [[nodiscard]] bool wants_replay(std::size_t index) const noexcept {
-    return missing_ != 0 && (replay_ == nullptr || index < replay_index_);
+    return missing_ != 0 && index < replay_index_;
   }
   /// Null: nothing was kept. Precondition: ready.
   [[nodiscard]] const std::shared_ptr<const replayable>& replay_of() const noexcept {
@@ -281,7 +281,7 @@ class job : public waitable {
   std::exception_ptr error_;
   std::size_t error_index_ = 0;
   std::shared_ptr<const replayable> replay_;
-  std::size_t replay_index_ = 0;
+  std::size_t replay_index_ = ~std::size_t{0};  ///< of the first failure; no replay: too large
   std::size_t missing_;
   watch_list watches_;
   bool unattended_ = false;

@@ -295,7 +295,7 @@ class lifecycle {
     const worker_state& state = pool_.workers[worker];
     auto again = pool_.copy_for_replay(worker, task);
     const std::size_t index = task.next_index();
-    if (again != nullptr && task.owner->wants_replay(index)) task.owner->keep_replay(index, again);
+    if (task.owner->wants_replay(index)) task.owner->keep_replay(index, again);
     const bool out_of_cpu =
         pool_.lives.cpu_ns() != 0 && task.had->deaths.back().exitcode == -SIGXCPU;
     if (state.kill == killing::late) return too_late(task.had->deaths, task.owner->rules().timeout);

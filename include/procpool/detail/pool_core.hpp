@@ -206,7 +206,7 @@ class pool_core final : public pool_service {
       if (until && std::chrono::steady_clock::now() >= *until) return false;
       ++activity_;
       if (what.resolved()) {
-        if (!run_callbacks_inside(lock, !until)) follow(lock, until);
+        if (!run_callbacks_inside(lock, what, !until)) follow(lock, until);
       } else if (leader_ == role::nobody && state_ != state::terminated) {
         lead(lock, role::waiter, what, until);
       } else {
@@ -230,6 +230,7 @@ class pool_core final : public pool_service {
   // ---- the end -------------------------------------------------------------------------------
 
   void close() override {
+    if (engine_.decoding()) being_decoded();
     std::lock_guard lock(mutex_);
     if (state_ == state::open) state_ = state::closed;
   }
@@ -259,6 +260,7 @@ class pool_core final : public pool_service {
 
   void terminate() override {
     check_not_own_worker();
+    if (engine_.decoding()) being_decoded();
     end();
   }
 

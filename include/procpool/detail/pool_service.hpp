@@ -70,9 +70,11 @@ class pool_service : public pool_lead, private fork_participant {
     if (service_.joinable()) service_.join();  // it ended after the wait for it was over
     try {
       const os::signals_blocked guard;  // signals are for the program's own threads
+      registration_.expect_thread();    // not when it begins: it may be waited for before that
       // The thread keeps the core alive: a callback may destroy the pool.
       service_ = std::thread([self = boost::intrusive_ptr<pool_service>(this)] { self->serve(); });
     } catch (const std::system_error& error) {
+      registration_.unexpect_thread();
       std::lock_guard lock(mutex_);
       set_serving(false);
       service_lost_ = true;
@@ -156,8 +158,9 @@ class pool_service : public pool_lead, private fork_participant {
     boost::intrusive_ptr<job> first = std::move(engine_.with_callbacks().front());
     engine_.with_callbacks().pop_front();
     const bool inside = std::exchange(in_callback_, true);  // of another callback
+    auto callbacks = first->take_callbacks();               // abandon() may want them, too
     lock.unlock();
-    run_callbacks_of(*first);
+    run_callbacks_of(*first, std::move(callbacks));
     lock.lock();
     engine_.set_ready(*first);
     ring_ready();
@@ -171,10 +174,13 @@ class pool_service : public pool_lead, private fork_participant {
 
   // A callback waits for a result that has callbacks, too: it is its own thread that runs those.
   // Whether it did. Without them nothing could ever make the result ready.
-  bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, bool for_ever) {
+  bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, const waitable& what,
+                            bool for_ever) {
     if (server_ != std::this_thread::get_id()) return false;
     if (!engine_.with_callbacks().empty()) {
       run_first_callbacks(lock);
+    } else if (what.ready()) {
+      return true;  // a stop was requested in this moment
     } else if (for_ever) {
       throw std::logic_error("a callback waits for its own result, which is ready after it");
     } else {

@@ -50,8 +50,7 @@ class serial_core final : public pool_front {
   void check_open() override {
     check_process();
     const std::lock_guard lock(mutex_);
-    if (closed_) throw PoolClosed("the pool is closed: it takes no more work");
-    if (!broken_.empty()) throw BrokenPool(broken_);
+    check_open_locked();
   }
 
   // No body goes anywhere, so none needs a place.
@@ -66,13 +65,13 @@ class serial_core final : public pool_front {
 
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
-    check_open();
+    const running_task now(*this);
     if (owner->resolved()) return;  // a part of a map that has failed as a whole
     scratch_buffer scratch;
     frame_head numbered = head;
     numbered.attempt = 1;
     if (head.first_number == unnumbered) numbered.first_number = take_numbers(head.item_count);
-    direct_frame(numbered, {{}, body.bytes}, own_worker(), scratch.get(),
+    direct_frame(numbered, {{}, body.bytes}, now.worker(), scratch.get(),
                  {owner.get(), first_index})
         .run();
     if (owner->resolved()) settle(*owner);
@@ -87,6 +86,7 @@ class serial_core final : public pool_front {
   }
   void abandon(job& what, const std::exception_ptr& why) override {
     if (what.resolved()) return;
+    const auto never_called = what.take_callbacks();  // the submission throws
     what.abort(why);
     settle(what);
   }
@@ -153,11 +153,19 @@ class serial_core final : public pool_front {
     const std::lock_guard lock(mutex_);
     closed_ = true;
   }
-  bool join(const std::stop_token& /*stop*/) override {
+  bool join(const std::stop_token& stop) override {
     check_process();
+    {
+      const std::lock_guard lock(mutex_);
+      if (!closed_) {
+        throw std::logic_error("Pool::join() was called before close() or terminate()");
+      }
+    }
+    if (!wait_for(*this, others_done(*this), std::nullopt, stop)) return false;
+    std::map<std::thread::id, caller> leaving;  // destroyed without the lock: it is the user's
     const std::lock_guard lock(mutex_);
-    if (closed_) return true;
-    throw std::logic_error("Pool::join() was called before close() or terminate()");
+    if (running_ == 0) leaving.swap(callers_);
+    return true;
   }
   void terminate() override { close(); }
   [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
@@ -170,13 +178,58 @@ class serial_core final : public pool_front {
     throw std::logic_error("the pool belongs to another process: it cannot be used after fork");
   }
 
-  // Every thread that submits is a worker.
-  [[nodiscard]] direct_worker& own_worker() {
-    const std::lock_guard lock(mutex_);
-    auto& worker = workers_[std::this_thread::get_id()];
-    if (worker == nullptr) worker = std::make_unique<direct_worker>("SerialWorker", seed_);
-    return *worker;
+  void check_open_locked() const {
+    if (closed_) throw PoolClosed("the pool is closed: it takes no more work");
+    if (!broken_.empty()) throw BrokenPool(broken_);
   }
+
+  // Every thread that submits is a worker.
+  struct caller {
+    std::unique_ptr<direct_worker> worker;
+    std::size_t running = 0;  ///< frames on its stack
+  };
+  [[nodiscard]] caller& own_caller() {  // with the lock
+    caller& own = callers_[std::this_thread::get_id()];
+    if (own.worker == nullptr) own.worker = std::make_unique<direct_worker>("SerialWorker", seed_);
+    return own;
+  }
+
+  // A frame and its callbacks: join() waits for it.
+  class running_task {
+   public:
+    explicit running_task(serial_core& pool) : pool_(&pool) {
+      pool.check_process();
+      const std::lock_guard lock(pool.mutex_);
+      pool.check_open_locked();
+      own_ = &pool.own_caller();
+      ++own_->running;
+      ++pool.running_;
+    }
+    running_task(const running_task&) = delete;
+    running_task& operator=(const running_task&) = delete;
+    ~running_task() {
+      const std::lock_guard lock(pool_->mutex_);
+      --own_->running;
+      --pool_->running_;
+      pool_->changed_.notify_all();
+    }
+    [[nodiscard]] direct_worker& worker() const noexcept { return *own_->worker; }
+
+   private:
+    serial_core* pool_;
+    caller* own_;
+  };
+
+  // What join() waits for: not for the tasks and callbacks that call it.
+  struct others_done final : waitable {
+    explicit others_done(serial_core& pool) : pool_(&pool) {}
+    bool ready() const noexcept override {  // with the lock
+      const auto own = pool_->callers_.find(std::this_thread::get_id());
+      return pool_->running_ == (own == pool_->callers_.end() ? 0 : own->second.running);
+    }
+    bool resolved() const noexcept override { return ready(); }
+    serial_core* pool_;
+  };
 
   void initialize(const initializer_frame& initializer) {
     frame_head head{};
@@ -189,7 +242,7 @@ class serial_core final : public pool_front {
     head.body_size = initializer.body.size();
     const boost::intrusive_ptr<call_job<void>> outcome(new call_job<void>(nullptr), false);
     scratch_buffer scratch;
-    direct_frame(head, {{}, initializer.body.view()}, own_worker(), scratch.get(),
+    direct_frame(head, {{}, initializer.body.view()}, *own_caller().worker, scratch.get(),
                  {outcome.get(), 0})
         .run();
     if (outcome->failure() == nullptr) return;
@@ -202,7 +255,7 @@ class serial_core final : public pool_front {
     } catch (...) {  // a result that cannot be moved
       what.abort(std::current_exception());
     }
-    run_callbacks_of(what);
+    run_callbacks_of(what, what.take_callbacks());
     publish(what);
     boost::intrusive_ptr<job> of;
     while (continuation* next = due_.take(of)) run_now(*next, *of);
@@ -221,7 +274,8 @@ class serial_core final : public pool_front {
   const std::uint64_t seed_;
   std::mutex mutex_;
   std::condition_variable changed_;  ///< a result is ready, or a wait is to be looked at again
-  std::map<std::thread::id, std::unique_ptr<direct_worker>> workers_;
+  std::map<std::thread::id, caller> callers_;
+  std::size_t running_ = 0;  ///< frames, of all callers
   due_continuations due_;
   std::uint64_t next_number_ = 0;  ///< of the next item
   os::event ready_bell_;           ///< for event loops; empty: nobody has asked for it

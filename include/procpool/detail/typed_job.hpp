@@ -193,9 +193,13 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
     if (offset == 0) raw_.clear();  // a worker may have died, or lied, in the middle of a value
     raw_.append(bytes.data(), bytes.size());  // values may come in parts
-    for (index += offset / sizeof(stored) - first_; raw_.size() >= sizeof(stored); ++index) {
-      take_plain(index);
+    std::size_t taken = 0;
+    for (index += offset / sizeof(stored) - first_; raw_.size() - taken >= sizeof(stored);
+         ++index, taken += sizeof(stored)) {
+      take_plain(index, raw_.data() + taken);
     }
+    std::memmove(raw_.data(), raw_.data() + taken, raw_.size() - taken);
+    raw_.resize_uninitialized(raw_.size() - taken);
   }
   void error(std::size_t index, std::exception_ptr what) override {
     outcomes_[index - first_].fail(std::move(what));
@@ -223,12 +227,10 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
   }
 
  private:
-  void take_plain(std::size_t index) {
+  void take_plain(std::size_t index, const std::byte* from) {
     if constexpr (is_plain_result_v<stored>) {
-      decoder in(std::span<const std::byte>(raw_.data(), sizeof(stored)));
+      decoder in(std::span<const std::byte>(from, sizeof(stored)));
       outcomes_[index].emplace(in.template get<stored>());
-      std::memmove(raw_.data(), raw_.data() + sizeof(stored), raw_.size() - sizeof(stored));
-      raw_.resize_uninitialized(raw_.size() - sizeof(stored));
     }
   }
 
