@@ -6,9 +6,8 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
-#include <mutex>
-#include <optional>
 #include <stdexcept>
 
 namespace procpool {
@@ -36,18 +35,22 @@ class default_start_method {
   }
 
   [[nodiscard]] start_method get() {
-    const std::lock_guard lock(mutex_);
-    return chosen_.value_or(start_method::fork);
+    const int chosen = chosen_.load(std::memory_order_relaxed);  // one number
+    return chosen == nothing ? start_method::fork : static_cast<start_method>(chosen);
   }
   void set(start_method method, bool force) {
-    const std::lock_guard lock(mutex_);
-    if (chosen_ && !force) throw std::logic_error("the start method has been set already");
-    chosen_ = method;
+    int before = force ? chosen_.load(std::memory_order_relaxed) : nothing;  // one number
+    while (!chosen_.compare_exchange_weak(before, static_cast<int>(method),
+                                          std::memory_order_relaxed)) {  // likewise
+      if (!force && before != nothing)
+        throw std::logic_error("the start method has been set already");
+    }
   }
 
  private:
-  std::mutex mutex_;
-  std::optional<start_method> chosen_;
+  // No lock: one that another thread holds while this process forks would stay locked in the child.
+  static constexpr int nothing = -1;
+  std::atomic<int> chosen_{nothing};
 };
 
 }  // namespace detail

@@ -131,7 +131,7 @@ class engine {
   }
 
   /// There are to be so many workers now. Nobody is in wait() of the backend.
-  void resize(std::uint32_t wanted) { lives_.resize(wanted); }
+  std::uint32_t resize(std::uint32_t wanted) { return lives_.resize(wanted); }
 
   // ---- outcomes out --------------------------------------------------------------------------
 

@@ -93,17 +93,25 @@ class lifecycle {
 
   /// From now on there are to be so many workers: more are started, those beyond leave when they
   /// have done what they have begun.
-  void resize(std::uint32_t wanted) {
-    wanted_ = wanted;
-    for (std::uint32_t worker = 0; worker < wanted && pool_.broken.empty(); ++worker) {
-      if (pool_.schedule.vacant(worker) && !starts_.postponed(worker)) replace(worker);
+  /// @returns how many there are to be: fewer when the system has no room for more
+  std::uint32_t resize(std::uint32_t wanted) {
+    const std::uint32_t before = std::exchange(wanted_, wanted);
+    for (std::uint32_t worker = 0; worker < wanted_ && pool_.broken.empty(); ++worker) {
+      if (!pool_.schedule.vacant(worker) || starts_.postponed(worker)) continue;
+      if (worker < before) {
+        replace(worker);
+      } else if (!grow(worker)) {
+        wanted_ = worker;
+      }
     }
+    wanted = wanted_;
     for (std::uint32_t worker = wanted; worker < pool_.size(); ++worker) {
       if (pool_.schedule.vacant(worker)) continue;
       pool_.schedule.retire(worker);
       if (const auto* task = pool_.first_task(worker)) sending_.take_back(worker, task->ordinal);
     }
     sending_.dispatch();
+    return wanted_;
   }
 
   /// From now on nobody is replaced.
@@ -166,6 +174,16 @@ class lifecycle {
       os::throw_errno(concat({"the pool cannot be made: ", got->attempt()}), got->status);
     }
     return *got;
+  }
+
+  // One more than there were. If it cannot be had, the others go on.
+  [[nodiscard]] bool grow(std::uint32_t worker) {
+    try {
+      start(worker);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
   }
 
   void replace(std::uint32_t worker) {

@@ -230,7 +230,7 @@ class pool_core final : public pool_service {
   // ---- the end -------------------------------------------------------------------------------
 
   void close() override {
-    if (engine_.decoding()) being_decoded();
+    check_usable();
     std::lock_guard lock(mutex_);
     if (state_ == state::open) state_ = state::closed;
   }

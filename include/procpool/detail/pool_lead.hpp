@@ -115,7 +115,7 @@ class pool_lead : public pool_front {
 
   void resize_if_due() {
     if (!std::exchange(resize_due_, false) || state_ != state::open) return;
-    engine_.resize(workers());
+    set_workers(engine_.resize(workers()));
     spread_news();
   }
 

@@ -34,16 +34,7 @@ class process_backend final : public worker_backend {
   /// this process while it forks. @throws ProcessError when the system refuses; nothing is left
   /// then.
   process_backend(const region_sizes& sizes, start_method method) {
-    auto [ours, theirs] = os::message_socket::make_pair();
-    process_identity workers{.daemon = false,
-                             .position = process_context::instance().identity().position,
-                             .parent = link_to_this_process()};
-    control_ = std::move(ours);
-    if (method == start_method::spawn) {
-      spawn_server(std::move(theirs), std::move(workers));
-    } else {
-      fork_the_server(std::move(theirs), std::move(workers));
-    }
+    make_server(method);
     try {
       server_process_ = os::find_process_if_possible(server_);
       if (method == start_method::spawn) shake_hands();
@@ -98,7 +89,7 @@ class process_backend final : public worker_backend {
 
   void shut_down() noexcept override {
     if (server_ <= 0) return;
-    control_.reset();  // the server sees it, kills and reaps the workers and ends
+    control_.hang_up();  // the server sees it, kills and reaps the workers and ends
     end_server();
     server_ = 0;
     close_descriptors();
@@ -111,6 +102,33 @@ class process_backend final : public worker_backend {
   }
 
  private:
+  // The pool that this is for is not known yet to those who fork. A process that another thread
+  // forks would keep copies: of our end, and the server would not see that we have closed it; of
+  // its own, and we would not see that it has ended.
+  class early_abandon final : public fork_participant {
+   public:
+    explicit early_abandon(process_backend& of) : of_(&of) {}
+    void abandon() noexcept override { of_->abandon(); }
+
+   private:
+    process_backend* of_;
+    fork_registration registration_{*this};
+  };
+
+  void make_server(start_method method) {
+    process_identity workers{.daemon = false,
+                             .position = process_context::instance().identity().position,
+                             .parent = link_to_this_process()};
+    const fork_pause none;  // until the server's end is the server's alone
+    auto [ours, theirs] = os::message_socket::make_pair();
+    control_ = std::move(ours);
+    if (method == start_method::spawn) {
+      spawn_server(std::move(theirs), std::move(workers));
+    } else {
+      fork_the_server(std::move(theirs), std::move(workers));
+    }
+  }
+
   static constexpr std::uint64_t control_tag = ~std::uint64_t{0} - 1;
 
   void fork_the_server(os::message_socket theirs, process_identity workers) {
@@ -126,7 +144,7 @@ class process_backend final : public worker_backend {
   void spawn_server(os::message_socket theirs, process_identity workers) {
     const spawn_order order =
         order_from_here(spawn_order::purpose_type::fork_server, std::move(workers));
-    server_ = spawn_process(order, theirs.get(), true);
+    server_ = spawn_process(order, theirs.get(), os::first_mask::all_blocked);
   }
 
   // A spawned server says what it lacks and that it is there. One that runs something else than
@@ -137,7 +155,11 @@ class process_backend final : public worker_backend {
     worker_report report{};
     do {
       if (!os::wait_readable(control_.get(), until)) {
-        os::send_signal(server_process_.get(), SIGKILL);
+        if (server_process_) {
+          os::send_signal(server_process_.get(), SIGKILL);
+        } else {
+          PROCPOOL_SYSTEM(kill(server_, SIGKILL));
+        }
         throw ProcessError("the spawned process of the pool did not come to freeze_support()");
       }
       if (control_.receive(report) != os::transfer::message) {
@@ -200,6 +222,7 @@ class process_backend final : public worker_backend {
   os::fd server_process_;
   os::message_socket control_;
   static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";
+  early_abandon at_fork_{*this};  // last: known to others only while all else is there
 };
 
 }  // namespace procpool::detail

@@ -115,7 +115,10 @@ inline pid_t process_record::spawn_child() {
   order.entry = shipped.maker;
   order.body.assign(shipped.body.data(), shipped.body.data() + shipped.body.size());
   os::flush_standard_streams();
-  return spawn_process(order, gate_.child_end(), false);
+  // A thread of the library has all signals blocked, which is not what the user has set.
+  const auto mask =
+      fork_registry::on_library_thread() ? os::first_mask::none_blocked : os::first_mask::of_caller;
+  return spawn_process(order, gate_.child_end(), mask);
 }
 
 /// A descriptor that is readable from the start, for a child that has ended already.

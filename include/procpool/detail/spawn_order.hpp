@@ -133,7 +133,7 @@ struct spawn_state {
 
 /// Starts this program afresh for @p order. @p channel is what it talks to us through.
 /// @throws std::logic_error when the program does not take part; ProcessError
-inline pid_t spawn_process(const spawn_order& order, int channel, bool block_signals) {
+inline pid_t spawn_process(const spawn_order& order, int channel, os::first_mask mask) {
   const spawn_state& state = spawn_state::instance();
   if (!state.takes_part) {
     throw std::logic_error(
@@ -142,8 +142,7 @@ inline pid_t spawn_process(const spawn_order& order, int channel, bool block_sig
   }
   const os::fd text = write_order(order);
   const int descriptors[] = {text.get(), channel, order.identity.parent->process->get()};
-  return os::spawn_plan(descriptors, block_signals)
-      .run(state.program.c_str(), {state.name, spawned_mark});
+  return os::spawn_plan(descriptors, mask).run(state.program.c_str(), {state.name, spawned_mark});
 }
 
 }  // namespace procpool::detail

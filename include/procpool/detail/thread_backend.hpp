@@ -8,6 +8,8 @@
 #pragma once
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include <atomic>
 #include <cerrno>
@@ -22,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/os/stdio.hpp>
@@ -41,10 +44,15 @@ class thread_backend final : public worker_backend {
   explicit thread_backend(const region_sizes& sizes) {
     prepare(sizes, memory_kind::own);
     threads_.resize(sizes.workers);
+    sigemptyset(&mask_);
+    if (!fork_registry::on_library_thread()) {
+      PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, nullptr, &mask_));
+    }
   }
   ~thread_backend() override { shut_down(); }
 
   void start(std::uint32_t worker, const worker_limits& limits) override {
+    if (limits.pinned != 0 && cpus_.empty()) cpus_ = os::affinity_mask();  // of who made the pool
     auto fresh = make_place(worker);
     auto thread = std::make_unique<worker_thread>(*this, worker, fresh->incarnation, limits,
                                                   memory_of(*fresh, worker), bell_of(*fresh));
@@ -62,7 +70,10 @@ class thread_backend final : public worker_backend {
   void kill(std::uint32_t worker) override { threads_[worker]->stop(channel(worker)); }
 
   void vacate(std::uint32_t worker) override {
-    threads_[worker] = nullptr;  // it has told its end, so this does not wait for long
+    // It has told its end, but destructors of the user's thread_local objects may still run on it
+    // and need the lock: it is not waited for here.
+    leaving_.push_back(std::move(threads_[worker]));
+    std::erase_if(leaving_, [](const auto& each) { return each->try_join(); });
     worker_backend::vacate(worker);
   }
   [[nodiscard]] crash_report last_words(std::uint32_t /*worker*/, int /*signal*/) const override {
@@ -88,10 +99,12 @@ class thread_backend final : public worker_backend {
     for (auto& each : threads_) {
       if (each != nullptr) each->join();
     }
+    for (auto& each : leaving_) each->join();
   }
   void shut_down() noexcept override {
     await_workers();
     threads_.clear();
+    leaving_.clear();
     close_descriptors();
   }
   void abandon() noexcept override {
@@ -102,6 +115,7 @@ class thread_backend final : public worker_backend {
     for (auto& each : threads_) {
       if (each != nullptr) each->forget();
     }
+    for (auto& each : leaving_) each->forget();
     worker_backend::abandon();
   }
 
@@ -124,14 +138,23 @@ class thread_backend final : public worker_backend {
       if (handle.joinable()) handle.join();
     }
 
+    /// Joins it if that does not have to wait.
+    [[nodiscard]] bool try_join() noexcept {
+      if (::pthread_tryjoin_np(handle.native_handle(), nullptr) != 0) return false;
+      forget();
+      return true;
+    }
+
     void stop(parent_channel& channel) noexcept {
       leave_.store(true, std::memory_order_relaxed);  // the doorbell publishes it
       channel.wake();
     }
-    /// In a forked child, where there is no such thread.
+    /// There is no such thread any more: it was joined, or this is a forked child.
     void forget() noexcept { std::construct_at(&handle); }
 
     void live() noexcept {
+      // Not those of the thread that started this one, which may be any.
+      PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &pool_->mask_, nullptr));
       own_pool() = pool_;
       pin_error_ = limits_.pinned != 0 ? pin() : 0;
       const int code = pin_error_ == 0 ? work() : 1;
@@ -158,8 +181,9 @@ class thread_backend final : public worker_backend {
     // Only this thread. @returns errno, 0 if that worked
     [[nodiscard]] int pin() const noexcept {
       try {
-        const os::cpu_mask cpus = os::affinity_mask();
-        return !cpus.empty() && os::set_affinity(os::one_cpu_of(cpus, place_)) ? 0 : errno;
+        const os::cpu_mask& cpus = pool_->cpus_;
+        if (cpus.empty()) return EINVAL;
+        return os::set_affinity(os::one_cpu_of(cpus, place_)) ? 0 : errno;
       } catch (const std::bad_alloc&) {
         return ENOMEM;
       }
@@ -215,6 +239,9 @@ class thread_backend final : public worker_backend {
   }
 
   std::vector<std::unique_ptr<worker_thread>> threads_;
+  std::vector<std::unique_ptr<worker_thread>> leaving_;  ///< have told their end, not joined yet
+  sigset_t mask_{};    ///< of the thread that made the pool, which all workers have
+  os::cpu_mask cpus_;  ///< the same; read when workers are pinned
 };
 
 }  // namespace procpool::detail

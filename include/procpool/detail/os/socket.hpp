@@ -81,6 +81,12 @@ class message_socket {
 
   [[nodiscard]] int get() const noexcept { return fd_.get(); }
   void reset() noexcept { fd_.reset(); }
+  /// The same, and the peer sees it whoever else has copies: a process that another thread forks at
+  /// this moment may keep one for ever.
+  void hang_up() noexcept {
+    if (fd_) PROCPOOL_SYSTEM(shutdown(fd_.get(), SHUT_RDWR));
+    fd_.reset();
+  }
 
  private:
   struct alignas(cmsghdr) control_space {

@@ -28,15 +28,16 @@ inline constexpr const char* own_program = "/proc/self/exe";
 /// The first number under which a spawned process finds the descriptors given to it.
 inline constexpr int first_given = STDERR_FILENO + 1;
 
+/// The signal mask that a spawned process begins with.
+enum class first_mask { of_caller, all_blocked, none_blocked };
+
 /// Which descriptors a spawned process has, and with which signals it begins.
 class spawn_plan {
  public:
   /// @param given         become first_given and following; the standard streams stay, all others
   /// are
   ///                      closed
-  /// @param block_signals until the new process has its own way with them; otherwise it begins with
-  ///                      the mask of the calling thread
-  spawn_plan(std::span<const int> given, bool block_signals) {
+  spawn_plan(std::span<const int> given, first_mask mask) {
     must(posix_spawn_file_actions_init(&actions_));
     must(posix_spawnattr_init(&attributes_));
     const int behind = first_given + static_cast<int>(given.size());
@@ -46,7 +47,7 @@ class spawn_plan {
     must(posix_spawn_file_actions_addclosefrom_np(&actions_, next_));
 #endif
 #endif
-    if (block_signals) block_all_signals();
+    if (mask != first_mask::of_caller) set_mask(mask);
   }
   spawn_plan(const spawn_plan&) = delete;
   spawn_plan& operator=(const spawn_plan&) = delete;
@@ -80,10 +81,10 @@ class spawn_plan {
     ++next_;
   }
 
-  void block_all_signals() {
-    sigset_t all;
-    sigfillset(&all);
-    must(posix_spawnattr_setsigmask(&attributes_, &all));
+  void set_mask(first_mask mask) {
+    sigset_t blocked;
+    mask == first_mask::all_blocked ? sigfillset(&blocked) : sigemptyset(&blocked);
+    must(posix_spawnattr_setsigmask(&attributes_, &blocked));
     must(posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK));
   }
 
