@@ -70,6 +70,7 @@ class servant final : public fork_participant {
       serving_ = true;
     }
     if (thread_.joinable()) thread_.join();  // it ended after the wait for it was over
+    registration_.expect_thread();
     thread_ = std::thread([this] { serve(); });
   }
 

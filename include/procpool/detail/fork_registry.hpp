@@ -306,7 +306,8 @@ inline void fork_registration::unexpect_thread() {
   fork_registry::instance().thread_went(*this);
 }
 
-/// The first object in the function of a thread that belongs to a participant, and its last.
+/// The first object in the function of a thread that belongs to a participant, and its last;
+/// expect_thread() was called before the thread was made.
 class fork_thread {
  public:
   explicit fork_thread(fork_registration& owner)
