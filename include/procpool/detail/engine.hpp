@@ -199,6 +199,7 @@ class engine {
   [[nodiscard]] std::vector<boost::intrusive_ptr<job>> take_dead() noexcept {
     return pool_.take_dead();
   }
+  [[nodiscard]] bool any_dead() const noexcept { return pool_.any_dead(); }
   /// Whether the calling thread is decoding a result of this pool, under the lock.
   [[nodiscard]] bool decoding() const noexcept { return pool_.results.decoding(); }
 

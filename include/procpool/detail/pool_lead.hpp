@@ -174,6 +174,17 @@ class pool_lead : public pool_front {
       throw;
     }
     resign();
+    drop_dead(lock);
+  }
+
+  // Jobs whose last outcome has just come and that nobody else refers to: the next round that waits
+  // would drop them, but there may be none.
+  void drop_dead(std::unique_lock<std::mutex>& lock) {
+    if (!engine_.any_dead()) return;
+    auto dead = engine_.take_dead();
+    lock.unlock();
+    dead.clear();  // runs destructors of the user's
+    lock.lock();
   }
 
   void resign() noexcept {

@@ -143,6 +143,8 @@ class roster {
     return std::exchange(dead_, {});
   }
 
+  [[nodiscard]] bool any_dead() const noexcept { return !dead_.empty(); }
+
   std::unique_ptr<worker_backend> backend;
   scheduler schedule;
   worker_lives lives;
