@@ -183,7 +183,7 @@ class ImapIterator {
       detail::submit_chunk<detail::as_argument, F, detail::listed_shipped_t<F, arguments>>(
           *pool_, job, source_->callable, submitted_, items.size(), give);
     } catch (...) {  // arguments that cannot be encoded: that is the outcome of these items
-      pool_->abandon(*job, std::current_exception());
+      pool_->give_up(*job, std::current_exception());
       static_cast<void>(pool_->take_numbers(items.size()));  // no others get theirs
     }
     submitted_ += items.size();
@@ -223,7 +223,7 @@ class ImapIterator {
     for (auto& each : ahead_) {
       if (each->ready()) continue;
       try {
-        pool_->abandon(*each, std::make_exception_ptr(CancelledError("the imap was dropped")));
+        pool_->give_up(*each, std::make_exception_ptr(CancelledError("the imap was dropped")));
       } catch (...) {  // no memory for the exception: the work is done in vain
       }
     }

@@ -113,7 +113,7 @@ class pool_core final : public pool_service {
     if (!service_there_.load(std::memory_order_relaxed)) summon_service();  // submit() has the lock
   }
 
-  void abandon(job& what, const std::exception_ptr& why) override {
+  void give_up(job& what, const std::exception_ptr& why) override {
     if (generation_ != process_generation()) return;
     std::unique_ptr<done_callback> never_called;  // destroyed without the lock: it is the user's
     std::lock_guard lock(mutex_);

@@ -63,7 +63,7 @@ class pool_front : public driver {
   /// @throws ProcessError when there can be no service thread
   virtual void care_for(job& what) = 0;
   /// Ends a job that cannot be submitted in full: what has not begun is dropped.
-  virtual void abandon(job& what, const std::exception_ptr& why) = 0;
+  virtual void give_up(job& what, const std::exception_ptr& why) = 0;
 
   /// A descriptor that counts asynchronous submissions that have become ready.
   /// @throws ProcessError when there is none to be had

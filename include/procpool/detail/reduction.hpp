@@ -195,7 +195,7 @@ std::vector<std::optional<Value>> reduce_chunks(const boost::intrusive_ptr<pool_
                                          std::ranges::end(range));
     }
   } catch (...) {
-    pool->abandon(*job, std::current_exception());
+    pool->give_up(*job, std::current_exception());
     throw;
   }
   return finish(*job, stop);

@@ -84,7 +84,7 @@ class serial_core final : public pool_front {
     check_open();
     what.leave_unattended();
   }
-  void abandon(job& what, const std::exception_ptr& why) override {
+  void give_up(job& what, const std::exception_ptr& why) override {
     if (what.resolved()) return;
     const auto never_called = what.take_callbacks();  // the submission throws
     what.abort(why);

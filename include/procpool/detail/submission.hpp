@@ -428,7 +428,7 @@ void submit_items(const boost::intrusive_ptr<pool_front>& pool,
       submit_one_by_one<How, Types, F>(*pool, owner, callable, range, size, chunksize);
     }
   } catch (...) {
-    pool->abandon(*owner, std::current_exception());
+    pool->give_up(*owner, std::current_exception());
     throw;
   }
 }
