@@ -6,6 +6,7 @@
 
 #include <signal.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -74,14 +75,14 @@ class process_backend final : public worker_backend {
   [[nodiscard]] std::optional<worker_report> next_report() override {
     worker_report report{};
     while (receive(report) == os::transfer::message) {
-      if (take(report)) return report;
+      if (in_place(report)) return report;
     }
     return std::nullopt;
   }
   [[nodiscard]] std::optional<worker_report> await_report() override {
     worker_report report{};
     while (control_.receive(report) == os::transfer::message) {
-      if (take(report)) return report;
+      if (in_place(report)) return report;
     }
     gone_ = ended;
     return std::nullopt;
@@ -209,13 +210,6 @@ class process_backend final : public worker_backend {
       gone_ = error.what();
       return os::transfer::hang_up;
     }
-  }
-
-  // Whether it concerns anybody.
-  bool take(const worker_report& report) {
-    if (!in_place(report)) return false;
-    if (report.kind == worker_report::kind_type::started) places_[report.worker]->pid = report.pid;
-    return true;
   }
 
   pid_t server_ = 0;

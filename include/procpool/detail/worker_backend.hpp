@@ -5,8 +5,6 @@
 /// channels. Carries frames and tells of lives and deaths; decides nothing.
 #pragma once
 
-#include <sys/types.h>
-
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -60,7 +58,6 @@ class worker_backend {
   [[nodiscard]] parent_channel& channel(std::uint32_t worker) noexcept {
     return places_[worker]->channel;
   }
-  [[nodiscard]] pid_t pid(std::uint32_t worker) const noexcept { return places_[worker]->pid; }
   [[nodiscard]] std::string name(std::uint32_t worker) const {
     return worker_name(places_[worker]->incarnation);
   }
@@ -148,7 +145,6 @@ class worker_backend {
 
     std::uint64_t incarnation;
     std::uint64_t rings = 0;
-    pid_t pid = 0;
     inbound_region inbound;
     os::event bell;
     task_control* control;
