@@ -98,4 +98,12 @@ struct gate {
   }
 };
 
+/// A task that waits at @p door, and then returns 1.
+inline auto waiting_at(const shared<gate>& door) {
+  return [gate = door.get()] {
+    gate->pass();
+    return 1L;
+  };
+}
+
 }  // namespace support

@@ -22,6 +22,7 @@
 namespace {
 
 using namespace std::chrono_literals;
+using support::waiting_at;
 
 /// Runs at once and frees itself at its end; an exception leaves through resume().
 struct detached {
@@ -67,13 +68,6 @@ struct counted {
 
 long square(long x) {
   return x * x;
-}
-
-auto waiting_at(const support::shared<support::gate>& door) {
-  return [gate = door.get()] {
-    gate->pass();
-    return 1L;
-  };
 }
 
 }  // namespace

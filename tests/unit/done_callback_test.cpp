@@ -25,17 +25,10 @@
 namespace {
 
 using namespace std::chrono_literals;
+using support::waiting_at;
 
 long square(long x) {
   return x * x;
-}
-
-/// A task that waits at a door.
-auto waiting_at(const support::shared<support::gate>& door) {
-  return [gate = door.get()] {
-    gate->pass();
-    return 1L;
-  };
 }
 
 template <class Error>

@@ -23,16 +23,10 @@
 namespace {
 
 using namespace std::chrono_literals;
+using support::waiting_at;
 
 long square(long x) {
   return x * x;
-}
-
-auto waiting_at(const support::shared<support::gate>& door) {
-  return [gate = door.get()] {
-    gate->pass();
-    return 1L;
-  };
 }
 
 bool readable(int descriptor, std::chrono::milliseconds limit) {
