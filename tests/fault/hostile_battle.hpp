@@ -282,11 +282,18 @@ class battle {
     }
   }
 
-  // All places of the pool have a worker that works, and a killed one is gone.
+  // All places of the pool have a worker that works, and a killed one is gone. An attack that
+  // lingers may take the task that came to its worker: then another one does.
   void check_workers(pid_t attacker) {
     std::vector<procpool::AsyncResult<void>> all;
     for (int i = 0; i < processes; ++i) all.push_back(pool_.apply_async(stand_up));
-    if (!common->muster.wait_for(processes)) problem("not all workers are there");
+    const bool there = support::eventually([&] {
+      for (auto& each : all) {
+        if (fell_to(attacker, each)) each = pool_.apply_async(stand_up);
+      }
+      return common->muster.arrived >= processes;
+    });
+    if (!there) problem("not all workers are there" + fates(all));
     common->muster.open();
     for (auto& each : all) {
       if (!each.wait(patience)) problem("a worker does not answer");
@@ -295,6 +302,31 @@ class battle {
     if (!support::eventually([=] { return !support::is_running(attacker); })) {
       problem("the worker is still there");
     }
+  }
+
+  // The door is closed: a task that has an outcome has not waited at it.
+  bool fell_to(pid_t attacker, const procpool::AsyncResult<void>& task) {
+    if (!allowed_.lingers || !task.ready()) return false;
+    try {
+      task.get();
+    } catch (const procpool::WorkerDied& death) {
+      if (death.pid() != attacker) return false;
+    } catch (const std::exception&) {  // forged, as a value is
+    }
+    ++figures->excused;
+    return true;
+  }
+
+  static std::string fates(const std::vector<procpool::AsyncResult<void>>& all) {
+    std::string text;
+    for (const auto& each : all) {
+      try {
+        if (each.ready()) each.get();
+      } catch (const std::exception& error) {
+        text += std::string("; ") + error.what();
+      }
+    }
+    return text;
   }
 
   std::string name_;
