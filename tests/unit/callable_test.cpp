@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <procpool/detail/callable.hpp>
+#include <procpool/detail/module_table.hpp>
 #include <procpool/procpool.hpp>
 
 namespace {

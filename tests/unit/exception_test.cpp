@@ -12,6 +12,7 @@
 #include <system_error>
 #include <variant>
 
+#include <procpool/detail/exception_transport.hpp>
 #include <procpool/exception.hpp>
 #include <procpool/procpool.hpp>
 

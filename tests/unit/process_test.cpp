@@ -31,6 +31,8 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/process_start.hpp>
+
 #include "support/child.hpp"
 #include "support/processes.hpp"
 #include "support/shared.hpp"
