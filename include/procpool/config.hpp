@@ -17,9 +17,8 @@
 /// Before the definition of a function that is no template, where it can be left out: by default
 /// the library is all headers; with PROCPOOL_COMPILED, which the CMake target procpool::compiled
 /// defines, the program sees declarations only and the definitions come from a static library,
-/// compiled once. That makes no difference but for the time that compiling takes.
-#ifdef PROCPOOL_COMPILED
-#define PROCPOOL_FUNCTION
-#else
+/// compiled once (detail/compiled.hpp, where this is empty). That makes no difference but for the
+/// time that compiling takes.
+#ifndef PROCPOOL_FUNCTION
 #define PROCPOOL_FUNCTION inline
 #endif

@@ -5,6 +5,8 @@
 /// PROCPOOL_COMPILED defined.
 #pragma once
 
+#define PROCPOOL_FUNCTION  // defined here, for all
+
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/process_start.hpp>
 #include <procpool/detail/result_watch.hpp>
