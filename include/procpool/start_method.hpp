@@ -34,8 +34,11 @@ class default_start_method {
     return only;
   }
 
+  /// From now on it is what it was this time.
   [[nodiscard]] start_method get() {
-    const int chosen = chosen_.load(std::memory_order_relaxed);  // one number
+    int chosen = nothing;
+    chosen_.compare_exchange_strong(chosen, static_cast<int>(start_method::fork),
+                                    std::memory_order_relaxed);  // one number
     return chosen == nothing ? start_method::fork : static_cast<start_method>(chosen);
   }
   void set(start_method method, bool force) {
@@ -43,7 +46,7 @@ class default_start_method {
     while (!chosen_.compare_exchange_weak(before, static_cast<int>(method),
                                           std::memory_order_relaxed)) {  // likewise
       if (!force && before != nothing)
-        throw std::logic_error("the start method has been set already");
+        throw std::logic_error("the start method has been set or used already");
     }
   }
 
@@ -58,12 +61,14 @@ class default_start_method {
 /// Chooses what pools and processes that name no start method use, in this process and in those
 /// started from it. Any thread. Python: multiprocessing.set_start_method.
 /// @param force also when it has been chosen before
-/// @throws std::logic_error when it has been chosen before (Python: RuntimeError)
+/// @throws std::logic_error when it has been chosen before, or the default has been used already
+/// (Python: RuntimeError)
 inline void set_start_method(start_method method, bool force = false) {
   detail::default_start_method::instance().set(method, force);
 }
 
-/// What is used when no start method is named: fork, unless set. Any thread.
+/// What is used when no start method is named: fork, unless set before; asking settles it, as using
+/// it does. Any thread. Python: multiprocessing.get_start_method.
 [[nodiscard]] inline start_method get_start_method() {
   return detail::default_start_method::instance().get();
 }

@@ -6,9 +6,11 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -146,6 +148,21 @@ TEST_CASE("set_executable: a copy of the program will do", "[spawn][files]") {
   CHECK(run.exitcode == 0);
 }
 
+TEST_CASE("set_executable: a script that runs the program with words of its own will do",
+          "[spawn][files]") {
+  const folder place;
+  const auto script = place / "script";
+  std::ofstream(script) << "#!/bin/sh\nexec " << fs::read_symlink("/proc/self/exe").string()
+                        << " --before \"$@\" --behind\n";
+  fs::permissions(script, fs::perms::owner_all);
+  const auto run = support::capture_child([&] {
+    procpool::set_executable(script.string());
+    return use_spawn();
+  });
+  INFO(run.err);
+  CHECK(run.exitcode == 0);
+}
+
 TEST_CASE("set_executable: a missing file, another program and no procpool program are refused",
           "[spawn][files]") {
   const auto run = support::capture_child([] {
@@ -211,6 +228,37 @@ TEST_CASE("a library loaded before the pool: forked workers have it, spawned one
     CHILD_REQUIRE(text.find("procpool_spawn_loaded") != std::string::npos);
     CHILD_REQUIRE(text.find("loaded while the program ran") != std::string::npos);
     CHILD_REQUIRE(pool.apply(linked_cube, 2L) == 8);
+    return 0;
+  });
+  INFO(run.err);
+  CHECK(run.exitcode == 0);
+}
+
+// The loader gives a library the place of one that was unloaded, if it fits.
+TEST_CASE("a library that takes the place of an unloaded one is not taken for it",
+          "[spawn][files]") {
+  const auto run = support::capture_child([] {
+    const auto look_up = [](void* library, const char* name) {
+      return reinterpret_cast<function>(dlsym(library, name));
+    };
+    const auto page = [](function f) { return reinterpret_cast<std::uintptr_t>(f) >> 12; };
+    const procpool::pool_options forked{.processes = 1, .start_method = start_method::fork};
+
+    void* first = dlopen(SPAWN_LINKED_OTHER, RTLD_NOW);
+    const function cube = look_up(first, "_Z11linked_cubel");
+    procpool::Pool before{forked};
+    CHILD_REQUIRE(before.apply(cube, 3L) == 27);
+    dlclose(first);
+    void* second = dlopen(SPAWN_LOADED, RTLD_NOW);
+    const function twice = look_up(second, "loaded_double");
+    CHILD_REQUIRE(page(twice) == page(cube) && twice <= cube);  // the first one had more code
+
+    const std::string text = invalid(before, twice);
+    std::fprintf(stderr, "%s\n", text.c_str());
+    CHILD_REQUIRE(text.find("procpool_spawn_loaded") != std::string::npos);
+    CHILD_REQUIRE(text.find("after the pool was made") != std::string::npos);
+    procpool::Pool behind{forked};
+    CHILD_REQUIRE(behind.apply(twice, 3L) == 6);
     return 0;
   });
   INFO(run.err);

@@ -234,6 +234,36 @@ TEST_CASE("the start method is chosen once, or by force, and children have it, t
         }) == 0);
 }
 
+NAMED_PROGRAM(names_start_methods) {
+  procpool::Pool pool{{.processes = 1, .start_method = start_method::fork}};
+  static_cast<void>(procpool::get_context(start_method::fork));
+  procpool::set_start_method(start_method::spawn);
+  return 0;
+}
+
+TEST_CASE("the default start method can be set until it is asked for or used", "[spawn][process]") {
+  const auto settled_by = [](auto use) {
+    return support::run_child([use] {
+      use();
+      try {
+        procpool::set_start_method(start_method::spawn);
+        return 0;
+      } catch (const std::logic_error&) {
+        return 7;
+      }
+    });
+  };
+  CHECK(support::run_named("names_start_methods").exitcode == 0);
+  CHECK(settled_by([] { static_cast<void>(procpool::get_start_method()); }) == 7);
+  CHECK(settled_by([] { static_cast<void>(procpool::get_context()); }) == 7);
+  CHECK(settled_by([] { procpool::Pool pool{1}; }) == 7);
+  CHECK(settled_by([] {
+          Process process(nothing);
+          process.start();
+          process.join();
+        }) == 7);
+}
+
 TEST_CASE("spawned processes are started by many threads at once", "[spawn][process]") {
   std::atomic<int> right = 0;
   std::vector<std::thread> threads;

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -29,13 +30,16 @@
 
 namespace procpool::detail {
 
-/// One program or library that is loaded.
+/// One program or library that is loaded; without code when it is not any more.
 struct module_entry {
   std::uintptr_t base = 0;
   std::uintptr_t begin = 0;  ///< of its executable part
   std::uintptr_t end = 0;
   std::string name;
   std::string build;  ///< the build id; of a module without one, the size of its code
+
+  [[nodiscard]] bool loaded() const { return end != 0; }
+  friend bool operator==(const module_entry&, const module_entry&) = default;
 };
 
 /// How a module is known in another process.
@@ -55,15 +59,16 @@ class module_table {
     return table;
   }
 
-  /// Looks for modules loaded since the last time. @returns how many are known now.
+  /// Looks for modules loaded or unloaded since the last time. @returns how many are known now.
   std::uint32_t refresh() {
     const generation* known = newest_.load(std::memory_order_acquire);  // made by another thread
     while (true) {
-      auto wider = std::make_unique<generation>(generation{known->modules, known});
-      dl_iterate_phdr(&module_table::note, &wider->modules);
-      if (wider->modules.size() == known->modules.size()) break;
-      if (newest_.compare_exchange_strong(known, wider.get(), std::memory_order_acq_rel)) {
-        known = wider.release();  // stays for ever: readers have no lock
+      survey now;
+      dl_iterate_phdr(&module_table::note, &now);
+      auto next = std::make_unique<generation>(generation{known->modules, now.unloaded, known});
+      if (!update(next->modules, std::move(now.modules)) && now.unloaded == known->unloaded) break;
+      if (newest_.compare_exchange_strong(known, next.get(), std::memory_order_acq_rel)) {
+        known = next.release();  // stays for ever: readers have no lock
       }
     }
     return static_cast<std::uint32_t>(known->modules.size());
@@ -71,7 +76,7 @@ class module_table {
 
   /// Where @p address lies. @throws std::invalid_argument when it is no code of any module.
   [[nodiscard]] code_ref find(std::uintptr_t address) {
-    if (const auto known = look_up(address)) return *known;
+    if (const auto known = look_up(address); known && holds(known->module)) return *known;
     refresh();
     if (const auto known = look_up(address)) return *known;
     throw std::invalid_argument("the function to run is not code of the program or of a library");
@@ -83,7 +88,7 @@ class module_table {
     if (code.module >= known.size())
       missing("a library that was loaded after this process was made");
     const module_entry& module = known[code.module];
-    if (module.end == 0) missing(module.name.empty() ? "the program" : module.name);
+    if (!module.loaded()) missing(module.name.empty() ? "the program" : module.name);
     return module.base + code.offset;
   }
 
@@ -117,7 +122,7 @@ class module_table {
     }
     for (module_entry& each : own) numbered.push_back(std::move(each));
     const generation* known = newest_.load(std::memory_order_relaxed);  // one thread
-    newest_.store(new generation{std::move(numbered), known},
+    newest_.store(new generation{std::move(numbered), known->unloaded, known},
                   std::memory_order_relaxed);  // likewise
     return missing;
   }
@@ -128,7 +133,14 @@ class module_table {
                                 ": this process does not have it, or another build of it");
   }
 
-  static int note(dl_phdr_info* info, std::size_t, void* modules) {
+  struct survey {
+    list modules;
+    unsigned long long unloaded = 0;  ///< how many modules have been, as long as the process runs
+  };
+
+  static int note(dl_phdr_info* info, std::size_t, void* result) {
+    survey& now = *static_cast<survey*>(result);
+    now.unloaded = info->dlpi_subs;
     module_entry found{info->dlpi_addr, 0, 0, info->dlpi_name, {}};
     for (int i = 0; i < info->dlpi_phnum; ++i) {
       const auto& part = info->dlpi_phdr[i];
@@ -141,8 +153,38 @@ class module_table {
       found.end = found.begin + part.p_memsz;
     }
     if (found.build.empty()) found.build = std::to_string(found.end - found.begin);
-    if (found.end != 0) add(*static_cast<list*>(modules), std::move(found));
+    if (found.loaded()) now.modules.push_back(std::move(found));
     return 0;
+  }
+
+  /// Brings what was known up to date. A library that is loaded again gets another number: pools
+  /// made in between do not have it. @returns whether anything has changed
+  static bool update(list& known, list present) {
+    bool changed = false;
+    for (module_entry& each : known) {
+      if (!each.loaded() || std::erase(present, each) != 0) continue;
+      each.base = each.begin = each.end = 0;
+      changed = true;
+    }
+    changed = changed || !present.empty();
+    std::ranges::move(present, std::back_inserter(known));
+    return changed;
+  }
+
+  /// Whether a module that was found is still the one at this place. The program always is (it is
+  /// what has no name); for a library the loader is asked whether it has unloaded any, which costs
+  /// a tenth of a microsecond.
+  [[nodiscard]] bool holds(std::uint32_t module) const {
+    const generation* known = newest_.load(std::memory_order_acquire);  // the entries behind it
+    if (known->modules[module].name.empty()) return true;
+    unsigned long long unloaded = 0;
+    dl_iterate_phdr(
+        [](dl_phdr_info* info, std::size_t, void* result) {
+          *static_cast<unsigned long long*>(result) = info->dlpi_subs;
+          return 1;  // the same for all modules
+        },
+        &unloaded);
+    return unloaded == known->unloaded;
   }
 
   // The description of type NT_GNU_BUILD_ID in a segment of notes (elf(5)); empty without one.
@@ -164,13 +206,6 @@ class module_table {
     return {};
   }
 
-  static void add(list& modules, module_entry found) {
-    for (const module_entry& known : modules) {
-      if (known.begin == found.begin && known.name == found.name) return;
-    }
-    modules.push_back(std::move(found));
-  }
-
   [[nodiscard]] std::optional<code_ref> look_up(std::uintptr_t address) const {
     const list& known = modules();
     for (std::uint32_t i = 0; i < known.size(); ++i) {
@@ -183,14 +218,15 @@ class module_table {
 
   struct generation {
     list modules;
-    const generation* older;  ///< kept reachable, for leak checkers
+    unsigned long long unloaded;  ///< when they were surveyed
+    const generation* older;      ///< kept reachable, for leak checkers
   };
 
   [[nodiscard]] const list& modules() const noexcept {
     return newest_.load(std::memory_order_acquire)->modules;  // the entries behind the pointer
   }
 
-  generation empty_{{}, nullptr};
+  generation empty_{{}, 0, nullptr};
   std::atomic<const generation*> newest_{&empty_};
 };
 

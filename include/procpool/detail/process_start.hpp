@@ -147,8 +147,8 @@ inline void process_record::run() {
   prepare();
   pid_t pid = 0;
   try {
-    const bool spawned = method_.value_or(get_start_method()) == start_method::spawn;
-    pid = spawned ? spawn_child() : fork_child();
+    const start_method method = method_.has_value() ? *method_ : get_start_method();
+    pid = method == start_method::spawn ? spawn_child() : fork_child();
     adopt(pid);
   } catch (...) {
     if (pid > 0) os::kill_and_reap(pid);

@@ -6,8 +6,11 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -77,7 +80,9 @@ PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {
   spawn_state& state = spawn_state::instance();
   state.takes_part = true;
   if (argc > 0) state.name = argv[0];
-  if (argc != 2 || std::string_view(argv[1]) != spawned_mark) return;
+  // Anywhere: the program may have been started through a script that has words of its own.
+  const std::span words(argv, static_cast<std::size_t>(argc));
+  if (std::ranges::find(words, std::string_view(spawned_mark)) == words.end()) return;
   try {
     live_spawned();
   } catch (...) {

@@ -34,27 +34,20 @@ enum class first_mask { of_caller, all_blocked, none_blocked };
 /// Which descriptors a spawned process has, and with which signals it begins.
 class spawn_plan {
  public:
-  /// @param given         become first_given and following; the standard streams stay, all others
-  /// are
-  ///                      closed
+  /// @param given become first_given and following; the standard streams stay, others are closed
   spawn_plan(std::span<const int> given, first_mask mask) {
-    must(posix_spawn_file_actions_init(&actions_));
-    must(posix_spawnattr_init(&attributes_));
     const int behind = first_given + static_cast<int>(given.size());
     for (const int each : given) give(each, behind);
 #if defined(__GLIBC_PREREQ)
 #if __GLIBC_PREREQ(2, 34)
-    must(posix_spawn_file_actions_addclosefrom_np(&actions_, next_));
+    must(posix_spawn_file_actions_addclosefrom_np(actions_.get(), next_));
 #endif
 #endif
     if (mask != first_mask::of_caller) set_mask(mask);
   }
   spawn_plan(const spawn_plan&) = delete;
   spawn_plan& operator=(const spawn_plan&) = delete;
-  ~spawn_plan() {
-    posix_spawnattr_destroy(&attributes_);
-    posix_spawn_file_actions_destroy(&actions_);
-  }
+  ~spawn_plan() = default;
 
   /// @throws ProcessError when the system refuses
   [[nodiscard]] pid_t run(const char* program, const std::vector<std::string>& arguments) const {
@@ -64,7 +57,7 @@ class spawn_plan {
     words.push_back(nullptr);
     pid_t pid = -1;
     must(PROCPOOL_SYSTEM(
-        posix_spawn(&pid, program, &actions_, &attributes_, words.data(), environ)));
+        posix_spawn(&pid, program, actions_.get(), attributes_.get(), words.data(), environ)));
     return pid;
   }
 
@@ -77,19 +70,36 @@ class spawn_plan {
   void give(int descriptor, int out_of_the_way) {
     moved_.emplace_back(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, out_of_the_way)),
                               "cannot pass a descriptor to a process"));
-    must(posix_spawn_file_actions_adddup2(&actions_, moved_.back().get(), next_));
+    must(posix_spawn_file_actions_adddup2(actions_.get(), moved_.back().get(), next_));
     ++next_;
   }
 
   void set_mask(first_mask mask) {
     sigset_t blocked;
     mask == first_mask::all_blocked ? sigfillset(&blocked) : sigemptyset(&blocked);
-    must(posix_spawnattr_setsigmask(&attributes_, &blocked));
-    must(posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK));
+    must(posix_spawnattr_setsigmask(attributes_.get(), &blocked));
+    must(posix_spawnattr_setflags(attributes_.get(), POSIX_SPAWN_SETSIGMASK));
   }
 
-  posix_spawn_file_actions_t actions_{};
-  posix_spawnattr_t attributes_{};
+  // Members, so that they are destroyed when the constructor throws.
+  template <class T, int (*init)(T*), int (*destroy)(T*)>
+  class held {
+   public:
+    held() { must(init(&value_)); }
+    held(const held&) = delete;
+    held& operator=(const held&) = delete;
+    ~held() { destroy(&value_); }
+    [[nodiscard]] T* get() { return &value_; }
+    [[nodiscard]] const T* get() const { return &value_; }
+
+   private:
+    T value_{};
+  };
+
+  held<posix_spawn_file_actions_t, &posix_spawn_file_actions_init,
+       &posix_spawn_file_actions_destroy>
+      actions_;
+  held<posix_spawnattr_t, &posix_spawnattr_init, &posix_spawnattr_destroy> attributes_;
   std::vector<fd> moved_;
   int next_ = first_given;
 };
