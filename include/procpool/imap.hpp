@@ -170,6 +170,13 @@ class ImapIterator {
   }
 
   void submit(std::size_t most) {
+    try {
+      pool_->check_open();
+    } catch (...) {  // what was submitted comes first
+      source_->failure = std::current_exception();
+      source_->ended = true;
+      return;
+    }
     std::vector<std::ranges::range_value_t<Input>> items = collect(most);
     if (items.empty()) return;
     boost::intrusive_ptr<chunk> job(new chunk(pool_, submitted_, items.size(), finished_), false);

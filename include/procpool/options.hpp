@@ -194,7 +194,7 @@ Initializer::Initializer(F&& function, A&&... arguments) {
     auto frame = std::make_shared<detail::initializer_frame>();
     detail::reject_null<callable>(function);
     encoder out(frame->body);
-    static_cast<void>(detail::callable_codec<callable>::encode(out, function));
+    frame->function = detail::callable_codec<callable>::encode(out, function);
     out.align(detail::frame_alignment);
     detail::put_arguments(out, detail::shipped_types_t<callable, A...>{},
                           std::forward<A>(arguments)...);

@@ -82,7 +82,7 @@ class Pool {
     requires(!std::is_same_v<std::decay_t<F>, call_options>)
   auto apply(F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
-      return apply({}, function, arguments...);
+      return apply({}, function, std::forward<A>(arguments)...);
     }
   }
   /// With options: `pool.apply({.timeout = 2s, .retries = 1}, f, 7)`.

@@ -37,8 +37,8 @@ struct process_options {
   /// Empty: "Process-N" by its place in the tree of processes, "Process-1:2" for the second child
   /// of the first one.
   std::string name{};
-  /// A daemonic process is terminated when its parent ends and can have no children. Not given:
-  /// as the process that makes it.
+  /// A daemonic process is terminated when its parent ends and can start no Process; a Pool it can
+  /// have, which ends with it. Not given: as the process that makes it.
   std::optional<bool> daemon{};
   /// Not given: get_start_method().
   std::optional<procpool::start_method> start_method{};
@@ -63,11 +63,12 @@ concept target_argument = !std::same_as<F, process_options> && !std::same_as<F, 
 /// With start_method::fork, the default, the child has copies of all that the parent has, and the
 /// callable and its arguments may be of any type. With start_method::spawn it has nothing but what
 /// it is sent: they have to be encodable (codec.hpp), and the program calls freeze_support() first
-/// in main. The child has one thread, the null device as stdin, and the signal
-/// handlers and mask of the thread that called start(). Its exit code is 0 when the callable
-/// returns, n when it calls std::exit(n), 1 when it throws: the exception is then written to
-/// stderr. It leaves without touching the parent's static objects and atexit handlers; its own
-/// run. Standard streams are flushed before.
+/// in main. The child has one thread, the null device as stdin, and the signal handlers and mask of
+/// the thread that called start() (by spawn: signals that were caught have their default action, as
+/// after execve(2)). Its exit code is 0 when the callable returns, n when it calls std::exit(n), 1
+/// when it throws: the exception is then written to stderr. It leaves without touching the parent's
+/// static objects and atexit handlers; its own run, which by spawn are all of them. Standard
+/// streams are flushed before.
 ///
 /// Every member may be called by any thread, but only in the process that made the object: in
 /// another one (a child) all but name(), daemon() and pid() throw std::logic_error. So do calls in

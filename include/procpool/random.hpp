@@ -24,9 +24,11 @@ namespace procpool {
 
 namespace detail {
 
-/// The generator of a worker, made by the first task that asks for it.
+/// A generator of a worker, made by the first task that asks for it: one for each depth, so that a
+/// task that runs in the midst of another one leaves that one's sequence alone.
 struct item_random {
-  static constexpr std::uint64_t key = 0;  ///< in its local_store
+  /// In the worker's local_store: 0 and down, worker_local values count up from 1.
+  static constexpr std::uint64_t key(std::uint64_t depth) { return 0 - depth; }
 
   std::uint64_t item = nothing_started;  ///< that it was seeded for, as in `started`
   std::mt19937_64 engine;
@@ -55,10 +57,9 @@ inline auto& WorkerContext::random() const {
   using detail::item_random;
   const std::uint64_t number = task_number();
   const std::uint64_t mark = running();
-  auto* state = static_cast<item_random*>(locals_.find(item_random::key));
-  if (state == nullptr) {
-    state = &locals_.add<item_random>(item_random::key, [] { return item_random{}; });
-  }
+  const std::uint64_t key = item_random::key(depth_);
+  auto* state = static_cast<item_random*>(locals_.find(key));
+  if (state == nullptr) state = &locals_.add<item_random>(key, [] { return item_random{}; });
   if (state->item != mark) state->seed_for(mark, seed_, number);
   return state->engine;
 }

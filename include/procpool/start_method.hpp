@@ -56,6 +56,8 @@ class default_start_method {
   std::atomic<int> chosen_{nothing};
 };
 
+inline auto& default_start_method_made_early = default_start_method::instance();  // likewise
+
 }  // namespace detail
 
 /// Chooses what pools and processes that name no start method use, in this process and in those

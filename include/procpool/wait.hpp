@@ -26,8 +26,8 @@ namespace procpool {
 
 /// wait() returns when any result is ready.
 inline constexpr return_when FIRST_COMPLETED = return_when::first_completed;
-/// wait() returns when any result is there that is an exception, but no CancelledError; if there
-/// is none, when all are ready.
+/// wait() returns when any result is there that is an exception and was not cancelled (by cancel()
+/// or by the end of its pool); if there is none, when all are ready.
 inline constexpr return_when FIRST_EXCEPTION = return_when::first_exception;
 /// wait() returns when all results are ready.
 inline constexpr return_when ALL_COMPLETED = return_when::all_completed;

@@ -49,6 +49,8 @@ class WorkerContext {
 
   /// For the pool: a frame begins, whose item 0 has this number.
   void begin_frame(std::uint64_t first_number) noexcept { first_number_ = first_number; }
+  /// For the pool: how many frames there are in whose midst this one runs.
+  void set_depth(std::uint64_t depth) noexcept { depth_ = depth; }
   /// For the pool: an item begins.
   void begin_item(int attempt) noexcept { attempt_ = attempt; }
   /// For the pool: the worker leaves in order.
@@ -70,6 +72,7 @@ class WorkerContext {
   int attempt_ = 1;
   std::uint64_t seed_;
   std::uint64_t first_number_ = detail::unnumbered;
+  std::uint64_t depth_ = 0;
   const std::atomic<std::uint64_t>* started_;
   mutable detail::local_store locals_;
 };

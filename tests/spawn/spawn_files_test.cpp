@@ -222,6 +222,15 @@ TEST_CASE("a library loaded before the pool: forked workers have it, spawned one
     const function twice = load();
     procpool::Pool forked{{.processes = 1, .start_method = start_method::fork}};
     CHILD_REQUIRE(forked.apply(twice, 21L) == 42);
+    const auto fds = support::count_fds();
+    try {
+      procpool::Pool begins{
+          {.processes = 1, .start_method = start_method::spawn, .initializer = {twice, 1L}}};
+      return 3;
+    } catch (const std::invalid_argument& error) {
+      CHILD_REQUIRE(std::string(error.what()).find("procpool_spawn_loaded") != std::string::npos);
+    }
+    CHILD_REQUIRE(support::count_fds() == fds);
     procpool::Pool pool{spawned(1)};
     const std::string text = invalid(pool, twice);
     std::fprintf(stderr, "%s\n", text.c_str());

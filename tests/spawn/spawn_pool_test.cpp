@@ -13,6 +13,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -103,6 +104,22 @@ std::pair<bool, bool> blocked_signals() {
   sigset_t mask;
   pthread_sigmask(SIG_BLOCK, nullptr, &mask);
   return {sigismember(&mask, SIGUSR1) == 1, sigismember(&mask, SIGTERM) == 1};
+}
+
+[[gnu::noinline]] int write_to_nowhere(int* nowhere) {
+  *static_cast<volatile int*>(nowhere) = 5;
+  return 5;
+}
+int crash() {
+  int* nowhere = nullptr;
+  asm volatile("" : "+r"(nowhere));  // nothing the compiler knows
+  return write_to_nowhere(nowhere) + 1;
+}
+
+/// Through a FILE that is never closed.
+int log_to(const std::string& file) {
+  static std::FILE* log = std::fopen(file.c_str(), "w");
+  return std::fprintf(log, "a line\n");
 }
 
 /// Threads that do nothing but allocate, so that a fork would nearly always meet a locked heap.
@@ -206,6 +223,9 @@ TEST_CASE("a spawned worker has none of the program's descriptors", "[spawn][poo
       CHECK(std::ranges::count(theirs, ours.at(fd)) == 0);
     }
     CHECK(theirs.size() <= 12);
+    CHECK(std::ranges::none_of(theirs, [](const std::string& each) {
+      return each.find("procpool order") != std::string::npos;  // read once, when it began
+    }));
   }
   for (int fd : {plain, high, ends[0], ends[1], sockets[0], sockets[1]}) close(fd);
 }
@@ -225,10 +245,36 @@ TEST_CASE(
     const auto [directory, value] = pool.apply(surroundings);
     CHECK(directory == std::filesystem::current_path().string());
     CHECK(value == "a value = with = signs");
-    CHECK_FALSE(pool.apply(blocked_signals).second);
+    CHECK(pool.apply(blocked_signals) == std::pair(false, false));
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   unsetenv("PROCPOOL_SPAWN_TEST");
+}
+
+TEST_CASE("the stack of a crash in a spawned worker has the names of its functions",
+          "[spawn][pool]") {
+  procpool::Pool pool{spawned(1)};
+  try {
+    pool.apply(crash);
+    FAIL("nothing was thrown");
+  } catch (const procpool::WorkerDied& death) {
+    INFO(death.what());
+    REQUIRE_FALSE(death.stack().empty());
+    CHECK_THAT(death.stack().front(), ContainsSubstring("write_to_nowhere"));
+  }
+}
+
+TEST_CASE("what a task leaves in a FILE is written when its spawned worker ends", "[spawn][pool]") {
+  const auto file =
+      std::filesystem::temp_directory_path() / ("procpool-spawn-log-" + std::to_string(getpid()));
+  {
+    procpool::Pool pool{spawned(1)};
+    CHECK(pool.apply(log_to, file.string()) == 7);
+    pool.close();
+    pool.join();
+  }
+  CHECK(std::filesystem::file_size(file) == 7);
+  std::filesystem::remove(file);
 }
 
 TEST_CASE("a forked child makes a spawned pool", "[spawn][pool]") {

@@ -3,10 +3,14 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <chrono>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <new>
 #include <optional>
@@ -42,6 +46,45 @@ std::optional<int> code_of(F target, A... arguments) {
   process.start();
   process.join();
   return process.exitcode();
+}
+
+struct counter {
+  int value = 0;
+  void plain() {}
+  void qualified() const& {}
+};
+
+long resident_megabytes() {
+  std::ifstream status("/proc/self/statm");
+  long size = 0;
+  long resident = 0;
+  long file_pages = 0;
+  status >> size >> resident >> file_pages;
+  return (resident - file_pages) * sysconf(_SC_PAGESIZE) >> 20;
+}
+
+std::size_t open_orders() {
+  const auto all = support::open_fds();
+  return static_cast<std::size_t>(std::ranges::count_if(all, [](const auto& each) {
+    return each.second.find("procpool order") != std::string::npos;
+  }));
+}
+
+/// Made before main, in spawned processes as well. It writes what it has when it is destroyed.
+struct late_writer {
+  std::string text;
+  ~late_writer() {
+    if (!text.empty()) std::printf("%s\n", text.c_str());
+  }
+};
+late_writer writer;
+bool target_ran = false;
+[[maybe_unused]] const int handler = std::atexit([] {
+  if (target_ran) std::puts("the handler ran");
+});
+void write_to_own_stream() {
+  writer.text = "written by the target";
+  target_ran = true;
 }
 
 void nothing() {}
@@ -171,6 +214,53 @@ TEST_CASE("what cannot be encoded is refused at start, by a message with the typ
   CHECK_FALSE(process.is_alive());
   CHECK_FALSE(process.pid().has_value());
   CHECK(procpool::active_children().empty());
+}
+
+TEST_CASE("a member function is refused by spawn, whatever its qualifiers", "[spawn][process]") {
+  Process plain(by_spawn(), &counter::plain, counter{});
+  CHECK_THROWS_AS(plain.start(), std::invalid_argument);
+  Process qualified(by_spawn(), &counter::qualified, counter{});
+  CHECK_THROWS_AS(qualified.start(), std::invalid_argument);
+}
+
+TEST_CASE("an argument that can only be moved arrives", "[spawn][process]") {
+  const auto show = [](std::unique_ptr<int> number) { std::exit(*number); };
+  CHECK(code_of(show, std::make_unique<int>(6)) == 6);
+  procpool::Pool pool{{.processes = 1, .start_method = start_method::spawn}};
+  const auto plus_one = [](std::unique_ptr<int> number) { return *number + 1; };
+  CHECK(pool.apply(plus_one, std::make_unique<int>(6)) == 7);
+  CHECK(pool.apply({.timeout = std::chrono::seconds(60)}, plus_one, std::make_unique<int>(6)) == 7);
+}
+
+TEST_CASE("a spawned process does not keep the bytes of its arguments", "[spawn][process]") {
+  constexpr long megabytes = 64;
+  const auto measure = [](std::string text) {
+    text = {};
+    text.shrink_to_fit();
+    std::exit(open_orders() == 0 && resident_megabytes() < 32 ? 0 : 7);
+  };
+  CHECK(code_of(measure, std::string(megabytes << 20, 'x')) == 0);
+}
+
+NAMED_PROGRAM(has_static_objects) {
+  std::fflush(stdout);
+  Process process(by_spawn(), write_to_own_stream);
+  process.start();
+  process.join();
+  std::_Exit(process.exitcode().value_or(9));
+}
+
+TEST_CASE("a spawned process ends as a program does, with all its static objects and handlers",
+          "[spawn][process]") {
+  const auto run = support::capture_child([] {
+    const auto inner = support::run_named("has_static_objects");
+    std::printf("%s", inner.out.c_str());
+    return inner.exitcode;
+  });
+  INFO(run.out << run.err);
+  CHECK(run.exitcode == 0);
+  CHECK_THAT(run.out, ContainsSubstring("written by the target"));
+  CHECK_THAT(run.out, ContainsSubstring("the handler ran"));
 }
 
 TEST_CASE("spawned processes within spawned processes", "[spawn][process]") {

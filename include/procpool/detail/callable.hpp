@@ -126,7 +126,8 @@ inline void reject_captured_references(const void* closure, std::size_t size) {
 template <class F>
 struct callable_codec {
   static constexpr bool by_codec = std::is_aggregate_v<F> && encodable<F>;
-  static constexpr bool by_bytes = !by_codec && std::is_trivially_copyable_v<F>;
+  static constexpr bool by_bytes =
+      !by_codec && std::is_class_v<F> && std::is_trivially_copyable_v<F>;
 
   static consteval bool check() {
     constexpr bool callable = is_function_pointer_v<F> || std::is_class_v<F>;

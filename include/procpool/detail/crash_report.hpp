@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Level 3: memory and rings.
 /// @file
-/// What the parent makes of a worker's last words. Both are forks of one program, so the worker's
-/// code addresses are those of the parent; code that only the worker had loaded stays a number.
+/// What the parent makes of a worker's last words. A forked worker's code addresses are those of
+/// the parent, a spawned one has told where its modules are; code that only the worker had loaded
+/// stays a number.
 #pragma once
 
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -89,14 +91,27 @@ T read_once(const T& word) noexcept {
   return static_cast<const volatile T&>(word);
 }
 
+/// Code that a spawned worker has at other addresses than the parent.
+struct moved_code {
+  std::uintptr_t begin;  ///< in the worker
+  std::uintptr_t end;
+  std::uintptr_t shift;  ///< to be added, modulo 2^64: where the parent has it
+};
+
 /// The stack in @p note with names. Callers are looked up where their call is; the first frame is
 /// where the thread itself was.
-inline std::vector<std::string> read_stack(const crash_note& note) {
+inline std::vector<std::string> read_stack(const crash_note& note,
+                                           std::span<const moved_code> moved) {
   const auto count = std::min<std::uint64_t>(note.frames.load(std::memory_order_acquire),
                                              crash_note::most_frames);  // goes with the frames
   std::vector<os::code_place> places(count);
   for (std::size_t i = 0; i < count; ++i) {
-    const std::uintptr_t address = read_once(note.stack[i]);
+    std::uintptr_t address = read_once(note.stack[i]);
+    for (const moved_code& each : moved) {
+      if (address < each.begin || address >= each.end) continue;
+      address += each.shift;
+      break;
+    }
     places[i].address = address;
     places[i].lookup = i == 0 ? address : address - 1;
   }
@@ -109,7 +124,8 @@ inline std::vector<std::string> read_stack(const crash_note& note) {
 
 /// Reads the note of a dead worker that died of @p signal; empty if it left none. Believes nothing:
 /// what comes of a forged note is a wrong report about the worker that forged it.
-inline crash_report read_crash(const crash_note& note, int signal) {
+inline crash_report read_crash(const crash_note& note, int signal,
+                               std::span<const moved_code> moved = {}) {
   crash_report report;
   const auto noted = note.signal.load(std::memory_order_acquire);  // goes with all but the stack
   if (noted != static_cast<std::uint32_t>(signal)) return report;
@@ -117,7 +133,7 @@ inline crash_report read_crash(const crash_note& note, int signal) {
   const std::uint64_t address = read_once(note.address);
   if (has_fault_address(signal, code)) report.fault_address = address;
   report.reason = describe_cause(signal, code, address);
-  report.stack = read_stack(note);
+  report.stack = read_stack(note, moved);
   return report;
 }
 

@@ -54,6 +54,7 @@ class direct_worker {
           number_(std::exchange(worker.first_number_, first_number)),
           before_(std::exchange(running_worker, &worker.context_)) {
       worker.context_.begin_frame(first_number);
+      worker.context_.set_depth(worker.depth_++);
       worker.say_started(started_mark(worker.ordinal_, 0));
     }
     running_frame(const running_frame&) = delete;
@@ -62,6 +63,7 @@ class direct_worker {
       worker_->first_number_ = number_;
       worker_->ordinal_ = ordinal_;
       worker_->context_.begin_frame(number_);
+      if (--worker_->depth_ > 0) worker_->context_.set_depth(worker_->depth_ - 1);
       worker_->say_started(item_);
       running_worker = before_;
     }
@@ -80,6 +82,7 @@ class direct_worker {
 
   std::atomic<std::uint64_t> started_{0};    ///< as in result_control: tells items apart
   std::uint64_t frames_ = 0;                 ///< that it has begun
+  std::uint64_t depth_ = 0;                  ///< frames that run, each in the midst of the last
   std::uint64_t ordinal_ = 0;                ///< of the frame that runs
   std::uint64_t first_number_ = unnumbered;  ///< of the frame that runs
   WorkerContext context_;

@@ -46,6 +46,8 @@ class waitable {
   [[nodiscard]] virtual bool ready() const noexcept = 0;
   /// Whether all outcomes have arrived, though a callback may still have to run. Pool's lock held.
   [[nodiscard]] virtual bool resolved() const noexcept = 0;
+  /// The job that this is, or stands for, if any.
+  [[nodiscard]] virtual const job* awaited() const noexcept { return nullptr; }
 
  protected:
   ~waitable() = default;
@@ -59,6 +61,8 @@ class driver : public boost::intrusive_ref_counter<driver> {
   virtual bool wait(const waitable& what, std::optional<time_point> until) = 0;
   /// Has all that wait look again at what they wait for. Any thread.
   virtual void nudge() = 0;
+  /// Whether results become ready though nobody waits. Any thread.
+  [[nodiscard]] virtual bool drives_itself() = 0;
   /// Cancels what has not begun, and if @p kill is set what runs; true when @p what ends with
   /// CancelledError.
   virtual bool cancel(job& what, bool kill) = 0;
@@ -93,6 +97,7 @@ class stoppable final : public waitable {
   [[nodiscard]] bool resolved() const noexcept override {
     return what_->resolved() || stop_.stop_requested();
   }
+  [[nodiscard]] const job* awaited() const noexcept override { return what_->awaited(); }
   /// Whether it was what was waited for, when that was last looked at. The waiting thread.
   [[nodiscard]] bool came() const noexcept { return came_; }
 
@@ -207,6 +212,7 @@ class job : public waitable {
   [[nodiscard]] bool unattended() const noexcept { return unattended_; }
 
   [[nodiscard]] bool resolved() const noexcept override { return missing_ == 0; }
+  [[nodiscard]] const job* awaited() const noexcept override { return this; }
   /// Whether cancelling ends it at once though parts of it run; their outcomes are dropped then.
   [[nodiscard]] virtual bool cancellable_while_running() const noexcept { return false; }
   /// Whether seal() and announce() have to be called.

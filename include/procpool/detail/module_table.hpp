@@ -94,6 +94,12 @@ class module_table {
 
   [[nodiscard]] std::string name(std::uint32_t module) const { return modules().at(module).name; }
 
+  /// Null: there is none of this number.
+  [[nodiscard]] const module_entry* entry(std::uint32_t module) const {
+    const list& known = modules();
+    return module < known.size() ? &known[module] : nullptr;
+  }
+
   /// What is known here, in order.
   [[nodiscard]] std::vector<module_id> identities() const {
     std::vector<module_id> all;
@@ -229,6 +235,10 @@ class module_table {
   generation empty_{{}, 0, nullptr};
   std::atomic<const generation*> newest_{&empty_};
 };
+
+/// Made before main: the guard of a static object that another thread makes while this process
+/// forks would stay taken in the child.
+inline auto& module_table_made_early = module_table::instance();
 
 PROCPOOL_FUNCTION code_ref find_code(std::uintptr_t address) {
   return module_table::instance().find(address);

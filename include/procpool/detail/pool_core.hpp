@@ -216,8 +216,16 @@ class pool_core final : public pool_service {
     return true;
   }
 
+  /// By its service thread, unless that could not be had.
+  [[nodiscard]] bool drives_itself() override {
+    check_process();
+    std::lock_guard lock(mutex_);
+    return !service_lost_;
+  }
+
   /// A stop was requested of a thread that waits.
   void nudge() override {
+    if (generation_ != process_generation()) return;  // the wait says what is wrong
     if (engine_.decoding()) {  // by user's code under the lock: its thread looks when it is back
       nudged_.store(true, std::memory_order_relaxed);  // same thread
       return;
@@ -325,9 +333,11 @@ class pool_core final : public pool_service {
     engine_.backend().await_workers();
     lock.lock();
   }
-  // Another thread may be at it.
+  // Another thread may be at it, or a callback has done it: the others run after it.
   void await_end(std::unique_lock<std::mutex>& lock) {
     changed_.wait(lock, [this] { return !ending_; });
+    lock.unlock();
+    await_service();
   }
 
   // Blocks that were given back and are not free yet: whoever drops the last reference to a shared

@@ -21,6 +21,7 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -52,6 +53,9 @@ class pool_lead : public pool_front {
         engine_(make(settings.kind, settings.sizes), settings.sizes.workers, settings.workers,
                 settings.rules, settings.lives, settings.initializer) {
     lack_modules(engine_.backend().missing_modules());
+    if (settings.initializer == nullptr) return;
+    check_code(settings.initializer->entry);
+    check_code(settings.initializer->function);
   }
 
   void check_process() const {
@@ -76,6 +80,11 @@ class pool_lead : public pool_front {
     return !engine_.with_callbacks().empty() || engine_.due().size() != 0;
   }
 
+  // Callbacks wait for a thread that waits, because there was no service thread to be had.
+  [[nodiscard]] bool callbacks_lost() noexcept {
+    return service_lost_ && callbacks_due() && server_ == std::thread::id();
+  }
+
   // A leader that is away does not look at workers that were stalled since.
   void look_after_stalls() {
     if (engine_.more_stalled()) call_leader_back();
@@ -89,7 +98,8 @@ class pool_lead : public pool_front {
     ring_ready();
     if (callbacks_due() && worth_waking(service)) service_wakes_.notify_one();
     if (followers_ > 0) changed_.notify_all();
-    if (leader_ == role::waiter || state_ != state::open) call_leader_back();
+    const bool wanted = leader_ != role::service || callbacks_due() || state_ != state::open;
+    if (wanted) call_leader_back();  // the service runs callbacks when it does not lead
   }
 
   // To wake the service thread costs more than many callbacks. A thread that submits and submits
@@ -165,7 +175,8 @@ class pool_lead : public pool_front {
     leader_ = who;
     patient_ = false;
     try {
-      while (!what.resolved() && state_ != state::terminated && !(who == role::service && yield_)) {
+      while (!what.resolved() && state_ != state::terminated && !(who == role::service && yield_) &&
+             !callbacks_lost()) {
         if (until && std::chrono::steady_clock::now() >= *until) break;
         step(lock, until);
       }
@@ -301,6 +312,8 @@ class pool_lead : public pool_front {
   os::event ready_bell_;             ///< for event loops; empty: nobody has asked for it
   bool service_asleep_ = false;      ///< for want of anything to do
   bool service_dozes_ = false;       ///< for longer than a tick
+  bool service_lost_ = false;        ///< the thread could not be had, or not again
+  std::thread::id server_;           ///< the thread that runs callbacks, while there is one
 
  private:
   static constexpr std::chrono::microseconds short_wait{3};

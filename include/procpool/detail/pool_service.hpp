@@ -15,6 +15,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -61,16 +62,11 @@ class pool_service : public pool_lead, private fork_participant {
 
   // Starts the thread if it is wanted and not there. Under a fork_pause or after a fork.
   void start_service() {
-    {
-      std::lock_guard lock(mutex_);
-      stopping_ = state_ == state::terminated;
-      if (serving_ || stopping_ || !service_wanted_) return;
-      set_serving(true);
-    }
+    registration_.expect_thread();  // not when it begins: from here on it may be waited for
+    if (!begin_serving()) return registration_.unexpect_thread();
     if (service_.joinable()) service_.join();  // it ended after the wait for it was over
     try {
       const os::signals_blocked guard;  // signals are for the program's own threads
-      registration_.expect_thread();    // not when it begins: it may be waited for before that
       // The thread keeps the core alive: a callback may destroy the pool.
       service_ = std::thread([self = boost::intrusive_ptr<pool_service>(this)] { self->serve(); });
     } catch (const std::system_error& error) {
@@ -80,6 +76,15 @@ class pool_service : public pool_lead, private fork_participant {
       service_lost_ = true;
       throw ProcessError("cannot start the service thread of the pool", error.code());
     }
+  }
+
+  // Whether there is to be one, which then counts as there.
+  bool begin_serving() {
+    std::lock_guard lock(mutex_);
+    stopping_ = state_ == state::terminated;
+    if (serving_ || stopping_ || !service_wanted_) return false;
+    set_serving(true);
+    return true;
   }
 
   void serve() {
@@ -177,7 +182,10 @@ class pool_service : public pool_lead, private fork_participant {
   bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, const waitable& what,
                             bool for_ever) {
     if (server_ != std::this_thread::get_id()) return false;
-    if (!engine_.with_callbacks().empty()) {
+    auto& waiting = engine_.with_callbacks();
+    const auto its = std::ranges::find(waiting, what.awaited(), &boost::intrusive_ptr<job>::get);
+    if (its != waiting.end()) {  // no others: those would run in the midst of this one
+      std::rotate(waiting.begin(), its, std::next(its));
       run_first_callbacks(lock);
     } else if (what.ready()) {
       return true;  // a stop was requested in this moment
@@ -209,7 +217,7 @@ class pool_service : public pool_lead, private fork_participant {
   // By a thread that waits, because after a fork there was no service thread to be had. Whether
   // there were any and nobody else runs them.
   bool run_lost_callbacks(std::unique_lock<std::mutex>& lock) {
-    if (!callbacks_due() || server_ != std::thread::id()) return false;
+    if (!callbacks_due() || server_ != std::thread::id()) return false;  // after the end, too
     server_ = std::this_thread::get_id();
     while (callbacks_due()) {
       run_callbacks(lock);
@@ -246,6 +254,9 @@ class pool_service : public pool_lead, private fork_participant {
     if (service_.joinable()) service_.join();
   }
 
+  // Until it has run all callbacks, unless this is the one.
+  void await_service() { registration_.wait_for_end(); }
+
   [[nodiscard]] bool on_service_thread() {
     const fork_pause none;
     return service_.get_id() == std::this_thread::get_id();
@@ -276,9 +287,7 @@ class pool_service : public pool_lead, private fork_participant {
   static constexpr std::chrono::milliseconds patience{100};  ///< of a fork, with a callback
 
   std::thread service_;                     ///< changed under a fork_pause only
-  std::thread::id server_;                  ///< the thread that runs callbacks, while there is one
   bool service_wanted_ = false;             ///< there has been an asynchronous submission
-  bool service_lost_ = false;               ///< and it could not be had, or not again
   bool serving_ = false;                    ///< the thread is there
   std::atomic<bool> service_there_{false};  ///< the same, for who has not the lock
   std::uint64_t seen_activity_ = 0;

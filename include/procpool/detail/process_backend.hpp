@@ -10,16 +10,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <procpool/detail/crash_report.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/fork_server.hpp>
+#include <procpool/detail/module_table.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
@@ -69,7 +72,7 @@ class process_backend final : public worker_backend {
   }
 
   [[nodiscard]] crash_report last_words(std::uint32_t worker, int signal) const override {
-    return read_crash(places_[worker]->inbound.crash(), signal);
+    return read_crash(places_[worker]->inbound.crash(), signal, moved_);
   }
 
   [[nodiscard]] std::optional<worker_report> next_report() override {
@@ -169,10 +172,19 @@ class process_backend final : public worker_backend {
       }
       if (report.kind == worker_report::kind_type::missing_module) {
         missing_modules_.push_back(report.worker);
+      } else if (report.kind == worker_report::kind_type::module_place) {
+        note_place(report.worker, static_cast<std::uintptr_t>(report.incarnation));
       }
     } while (report.kind != worker_report::kind_type::ready);
     if (missing_modules_.empty() || missing_modules_.front() != 0) return;
     throw ProcessError("the spawned process runs another build of the program than this one");
+  }
+
+  void note_place(std::uint32_t module, std::uintptr_t base) {
+    const module_entry* here = module_table::instance().entry(module);
+    if (here == nullptr) return;
+    moved_.push_back(
+        {here->begin - here->base + base, here->end - here->base + base, here->base - base});
   }
 
   // By descriptor where there is one: when somebody else has reaped the server (a waitpid for any
@@ -213,6 +225,7 @@ class process_backend final : public worker_backend {
   }
 
   pid_t server_ = 0;
+  std::vector<moved_code> moved_;  ///< of spawned workers
   os::fd server_process_;
   os::message_socket control_;
   static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";

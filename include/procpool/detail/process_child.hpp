@@ -62,6 +62,13 @@ inline void end_children() noexcept {
   }
 }
 
+/// Has end_children() called when this process ends by returning from main or by exit(). Handlers
+/// are inherited across fork: one registration serves a whole family of processes.
+inline void end_children_at_exit() {
+  static const int registered = std::atexit(end_children);
+  static_cast<void>(registered);
+}
+
 /// The last that exit() does in a child.
 [[noreturn]] inline void finish_child(int code) {
   end_children();
@@ -81,6 +88,14 @@ inline void enter_child(process_identity identity) {
   os::end_exit_with(finish_child);
 }
 
+/// The same for a process that was spawned: all that is in it is its own, so it ends as a program
+/// does, with every handler and static object it has.
+inline void enter_spawned(process_identity identity) {
+  process_context::instance().become(std::move(identity));
+  os::adopt_stdio_in_child();
+  end_children_at_exit();
+}
+
 /// Ends a process that began with enter_child(): its children are waited for (daemonic ones
 /// terminated before), its own atexit handlers and the static objects it made are dealt with, the
 /// standard streams flushed, and it leaves by _exit with @p code.
@@ -90,13 +105,6 @@ inline void enter_child(process_identity identity) {
 [[noreturn]] inline void leave_child(int code) {
   end_children();
   std::exit(code);
-}
-
-/// Has end_children() called when this process ends by returning from main or by exit(). Handlers
-/// are inherited across fork: one registration serves a whole family of processes.
-inline void end_children_at_exit() {
-  static const int registered = std::atexit(end_children);
-  static_cast<void>(registered);
 }
 
 }  // namespace procpool::detail

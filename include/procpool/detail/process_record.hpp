@@ -262,8 +262,10 @@ bool process_record::join_while(Wait wait) {
       sentinel = sentinel_;
     }
     if (!wait(sentinel->get())) return false;
-    const auto held = acquire();
-    if (collect()) return true;
+    {
+      const auto held = acquire();
+      if (collect()) return true;
+    }
     PROCPOOL_SYSTEM(poll(nullptr, 0, 1));  // a debugger sees its end first, we in a moment
   }
 }

@@ -109,8 +109,12 @@ inline pid_t process_record::fork_child() {
 
 /// The child takes over in freeze_support(), see spawned_process.hpp.
 inline pid_t process_record::spawn_child() {
-  spawn_order order =
-      order_from_here(spawn_order::purpose_type::process, {name_, daemon_, position_, parent_});
+  process_identity identity;
+  {
+    const auto held = acquire();  // set_name() may be called meanwhile
+    identity = {name_, daemon_, position_, parent_};
+  }
+  spawn_order order = order_from_here(spawn_order::purpose_type::process, std::move(identity));
   const shipped_target shipped = target_->ship();
   order.entry = shipped.maker;
   order.body.assign(shipped.body.data(), shipped.body.data() + shipped.body.size());

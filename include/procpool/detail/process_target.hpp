@@ -49,7 +49,9 @@ template <class F, class... S, class... A>
 consteval bool all_convert(type_list<S...>, type_list<A...>) {
   if constexpr (sizeof...(S) == sizeof...(A)) {
     return std::is_invocable_v<F, S...> &&
-           ((encodable<S> && !contains_view_v<S> && std::is_convertible_v<const A&, S>)&&...);
+           ((encodable<S> && !contains_view_v<S> &&
+             (std::is_same_v<A, S> || std::is_convertible_v<const A&, S>)) &&
+            ...);
   }
   return false;
 }

@@ -94,8 +94,7 @@ class result_watch final : public watcher, public waitable {
   std::condition_variable changed_;
   watch_point* first_ = nullptr;  ///< those that are ready, chained by next
   watch_point* last_ = nullptr;
-  std::size_t missing_;              ///< jobs that are not ready
-  std::exception_ptr cancellation_;  ///< the last one met: a pool that ends gives all the same
+  std::size_t missing_;  ///< jobs that are not ready
   std::atomic<bool> news_{false};
   bool sleeping_ = false;
 };
@@ -138,16 +137,7 @@ PROCPOOL_FUNCTION void result_watch::told(watch_point& at, const job& what) noex
 
 // Python's rule: what was cancelled has not failed.
 PROCPOOL_FUNCTION bool result_watch::failed(const job& what) noexcept {
-  const std::exception_ptr& failure = what.failure();
-  if (failure == nullptr || failure == cancellation_) return false;
-  try {
-    std::rethrow_exception(failure);
-  } catch (const CancelledError&) {
-    cancellation_ = failure;
-    return false;
-  } catch (...) {
-    return true;
-  }
+  return what.failure() != nullptr && !what.cancelled();
 }
 
 PROCPOOL_FUNCTION std::optional<std::size_t> result_watch::pop() noexcept {
@@ -167,7 +157,9 @@ PROCPOOL_FUNCTION bool result_watch::wait(std::optional<time_point> until,
                                           const std::stop_token& stop) {
   if (ready()) return true;
   if (pools_.size() == 1) return wait_for(*pools_.front(), *this, until, stop);
-  if (fork_registry::on_library_thread()) return take_turns(until, stop);
+  const bool to_be_driven =
+      std::ranges::any_of(pools_, [](const auto& pool) { return !pool->drives_itself(); });
+  if (to_be_driven || fork_registry::on_library_thread()) return take_turns(until, stop);
   return sleep(until, stop);
 }
 

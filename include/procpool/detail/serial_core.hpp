@@ -36,7 +36,7 @@
 
 namespace procpool::detail {
 
-class serial_core final : public pool_front {
+class serial_core final : public pool_front, private fork_participant {
  public:
   /// Runs the initializer. If that fails the pool is broken.
   /// @param seed of the random numbers of its tasks
@@ -145,13 +145,18 @@ class serial_core final : public pool_front {
     watch_list::remove(by);
   }
   void nudge() override {
+    if (!ours()) return;
     const std::lock_guard lock(mutex_);
     changed_.notify_all();
   }
+  [[nodiscard]] bool drives_itself() override {
+    check_process();
+    return true;
+  }
 
   void close() override {
-    const std::lock_guard lock(mutex_);
-    closed_ = true;
+    check_process();
+    shut();
   }
   bool join(const std::stop_token& stop) override {
     check_process();
@@ -161,16 +166,21 @@ class serial_core final : public pool_front {
         throw std::logic_error("Pool::join() was called before close() or terminate()");
       }
     }
+    const joining_caller now(*this);
     if (!wait_for(*this, others_done(*this), std::nullopt, stop)) return false;
     std::map<std::thread::id, caller> leaving;  // destroyed without the lock: it is the user's
     const std::lock_guard lock(mutex_);
     if (running_ == 0) leaving.swap(callers_);
     return true;
   }
-  void terminate() override { close(); }
+  void terminate() override {
+    if (ours()) shut();  // else another thread may have had the lock when this process was forked
+  }
   [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
 
  private:
+  void abandon() noexcept override { ready_bell_.reset(); }
+
   static constexpr std::uint32_t every_module = std::numeric_limits<std::uint32_t>::max();
 
   void check_process() const {
@@ -181,6 +191,11 @@ class serial_core final : public pool_front {
   void check_open_locked() const {
     if (closed_) throw PoolClosed("the pool is closed: it takes no more work");
     if (!broken_.empty()) throw BrokenPool(broken_);
+  }
+
+  void shut() {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
   }
 
   // Every thread that submits is a worker.
@@ -220,13 +235,32 @@ class serial_core final : public pool_front {
     caller* own_;
   };
 
-  // What join() waits for: not for the tasks and callbacks that call it.
+  // A thread in join(): its frames end after that.
+  class joining_caller {
+   public:
+    explicit joining_caller(serial_core& pool) : pool_(&pool) {
+      const std::lock_guard lock(pool.mutex_);
+      const auto own = pool.callers_.find(std::this_thread::get_id());
+      frames_ = own == pool.callers_.end() ? 0 : own->second.running;
+      pool.joining_ += frames_;
+      pool.changed_.notify_all();
+    }
+    joining_caller(const joining_caller&) = delete;
+    joining_caller& operator=(const joining_caller&) = delete;
+    ~joining_caller() {
+      const std::lock_guard lock(pool_->mutex_);
+      pool_->joining_ -= frames_;
+    }
+
+   private:
+    serial_core* pool_;
+    std::size_t frames_;
+  };
+
+  // What join() waits for: not for tasks and callbacks that call it.
   struct others_done final : waitable {
     explicit others_done(serial_core& pool) : pool_(&pool) {}
-    bool ready() const noexcept override {  // with the lock
-      const auto own = pool_->callers_.find(std::this_thread::get_id());
-      return pool_->running_ == (own == pool_->callers_.end() ? 0 : own->second.running);
-    }
+    bool ready() const noexcept override { return pool_->running_ == pool_->joining_; }  // locked
     bool resolved() const noexcept override { return ready(); }
     serial_core* pool_;
   };
@@ -276,11 +310,14 @@ class serial_core final : public pool_front {
   std::condition_variable changed_;  ///< a result is ready, or a wait is to be looked at again
   std::map<std::thread::id, caller> callers_;
   std::size_t running_ = 0;  ///< frames, of all callers
+  std::size_t joining_ = 0;  ///< of these: whose callers are in join()
   due_continuations due_;
   std::uint64_t next_number_ = 0;  ///< of the next item
   os::event ready_bell_;           ///< for event loops; empty: nobody has asked for it
   std::string broken_;
   bool closed_ = false;
+
+  fork_registration registration_{*this};  // last: known to others only when all else is there
 };
 
 }  // namespace procpool::detail

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <span>
 #include <string>
@@ -42,14 +43,31 @@ inline os::fd take_given(given which) {
 
 /// Tells the pool what this process does not have, then serves it.
 [[noreturn]] inline void become_fork_server(process_identity workers, os::fd channel,
+                                            std::size_t modules,
                                             const std::vector<std::uint32_t>& missing) {
   using kind = worker_report::kind_type;
   os::message_socket control(std::move(channel));
   for (const std::uint32_t module : missing) {
     static_cast<void>(control.send(worker_report{kind::missing_module, module, 0, 0, 0}));
   }
+  for (std::uint32_t module = 0; module < modules; ++module) {  // for the stacks of crashes
+    const module_entry& here = *module_table::instance().entry(module);
+    if (!here.loaded()) continue;
+    static_cast<void>(control.send(worker_report{kind::module_place, module, here.base, 0, 0}));
+  }
   static_cast<void>(control.send(worker_report{kind::ready, 0, 0, 0, 0}));
   fork_server(std::move(control), std::move(workers)).run();
+}
+
+/// What the order has in it. Its bytes go: nothing else destroys them before the process ends.
+inline std::unique_ptr<process_target> unpack(spawn_order order) {
+  try {
+    const auto make = reinterpret_cast<target_maker>(code_address(order.entry));
+    return make({order.body.data(), order.body.size()});
+  } catch (...) {
+    uncaught(process_context::instance().identity().name);
+    leave_child(1);
+  }
 }
 
 /// Runs the target of a Process, once the parent is ready for it.
@@ -57,21 +75,25 @@ inline os::fd take_given(given which) {
   char go = 0;
   if (os::retry([&] { return PROCPOOL_SYSTEM(read(gate.get(), &go, 1)); }) != 1) os::leave_now(1);
   gate.reset();
-  os::other_streams::state().flushed_at_fork = true;  // nothing in them is the parent's
-  enter_child(std::move(order.identity));
-  const auto make = reinterpret_cast<target_maker>(code_address(order.entry));
-  leave_child(run_to_the_end(make({order.body.data(), order.body.size()})));
+  enter_spawned(std::move(order.identity));
+  auto target =
+      unpack(std::move(order));  // before the rest: what was given to it is destroyed then
+  leave_child(run_to_the_end(std::move(target)));
 }
 
 [[noreturn]] inline void live_spawned() {
-  const os::fd text = take_given(given::order);
+  // What static objects have written by now is this process's own.
+  os::flush_standard_streams();
+  std::fflush(nullptr);
+  os::other_streams::state().flushed_at_fork = true;
   os::fd channel = take_given(given::channel);
-  spawn_order order = read_order(text);
+  spawn_order order = read_order(take_given(given::order));  // closed: it would stay for life
   order.identity.parent->process = std::make_shared<const os::fd>(take_given(given::parent));
   default_start_method::instance().set(order.method, true);
   const auto missing = module_table::instance().adopt(order.modules);
   if (order.purpose == spawn_order::purpose_type::fork_server) {
-    become_fork_server(std::move(order.identity), std::move(channel), missing);
+    become_fork_server(std::move(order.identity), std::move(channel), order.modules.size(),
+                       missing);
   }
   become_process(std::move(order), std::move(channel));
 }

@@ -284,9 +284,19 @@ struct entry_of<F, type_list<P...>> {
 /// The name of the code that runs calls of an F with arguments that travel as Types.
 template <class F, class Types>
 code_ref entry_point() {
-  static const code_ref code =
-      find_code(reinterpret_cast<std::uintptr_t>(entry_of<F, Types>::value));
-  return code;
+  // No static object with a guard: one that another thread has while this process forks would stay
+  // taken in the child. Both in one word, which is known or not; nothing is at module 0, offset 0.
+  constexpr int offset_bits = 48;  // of an address
+  static constinit std::atomic<std::uint64_t> known{0};
+  std::uint64_t word = known.load(std::memory_order_relaxed);  // all there is
+  if (word == 0) [[unlikely]] {
+    const code_ref code = find_code(reinterpret_cast<std::uintptr_t>(entry_of<F, Types>::value));
+    if (code.module >> (64 - offset_bits) != 0) return code;
+    word = std::uint64_t{code.module} << offset_bits | code.offset;
+    known.store(word, std::memory_order_relaxed);  // the same by whichever thread
+  }
+  constexpr std::uint64_t offsets = (std::uint64_t{1} << offset_bits) - 1;
+  return {word & offsets, static_cast<std::uint32_t>(word >> offset_bits)};
 }
 
 /// Calls an F and drops what it returns.

@@ -72,7 +72,8 @@ struct task_body {
 /// What every worker runs first.
 struct initializer_frame {
   code_ref entry;
-  byte_buffer body;  ///< callable and arguments
+  code_ref function;  ///< that the body points to, if it does
+  byte_buffer body;   ///< callable and arguments
 };
 
 }  // namespace procpool::detail

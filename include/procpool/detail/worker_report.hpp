@@ -12,7 +12,7 @@
 namespace procpool::detail {
 
 /// Travels as it is over the control socket of the fork server. A spawned one begins with
-/// missing_module, as often as needed, and ready.
+/// missing_module and module_place, as often as needed, and ready.
 struct worker_report {
   enum class kind_type : std::uint32_t {
     started,
@@ -20,10 +20,11 @@ struct worker_report {
     not_pinned,
     exited,
     missing_module,
+    module_place,
     ready
   } kind;
-  std::uint32_t worker;       ///< its place in the pool; missing_module: the module's number
-  std::uint64_t incarnation;  ///< counts the workers ever started
+  std::uint32_t worker;       ///< its place in the pool; of modules: their number
+  std::uint64_t incarnation;  ///< counts the workers ever started; module_place: where it is
   pid_t pid;
   int status;  ///< exited: Python's exit code; not started or pinned: errno
 
