@@ -172,7 +172,7 @@ class ImapIterator {
   void submit(std::size_t most) {
     try {
       pool_->check_open();
-    } catch (...) {  // what was submitted comes first
+    } catch (const Error&) {  // closed or broken: what was submitted comes first
       source_->failure = std::current_exception();
       source_->ended = true;
       return;

@@ -80,6 +80,9 @@ class fork_registration {
   enum class scope { one_process, every_process };
 
   explicit fork_registration(fork_participant& participant, scope where = scope::one_process);
+  /// Of a participant that is not complete yet: a fork_membership makes it known.
+  struct later {};
+  fork_registration(fork_participant& participant, later) noexcept;
   fork_registration(const fork_registration&) = delete;
   fork_registration& operator=(const fork_registration&) = delete;
   ~fork_registration();
@@ -98,6 +101,7 @@ class fork_registration {
   void wait_for_end();
 
  private:
+  friend class fork_membership;
   friend class fork_registry;
   friend class fork_thread;
 
@@ -286,9 +290,27 @@ inline fork_registration::fork_registration(fork_participant& participant, scope
   fork_registry::instance().add(*this);
 }
 
+inline fork_registration::fork_registration(fork_participant& participant, later /*how*/) noexcept
+    : participant_(participant), scope_(scope::one_process) {}
+
 inline fork_registration::~fork_registration() {
   fork_registry::instance().remove(*this);
 }
+
+/// The last member of a class that is made of several, one of them the participant: from here on it
+/// is known, and no longer when the parts begin to be destroyed.
+class fork_membership {
+ public:
+  explicit fork_membership(fork_registration& whose) : whose_(whose) {
+    fork_registry::instance().add(whose_);
+  }
+  fork_membership(const fork_membership&) = delete;
+  fork_membership& operator=(const fork_membership&) = delete;
+  ~fork_membership() { fork_registry::instance().remove(whose_); }
+
+ private:
+  fork_registration& whose_;
+};
 
 inline bool fork_registration::wait_for_threads(std::chrono::milliseconds patience) {
   return fork_registry::instance().wait_for_threads(*this, patience);

@@ -364,6 +364,7 @@ class pool_core final : public pool_service {
   block_bin unused_blocks_;
   bool ending_ = false;        ///< terminate() is on its way
   std::uint64_t crowded_ = 0;  ///< counts submissions that found all workers busy
+  fork_membership known_{registration_};
 };
 
 }  // namespace procpool::detail

@@ -40,6 +40,8 @@ class pool_service : public pool_lead, private fork_participant {
  protected:
   using pool_lead::pool_lead;
 
+  fork_registration registration_{*this, fork_registration::later()};
+
   void summon_service() {
     check_usable();
     {
@@ -295,8 +297,6 @@ class pool_service : public pool_lead, private fork_participant {
   int doublings_ = 0;  ///< of its tick, while another thread drives for long
   bool stopping_ = false;
   bool in_callback_ = false;
-
-  fork_registration registration_{*this};  // last: known to others only when all else is there
 };
 
 }  // namespace procpool::detail
