@@ -76,7 +76,7 @@ class module_table {
 
   /// Where @p address lies. @throws std::invalid_argument when it is no code of any module.
   [[nodiscard]] code_ref find(std::uintptr_t address) {
-    if (const auto known = look_up(address); known && holds(known->module)) return *known;
+    if (const auto known = look_up(address)) return *known;
     refresh();
     if (const auto known = look_up(address)) return *known;
     throw std::invalid_argument("the function to run is not code of the program or of a library");
@@ -139,6 +139,12 @@ class module_table {
                                 ": this process does not have it, or another build of it");
   }
 
+  struct generation {
+    list modules;
+    unsigned long long unloaded;  ///< when they were surveyed
+    const generation* older;      ///< kept reachable, for leak checkers
+  };
+
   struct survey {
     list modules;
     unsigned long long unloaded = 0;  ///< how many modules have been, as long as the process runs
@@ -177,12 +183,8 @@ class module_table {
     return changed;
   }
 
-  /// Whether a module that was found is still the one at this place. The program always is (it is
-  /// what has no name); for a library the loader is asked whether it has unloaded any, which costs
-  /// a tenth of a microsecond.
-  [[nodiscard]] bool holds(std::uint32_t module) const {
-    const generation* known = newest_.load(std::memory_order_acquire);  // the entries behind it
-    if (known->modules[module].name.empty()) return true;
+  /// Whether libraries have been unloaded since a survey. Costs a tenth of a microsecond.
+  [[nodiscard]] static bool outdated(const generation& known) {
     unsigned long long unloaded = 0;
     dl_iterate_phdr(
         [](dl_phdr_info* info, std::size_t, void* result) {
@@ -190,7 +192,7 @@ class module_table {
           return 1;  // the same for all modules
         },
         &unloaded);
-    return unloaded == known->unloaded;
+    return unloaded != known.unloaded;
   }
 
   // The description of type NT_GNU_BUILD_ID in a segment of notes (elf(5)); empty without one.
@@ -212,25 +214,22 @@ class module_table {
     return {};
   }
 
+  // Not where a library was that may have been unloaded; the program itself stays.
   [[nodiscard]] std::optional<code_ref> look_up(std::uintptr_t address) const {
-    const list& known = modules();
-    for (std::uint32_t i = 0; i < known.size(); ++i) {
-      const module_entry& module = known[i];
-      if (address >= module.begin && address < module.end)
-        return code_ref{address - module.base, i};
+    const generation& known = newest();
+    for (const module_entry& module : known.modules) {
+      if (address - module.begin >= module.end - module.begin) continue;
+      if (!module.name.empty() && outdated(known)) break;
+      return code_ref{address - module.base,
+                      static_cast<std::uint32_t>(&module - known.modules.data())};
     }
     return std::nullopt;
   }
 
-  struct generation {
-    list modules;
-    unsigned long long unloaded;  ///< when they were surveyed
-    const generation* older;      ///< kept reachable, for leak checkers
-  };
-
-  [[nodiscard]] const list& modules() const noexcept {
-    return newest_.load(std::memory_order_acquire)->modules;  // the entries behind the pointer
+  [[nodiscard]] const generation& newest() const noexcept {
+    return *newest_.load(std::memory_order_acquire);  // the entries behind the pointer
   }
+  [[nodiscard]] const list& modules() const noexcept { return newest().modules; }
 
   generation empty_{{}, 0, nullptr};
   std::atomic<const generation*> newest_{&empty_};
