@@ -8,10 +8,12 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <iterator>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -33,6 +35,14 @@ inline long slow_square(long x, std::chrono::milliseconds delay) {
 
 inline void sleep_for(std::chrono::milliseconds time) {
   std::this_thread::sleep_for(time);
+}
+
+/// How long a task takes that is to be ended by the end of its pool: a thread cannot be killed, and
+/// the pool waits until it has returned.
+inline std::chrono::milliseconds until_killed() {
+  const char* backend = std::getenv("PROCPOOL_BACKEND");
+  const bool threads = backend != nullptr && std::string_view(backend) == "threads";
+  return threads ? std::chrono::milliseconds(500) : std::chrono::minutes(1);
 }
 
 inline pid_t worker_pid() {
