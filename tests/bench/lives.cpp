@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstring>
 #include <iostream>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,9 +27,9 @@ pid_t own_pid() {
 }
 
 // From nothing to the first result, without the end of the pool.
-double pool_start() {
+double pool_start(procpool::start_method method) {
   const auto begin = bench::clock_type::now();
-  procpool::Pool pool{2};
+  procpool::Pool pool{{.processes = 2, .start_method = method}};
   bench::require(pool.apply(square, 7L) == 49, "apply");
   return std::chrono::duration<double, std::milli>(bench::clock_type::now() - begin).count();
 }
@@ -54,12 +55,15 @@ double fork_start() {
 
 void starts(const char* measure, int times) {
   std::vector<double> pools;
+  std::vector<double> spawned;
   std::vector<double> forks;
   for (int i = 0; i < times; ++i) {
-    pools.push_back(pool_start());
+    pools.push_back(pool_start(procpool::start_method::fork));
+    spawned.push_back(pool_start(procpool::start_method::spawn));
     forks.push_back(fork_start());
   }
   bench::report(measure, "procpool", bench::median(pools), "ms");
+  bench::report(measure, "spawn", bench::median(spawned), "ms");
   bench::report(measure, "fork", bench::median(forks), "ms");
 }
 
@@ -108,5 +112,9 @@ void idle() {
 
 }  // namespace
 
-BENCH_MAIN({"start_small", start_small}, {"start_1_gib", start_1_gib}, {"death", death},
-           {"idle", idle})
+int main(int argc, char** argv) {
+  procpool::freeze_support(argc, argv);
+  static constexpr bench::measure measures[] = {
+      {"start_small", start_small}, {"start_1_gib", start_1_gib}, {"death", death}, {"idle", idle}};
+  return bench::main_of(std::span<char*>(argv, static_cast<std::size_t>(argc)), measures);
+}
