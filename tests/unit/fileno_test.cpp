@@ -181,6 +181,23 @@ TEST_CASE("fileno: not inherited, above the standard streams, closed in forked p
   CHECK(pool.apply(square, 3L) == 9);
 }
 
+TEST_CASE("fileno: that of a pool without workers is closed in forked processes, too", "[fileno]") {
+  procpool::Pool<procpool::Serial> pool{1};
+  const int descriptor = pool.fileno();
+  CHECK(support::run_child([&] {
+          CHILD_REQUIRE(fcntl(descriptor, F_GETFD) == -1);
+          try {
+            static_cast<void>(pool.fileno());
+            return 1;
+          } catch (const std::logic_error&) {
+          }
+          return 0;
+        }) == 0);
+  const auto result = pool.apply_async(square, 3L);
+  CHECK(take(descriptor) == 1);
+  CHECK(result.get() == 9);
+}
+
 TEST_CASE("fileno: kept away from closed standard streams", "[fileno]") {
   CHECK(support::run_child([] {
           procpool::Pool pool{1};

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <barrier>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <chrono>
@@ -179,6 +180,33 @@ TEST_CASE("serial: a result of a thread that is still at it can be awaited", "[s
   while (!begun) std::this_thread::yield();
   CHECK(pool.apply(square, 5L) == 25);  // does not wait for the other one
   other.join();
+}
+
+TEST_CASE("serial: threads that join the pool in tasks and callbacks do not wait for each other",
+          "[serial_pool][limit:20]") {
+  for (const bool in_callback : {false, true}) {
+    pool_type pool{1};
+    static std::barrier<>* together = nullptr;
+    std::barrier both(2);
+    together = &both;
+    own = &pool;
+    const auto end = [](long x) {
+      together->arrive_and_wait();
+      own->close();
+      own->join();
+      return x;
+    };
+    const auto run = [&] {
+      if (in_callback) pool.apply_async({.callback = end}, square, 3L);
+      if (!in_callback) pool.apply_async(end, 3L);
+    };
+    std::thread one(run);
+    std::thread other(run);
+    one.join();
+    other.join();
+    pool.join();
+    CHECK_THROWS_AS(pool.apply(square, 3L), procpool::PoolClosed);
+  }
 }
 
 TEST_CASE("serial: an initializer runs once, in the constructor", "[serial_pool]") {

@@ -357,6 +357,31 @@ TEST_CASE("a pool inside a task has numbers and a seed of its own", "[worker_con
   CHECK(pool.apply(nested) == std::pair(first_draw(6, 0), first_draw(5, 1)));
 }
 
+TEST_CASE("a task that runs in the midst of another one leaves that one's sequence alone",
+          "[worker_context]") {
+  procpool::Pool<procpool::Serial> here{{.seed = 1}};
+  static procpool::Pool<procpool::Serial>* own = nullptr;
+  own = &here;
+  const auto draw_again = [](long deeper) {
+    auto& mine = current_worker().random();
+    numbers drawn{mine()};
+    const numbers inside =
+        deeper > 0 ? numbers{own->apply(draw, 0), own->apply(draw, 0)} : numbers{};
+    drawn.push_back(mine());  // by what was there before
+    drawn.push_back(draw(0));
+    drawn.insert(drawn.end(), inside.begin(), inside.end());
+    return drawn;
+  };
+  const auto alone = here.apply(draw_again, 0L);
+  CHECK(alone[0] == first_draw(1, 0));
+  procpool::Pool<procpool::Serial> again{{.seed = 1}};
+  own = &again;
+  auto expected = alone;
+  expected.insert(expected.end(), {first_draw(1, 1), first_draw(1, 2)});
+  CHECK(again.apply(draw_again, 1L) == expected);
+  CHECK(again.apply(draw, 0) == first_draw(1, 3));
+}
+
 TEST_CASE("tasks that the caller runs one by one draw what workers would", "[worker_context]") {
   procpool::Pool<procpool::Serial> here{{.seed = 1}};
   for (std::uint64_t i = 0; i < 3; ++i) CHECK(here.apply(draw, 0) == first_draw(1, i));
