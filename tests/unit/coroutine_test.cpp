@@ -282,6 +282,29 @@ TEST_CASE("the end of the pool and cancel resume coroutines, with CancelledError
   CHECK(cancelled == 3);
 }
 
+// While the service thread leads and sleeps: late ones would take a quarter of a second each.
+TEST_CASE("a coroutine whose result is cancelled goes on at once, though nobody waits",
+          "[coroutine][limit:20]") {
+  const support::shared<support::gate> door;
+  procpool::Pool pool{1};
+  pool.apply_async(waiting_at(door));
+  REQUIRE(door->wait_for(1));
+  std::atomic<int> went_on = 0;
+  const auto wait_for = [&](procpool::AsyncResult<long> result) -> detached {
+    try {
+      co_await result;
+    } catch (const procpool::CancelledError&) {
+      ++went_on;
+    }
+  };
+  for (int round = 0; round < 200; ++round) {
+    auto result = pool.apply_async(square, 1L);
+    wait_for(result);
+    CHECK(result.cancel());
+    REQUIRE(support::eventually([&] { return went_on == round + 1; }));
+  }
+}
+
 TEST_CASE("a coroutine that owns the pool it waits for", "[coroutine]") {
   for (int round = 0; round < 20; ++round) {
     std::atomic<long> got = 0;

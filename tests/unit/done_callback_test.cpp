@@ -5,11 +5,14 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <functional>
+#include <list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -103,6 +106,52 @@ TEST_CASE("a callback that waits for a result with callbacks of its own", "[done
   }
 }
 
+TEST_CASE("callbacks do not run inside each other, only that of a result which one waits for",
+          "[done_callback]") {
+  const support::shared<support::gate> door;
+  procpool::Pool pool{2};
+  std::atomic<bool> submitted = false;
+  std::atomic<int> calls = 0;
+  int depth = 0;
+  int deepest = 0;
+  int inside = 0;
+  const auto rate =
+      pool.apply_async({.callback = [&](long&) { inside = depth; }}, waiting_at(door));
+  REQUIRE(door->wait_for(1));
+  std::optional<procpool::AsyncResult<long>> last;
+  const auto callback = [&](long&) {
+    deepest = std::max(deepest, ++depth);
+    while (!submitted) std::this_thread::sleep_for(1ms);
+    last->wait();  // now all of these callbacks are due
+    door->open();
+    if (rate.get() == 1) ++calls;
+    --depth;
+  };
+  for (long i = 0; i < 5; ++i) pool.apply_async({.callback = callback}, square, i);
+  last = pool.apply_async(square, 5L);
+  submitted = true;
+  CHECK(support::eventually([&] { return calls == 5; }));
+  CHECK(deepest == 1);
+  CHECK(inside == 1);
+}
+
+TEST_CASE("50'000 callbacks that wait for one result with a callback do not end the stack",
+          "[done_callback]") {
+  const support::shared<support::gate> door;
+  procpool::Pool pool{2};
+  std::atomic<int> calls = 0;
+  const auto count = [&](long&) { ++calls; };
+  const auto rate = pool.apply_async({.callback = count}, waiting_at(door));
+  REQUIRE(door->wait_for(1));
+  const auto wait_and_count = [&](long&) { calls += static_cast<int>(rate.get()); };
+  for (long i = 0; i < 50'000; ++i) {
+    pool.apply_async({.callback = wait_and_count}, square, i);
+  }
+  pool.apply(square, 1L);
+  door->open();
+  CHECK(support::eventually([&] { return calls == 50'001; }));
+}
+
 TEST_CASE("a callback that waits for its own result, which is ready after it, is told so",
           "[done_callback]") {
   procpool::Pool pool{1};
@@ -145,6 +194,32 @@ TEST_CASE("a done callback that closes and joins the pool", "[done_callback]") {
       joined = true;
     });
     CHECK(support::eventually([&] { return joined.load() && calls == 50; }));
+  }
+}
+
+TEST_CASE("join and the destructor wait for all callbacks, also when one has ended the pool",
+          "[done_callback]") {
+  for (const bool join : {true, false}) {
+    std::atomic<bool> submitted = false;
+    std::atomic<bool> ended = false;
+    std::atomic<int> calls = 0;
+    {
+      procpool::Pool pool{1};
+      const auto fail = [](long) -> long { throw std::runtime_error("no"); };
+      const auto end_all = [&](const std::exception_ptr&) {
+        while (!submitted) std::this_thread::sleep_for(1ms);
+        if (!ended) pool.terminate();
+        ended = true;
+        std::this_thread::sleep_for(5ms);
+        ++calls;
+      };
+      for (long i = 0; i < 20; ++i) pool.apply_async({.error_callback = end_all}, fail, i);
+      submitted = true;
+      REQUIRE(support::eventually([&] { return ended.load(); }));
+      if (join) pool.join();
+      if (join) CHECK(calls == 20);
+    }
+    CHECK(calls == 20);
   }
 }
 
@@ -198,6 +273,26 @@ TEST_CASE("terminate: callbacks are called before it returns, get() throws Cance
     if (round % 2 != 0) REQUIRE(door->wait_for(2));
     pool.terminate();
     CHECK(cancelled == 101);
+  }
+}
+
+// While the service thread leads and sleeps: late callbacks would take a quarter of a second each.
+TEST_CASE("callbacks of what is cancelled come at once, though nobody waits",
+          "[done_callback][limit:20]") {
+  const support::shared<support::gate> door;
+  procpool::Pool pool{1};
+  pool.apply_async(waiting_at(door));
+  REQUIRE(door->wait_for(1));
+  std::atomic<int> calls = 0;
+  const auto count = [&](const auto&) { ++calls; };
+  for (int round = 0; round < 100; ++round) {
+    auto one = pool.apply_async({.error_callback = count}, square, 1L);
+    CHECK(one.cancel());
+    REQUIRE(support::eventually([&] { return calls == 2 * round + 1; }));
+    auto two = pool.apply_async(square, 2L);
+    two.add_done_callback(count);
+    CHECK(two.cancel());
+    REQUIRE(support::eventually([&] { return calls == 2 * round + 2; }));
   }
 }
 
@@ -333,52 +428,76 @@ void forbid_threads() {
   pthread_setattr_default_np(&attributes);
 }
 
-/// A pool with a callback that is due when the door opens, and no service thread.
+/// Pools with callbacks that are due when the door opens, and no service threads.
 template <class Then>
-int without_service(Then then) {
+int without_service(Then then, std::size_t count = 1) {
   return support::run_child([&] {
     const support::shared<support::gate> door;
-    std::optional<procpool::Pool<>> pool(1);
-    int calls = 0;
-    const auto result =
-        pool->apply_async(procpool::task_options<long>{.callback = [&](long&) { ++calls; },
-                                                       .error_callback = [&](auto&&) { ++calls; }},
-                          waiting_at(door));
-    result.add_done_callback([&](auto&) { ++calls; });
+    std::list<procpool::Pool<>> pools;
+    std::vector<procpool::AsyncResult<long>> results;
+    std::size_t calls = 0;
+    while (pools.size() < count) {
+      pools.emplace_back(1);
+      results.push_back(pools.back().apply_async(
+          procpool::task_options<long>{.callback = [&](long&) { ++calls; },
+                                       .error_callback = [&](auto&&) { ++calls; }},
+          waiting_at(door)));
+      results.back().add_done_callback([&](auto&) { ++calls; });
+    }
     forbid_threads();
-    procpool::Process child([] {});  // stops the service thread, which does not come back
+    procpool::Process child([] {});  // stops the service threads, which do not come back
     child.start();
     child.join();
     door->open();
-    then(pool, result, calls);
-    CHILD_REQUIRE(calls == 2);
+    then(pools, results);
+    CHILD_REQUIRE(calls == 2 * count);
     return 0;
   });
 }
 
 }  // namespace
 
-TEST_CASE("no service thread after a fork: who waits runs the callbacks", "[done_callback]") {
-  CHECK(without_service(
-            [](auto&, const auto& result, int&) { CHILD_REQUIRE(result.get() == 1); }) == 0);
+TEST_CASE("no service thread after a fork: who waits runs the callbacks, of one pool or of two",
+          "[done_callback][limit:30]") {
+  const auto get = [](auto&, const auto& results) {
+    for (const auto& each : results) CHILD_REQUIRE(each.get() == 1);
+  };
+  const auto wait_for_first = [](auto&, auto results) {
+    while (!results.empty()) {
+      auto [done, pending] = procpool::wait(results, procpool::FIRST_COMPLETED);
+      CHILD_REQUIRE(!done.empty());
+      for (const auto& each : done) CHILD_REQUIRE(each.get() == 1);
+      results = std::move(pending);
+    }
+  };
+  const auto loop = [](auto&, const auto& results) {
+    std::size_t count = 0;
+    for (auto& each : procpool::as_completed(results)) count += each.successful() ? 1U : 0U;
+    CHILD_REQUIRE(count == results.size());
+  };
+  for (const std::size_t pools : {1U, 2U}) {
+    CHECK(without_service(get, pools) == 0);
+    CHECK(without_service(wait_for_first, pools) == 0);
+    CHECK(without_service(loop, pools) == 0);
+  }
 }
 
 TEST_CASE("no service thread after a fork: who ends the pool runs the callbacks",
           "[done_callback]") {
-  CHECK(without_service([](auto& pool, const auto&, int&) { pool.reset(); }) == 0);
-  CHECK(without_service([](auto& pool, const auto&, int&) {
-          pool->close();
-          pool->join();
+  CHECK(without_service([](auto& pools, const auto&) { pools.clear(); }) == 0);
+  CHECK(without_service([](auto& pools, const auto&) {
+          pools.front().close();
+          pools.front().join();
         }) == 0);
 }
 
 TEST_CASE("no service thread after a fork: no more callbacks are taken", "[done_callback]") {
-  CHECK(without_service([](auto& pool, const auto& result, int&) {
+  CHECK(without_service([](auto& pools, const auto& results) {
           try {
-            result.add_done_callback([](auto&) { CHILD_REQUIRE(false); });
+            results[0].add_done_callback([](auto&) { CHILD_REQUIRE(false); });
             CHILD_REQUIRE(false);
           } catch (const procpool::ProcessError&) {
           }
-          pool.reset();
+          pools.clear();
         }) == 0);
 }

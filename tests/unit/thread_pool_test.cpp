@@ -8,6 +8,7 @@
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <chrono>
 #include <cstddef>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -455,6 +456,32 @@ TEST_CASE("many threads use one pool of threads, which grows and shrinks", "[thr
   stop = true;
   resizer.join();
   CHECK(right == 800);
+}
+
+TEST_CASE("join and the destructor wait for all callbacks, also when one has ended the pool",
+          "[thread_pool]") {
+  for (const bool join : {true, false}) {
+    std::atomic<bool> submitted = false;
+    std::atomic<bool> ended = false;
+    std::atomic<int> calls = 0;
+    {
+      ThreadPool pool{1};
+      const auto fail = [](long) -> long { throw std::runtime_error("no"); };
+      const auto end_all = [&](const std::exception_ptr&) {
+        while (!submitted) std::this_thread::sleep_for(1ms);
+        if (!ended) pool.terminate();
+        ended = true;
+        std::this_thread::sleep_for(5ms);
+        ++calls;
+      };
+      for (long i = 0; i < 20; ++i) pool.apply_async({.error_callback = end_all}, fail, i);
+      submitted = true;
+      REQUIRE(support::eventually([&] { return ended.load(); }));
+      if (join) pool.join();
+      if (join) CHECK(calls == 20);
+    }
+    CHECK(calls == 20);
+  }
 }
 
 TEST_CASE("pools of threads come and go", "[thread_pool]") {
