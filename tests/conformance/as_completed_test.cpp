@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // CPython's tests of concurrent.futures.as_completed, and more: several pools, pools that end,
 // loops that are left early, callbacks, stop tokens.
+#include <unistd.h>
+
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
@@ -438,6 +440,32 @@ TEST_CASE("as_completed: a forked child leaves the loop that its parent began",
     door->open();
     CHECK((*range.begin()).get() == 2);
   }
+}
+
+TEST_CASE("as_completed: a forked child cannot go on with a loop over two pools",
+          "[conformance][as_completed][workers]") {
+  const support::shared<support::gate> door;
+  procpool::Pool pool{1};
+  procpool::Pool other{1};
+  const results all{finished(pool, 1), pool.apply_async(pass(*door, 2)),
+                    other.apply_async(pass(*door, 2))};
+  auto range = procpool::as_completed(all);
+  auto at = range.begin();
+  CHECK((*at).get() == 1);
+  CHECK(support::run_child([&] {
+          ::alarm(20);  // it hangs
+          try {
+            ++at;
+            return 1;
+          } catch (const std::logic_error&) {
+          }
+          auto dropped = std::move(range);
+          return 0;
+        }) == 0);
+  door->open();
+  longs rest;
+  for (++at; at != range.end(); ++at) rest.push_back((*at).get());
+  CHECK(rest == longs{2, 2});
 }
 
 TEST_CASE("as_completed: a result that was moved from is refused", "[conformance][as_completed]") {

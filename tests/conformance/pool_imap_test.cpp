@@ -305,6 +305,52 @@ TEST_CASE("ExecutorTest.test_map_close: dropping the range in the middle takes n
   CHECK(pool.apply(square, 5) == 25);
 }
 
+TEST_CASE("imap: of a pool that is closed: what was submitted, PoolClosed once, and the end",
+          "[conformance][imap]") {
+  for (const long chunksize : {1, 3}) {
+    for (const bool unordered : {false, true}) {
+      procpool::Pool pool{2};
+      const source input;
+      const auto check = [&](auto results) {
+        CHECK(results.next().has_value());
+        pool.close();
+        const long taken = input.taken();
+        auto rest = until_failure<procpool::PoolClosed>(results);
+        CHECK(rest.size() == static_cast<std::size_t>(taken) - 1);
+        if (!unordered) rest.insert(rest.begin(), 0);
+        if (!unordered) CHECK(rest == squares(static_cast<std::size_t>(taken)));
+        CHECK(results.next() == std::nullopt);
+        CHECK(results.next() == std::nullopt);
+        CHECK(input.taken() == taken);
+      };
+      const procpool::imap_options options{.chunksize = chunksize, .buffersize = 6};
+      if (unordered) check(pool.imap_unordered(square, input, options));
+      if (!unordered) check(pool.imap(square, input, options));
+    }
+  }
+}
+
+TEST_CASE("imap: of a pool that is terminated: CancelledError for items that were not done",
+          "[conformance][imap]") {
+  procpool::Pool pool{2};
+  const source input;
+  auto results = pool.imap(square, input, {.buffersize = 6});
+  CHECK(results.next() == 0);
+  pool.terminate();
+  const long taken = input.taken();
+  for (long i = 1; i < taken; ++i) {
+    try {
+      const auto found = results.next();
+      CHECK(found == i * i);
+    } catch (const procpool::CancelledError&) {
+    }
+  }
+  CHECK_THROWS_AS(results.next(), procpool::PoolClosed);
+  CHECK(results.next() == std::nullopt);
+  CHECK(results.next() == std::nullopt);
+  CHECK(input.taken() == taken);
+}
+
 TEST_CASE("ExecutorTest.test_map_buffersize_value_validation: the buffer holds at least one",
           "[conformance][executor][imap]") {
   procpool::Pool pool{2};

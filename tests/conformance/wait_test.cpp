@@ -3,6 +3,8 @@
 // stop tokens. What was cancelled is ready at once here; Python calls it done only when a worker
 // has met it.
 
+#include <unistd.h>
+
 #include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
@@ -35,6 +37,11 @@ using procpool::FIRST_EXCEPTION;
 using result = procpool::AsyncResult<long>;
 using results = std::vector<result>;
 
+/// A result that the waiting thread decodes for as long as the door is shut.
+struct held {
+  static inline support::gate* door = nullptr;
+};
+
 long behind(support::gate* door, long value) {
   door->pass();
   return value;
@@ -47,6 +54,10 @@ long fail_behind(support::gate* door) {
 
 long fail() {
   throw std::domain_error("at once");
+}
+
+long throw_cancelled() {
+  throw procpool::CancelledError("a pool of the task's own has ended");
 }
 
 long die() {
@@ -88,6 +99,15 @@ std::vector<long> values(const results& all) {
 using longs = std::vector<long>;
 
 }  // namespace
+
+template <>
+struct procpool::codec<held> {
+  static void encode(encoder&, const held&) {}
+  static held decode(decoder&) {
+    held::door->pass();
+    return {};
+  }
+};
 
 TEST_CASE("WaitTests.test_20369: a result given twice is waited for and listed once",
           "[conformance][wait]") {
@@ -301,6 +321,29 @@ TEST_CASE("wait: several pools and a failure in one of them", "[conformance][wai
   CHECK(done.size() == 2);
   CHECK(pending.size() == 1);
   door->open();
+}
+
+TEST_CASE("wait: a task that throws CancelledError has failed, what was cancelled has not",
+          "[conformance][wait][workers][limit:20]") {
+  for (bool two_pools : {false, true}) {
+    const support::shared<support::gate> door;
+    const support::shared<support::gate> busy;
+    procpool::Pool pool{2};
+    procpool::Pool other{1};
+    results all{pool.apply_async(pass(*door, 1)), pool.apply_async(pass(*busy, 2))};
+    REQUIRE(door->wait_for(1));
+    REQUIRE(busy->wait_for(1));
+    all.push_back(pool.apply_async(square, 3L));
+    REQUIRE(all.back().cancel());
+    CHECK(procpool::wait(all, FIRST_EXCEPTION, 20ms).done.size() == 1);
+    all.push_back((two_pools ? other : pool).apply_async(throw_cancelled));
+    busy->open();
+    const auto [done, pending] = procpool::wait(all, FIRST_EXCEPTION);
+    CHECK_FALSE(done.back().cancelled());
+    CHECK_THROWS_AS(done.back().get(), procpool::CancelledError);
+    CHECK_FALSE(pending.empty());
+    door->open();
+  }
 }
 
 TEST_CASE("wait: a worker that dies is a failure", "[conformance][wait][processes]") {
@@ -541,5 +584,42 @@ TEST_CASE("wait: a forked child sees what is ready and cannot wait for the rest"
           }
           return 0;
         }) == 0);
+  door->open();
+}
+
+TEST_CASE("wait: a forked child cannot wait, though another thread had the pool's lock",
+          "[conformance][wait][workers]") {
+  const support::shared<support::gate> door;
+  const support::shared<support::gate> decoding;
+  held::door = decoding.get();
+  procpool::Pool pool{2};
+  procpool::Pool other{1};
+  const auto blocked = pool.apply_async(pass(*door, 1));
+  const results two_pools{blocked, other.apply_async(pass(*door, 2))};
+  const auto slow = pool.apply_async([] { return held(); });
+  std::jthread decoder([&] { slow.wait(); });
+  REQUIRE(decoding->wait_for(1));
+  CHECK(support::run_child([&] {
+          ::alarm(20);  // it hangs
+          const auto refused = [](auto call) {
+            try {
+              static_cast<void>(call());
+            } catch (const std::logic_error&) {
+              return true;
+            }
+            return false;
+          };
+          std::stop_source stop;
+          stop.request_stop();
+          CHILD_REQUIRE(refused([&] { return blocked.wait(); }));
+          CHILD_REQUIRE(refused([&] { return blocked.wait(stop.get_token()); }));
+          CHILD_REQUIRE(refused([&] { return blocked.get(stop.get_token()); }));
+          CHILD_REQUIRE(refused(
+              [&] { return procpool::wait(results{blocked}, ALL_COMPLETED, stop.get_token()); }));
+          CHILD_REQUIRE(
+              refused([&] { return procpool::wait(two_pools, ALL_COMPLETED, stop.get_token()); }));
+          return 0;
+        }) == 0);
+  decoding->open();
   door->open();
 }
