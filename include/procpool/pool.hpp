@@ -211,7 +211,8 @@ class Pool {
   /// From now on there are to be so many workers. More are started at once, with their initializer;
   /// those that are too many leave when they have done what they have begun, and what they have not
   /// begun is done by others. Any thread, while work is going on. If the system has no room for so
-  /// many the pool is as large as it could be: processes() tells.
+  /// many the pool is as large as it could be: processes() tells. What this process holds for those
+  /// that left (memory, descriptors) it gives back when it waits for results the next time.
   /// @param processes at least 1, at most 256 or what the pool was made with (less if ring_bytes is
   /// more than 256 KiB: the rings of all that there is room for take 64 MiB of address space)
   /// @throws std::invalid_argument; PoolClosed, BrokenPool
