@@ -170,32 +170,40 @@ class ImapIterator {
   }
 
   void submit(std::size_t most) {
-    try {
-      pool_->check_open();
-    } catch (const Error&) {  // closed or broken: what was submitted comes first
-      source_->failure = std::current_exception();
-      source_->ended = true;
-      return;
-    }
+    if (!pool_open()) return;
     std::vector<std::ranges::range_value_t<Input>> items = collect(most);
     if (items.empty()) return;
     boost::intrusive_ptr<chunk> job(new chunk(pool_, submitted_, items.size(), finished_), false);
     job->set_rules(rules_);
-    pool_->care_for(*job);
     auto at = items.begin();
     const auto give = [&](auto visit) {
       return at != items.end() && (visit(std::move(*at++)), true);
     };
     try {
+      pool_->care_for(*job);
       detail::submit_chunk<detail::as_argument, F, detail::listed_shipped_t<F, arguments>>(
           *pool_, job, source_->callable, submitted_, items.size(), give);
     } catch (...) {  // arguments that cannot be encoded: that is the outcome of these items
-      pool_->give_up(*job, std::current_exception());
+      const std::exception_ptr failure = std::current_exception();
+      if (!pool_open()) return;  // it was closed in this moment: none of them was submitted
+      pool_->give_up(*job, failure);
       static_cast<void>(pool_->take_numbers(items.size()));  // no others get theirs
     }
     submitted_ += items.size();
     taken_ += items.size();
     ahead_.push_back(std::move(job));
+  }
+
+  // One that is closed or broken ends the input; what was submitted comes first.
+  bool pool_open() {
+    try {
+      pool_->check_open();
+      return true;
+    } catch (const Error&) {
+      source_->failure = std::current_exception();
+      source_->ended = true;
+      return false;
+    }
   }
 
   // The input's own exception ends it; what came before still counts.

@@ -330,6 +330,24 @@ TEST_CASE("imap: of a pool that is closed: what was submitted, PoolClosed once, 
   }
 }
 
+TEST_CASE("imap: of a pool that is closed while items are taken: PoolClosed once, too",
+          "[conformance][imap]") {
+  for (const bool unordered : {false, true}) {
+    procpool::Pool pool{2};
+    const auto input = std::views::iota(0L) | std::views::transform([&](long x) {
+                         if (x == 5) pool.close();
+                         return x;
+                       });
+    const auto check = [&](auto results) {
+      CHECK(sorted(until_failure<procpool::PoolClosed>(results)) == squares(4));
+      CHECK(results.next() == std::nullopt);
+    };
+    const procpool::imap_options options{.chunksize = 2, .buffersize = 4};
+    if (unordered) check(pool.imap_unordered(square, input, options));
+    if (!unordered) check(pool.imap(square, input, options));
+  }
+}
+
 TEST_CASE("imap: of a pool that is terminated: CancelledError for items that were not done",
           "[conformance][imap]") {
   procpool::Pool pool{2};
