@@ -158,7 +158,8 @@ class AsyncResult {
 
   /// Runs the item that failed once more, the first by index, in the calling thread: the same code
   /// with the same arguments, task number and random numbers, so that a debugger can step through
-  /// it. Its result is dropped. Any process that has a copy, any number of times.
+  /// it. Its result is dropped (one that could not be decoded is not decoded again). Any process
+  /// that has a copy, any number of times.
   /// @throws what the item throws; std::logic_error when it is not ready, when nothing failed, or
   /// when the arguments were larger than pool_options::replay_bytes
   void replay() const {

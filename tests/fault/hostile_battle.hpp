@@ -25,6 +25,7 @@
 #include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/processes.hpp"
+#include "support/sanitizers.hpp"
 #include "support/shared.hpp"
 
 namespace hostile {
@@ -347,11 +348,8 @@ inline long status_kib(const std::string& name) {
   return 0;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr long swell_limit_kib = 1024L * 1024;  // freed memory stays in quarantine
-#else
-inline constexpr long swell_limit_kib = 64L * 1024;
-#endif
+/// Under AddressSanitizer freed memory stays in quarantine.
+inline constexpr long swell_limit_kib = (support::address_sanitizer ? 1024L : 64L) * 1024;
 
 /// What slow machines and sanitizers need, as for the watchdog.
 inline unsigned time_factor() {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "child.hpp"
+#include "sanitizers.hpp"
 #include "shared.hpp"
 #include "spawnable.hpp"
 #include "verdict.hpp"
@@ -27,17 +28,6 @@ void reset_crash_handlers() {
   }
 }
 
-/// ThreadSanitizer has a thread of its own from the moment when there is another one.
-void start_threads_of_sanitizers() {
-#if defined(__SANITIZE_THREAD__)
-  std::thread([] {}).join();
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-  std::thread([] {}).join();
-#endif
-#endif
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -47,7 +37,7 @@ int main(int argc, char** argv) {
   support::create_shared_memory(spawnable);
   if (const int status = support::run_if_named(argc, argv); status >= 0) return status;
   support::start_watchdog();
-  start_threads_of_sanitizers();
+  if (support::thread_sanitizer) std::thread([] {}).join();  // it has one of its own from then on
   pthread_atfork(nullptr, nullptr, reset_crash_handlers);
   const int status = Catch::Session().run(argc, argv);
   const int leaking = support::leaking_tests();

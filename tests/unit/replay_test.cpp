@@ -17,6 +17,24 @@
 
 #include "support/shared.hpp"
 
+namespace sample {
+
+/// Workers encode it, nobody can decode it.
+struct unreadable {
+  std::string text;
+};
+
+}  // namespace sample
+
+template <>
+struct procpool::codec<sample::unreadable> {
+  static void encode(encoder& out, const sample::unreadable& value) { out.put(value.text); }
+  static sample::unreadable decode(decoder& in) {
+    static_cast<void>(in.get<std::string>());
+    throw std::runtime_error("nobody can read this");
+  }
+};
+
 namespace {
 
 /// What a task was called with the last time in this process.
@@ -145,6 +163,24 @@ TEST_CASE("replay of a callable that is shared by the chunks of a map", "[replay
   };
   procpool::Pool pool{2};
   check_replays_57(pool.map_async(table{up_to(5'000)}, up_to(100), {.chunksize = 10}));
+}
+
+TEST_CASE("replay of an item whose result could not be decoded", "[replay]") {
+  const auto make = [](int size) {
+    last.number = static_cast<std::uint64_t>(size);
+    return sample::unreadable{std::string(static_cast<std::size_t>(size), 'x')};
+  };
+  const auto check = [&](auto pool) {
+    for (const int size : {5, 3'000'000}) {
+      const auto result = pool->apply_async(make, size);
+      CHECK_THROWS_AS(result.get(), std::runtime_error);
+      last.number = 0;
+      CHECK_NOTHROW(result.replay());
+      CHECK(last.number == static_cast<std::uint64_t>(size));
+    }
+  };
+  check(std::make_unique<procpool::Pool<>>(1));
+  check(std::make_unique<procpool::Pool<procpool::Serial>>());
 }
 
 TEST_CASE("replay when there is nothing to replay says so", "[replay]") {

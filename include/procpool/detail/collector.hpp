@@ -153,7 +153,7 @@ class collector {
       keep_for_replay(worker, task);
       pool_.results.fail(task, pool_.results.received(bytes));
     } else {
-      pool_.results.pass(task, bytes);
+      pool_.results.pass(task, bytes, [&] { keep_for_replay(worker, task); });
     }
     if (task.finished()) finish_front(worker);
   }
@@ -169,7 +169,7 @@ class collector {
     if (pool_.workers[worker].initializing) return initialized(worker, head, bytes);
     pool_task& task = *pool_.first_task(worker);
     if (head.kind == record_kind::value) {
-      pool_.results.pass_piece(task, head, offset, bytes);
+      pool_.results.pass_piece(task, head, offset, bytes, [&] { keep_for_replay(worker, task); });
     } else {
       if (!outcomes::run_fits(task, head))
         throw protocol_violation(out_of_turn);  // was open before

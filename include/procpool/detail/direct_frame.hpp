@@ -74,12 +74,15 @@ class direct_frame final : public frame_context {
   void put_exception(std::uint32_t item, const callable_label& callable) override {
     encoder out(empty_scratch());
     encode_current_exception(out, place_of_error(worker_->context(), callable.text()));
-    const std::size_t index = target_.first_index + item;
-    if (target_.owner->wants_replay(index)) {
-      target_.owner->keep_replay(
-          index, std::make_shared<replay_record>(head(), bytes_, item, worker_->context().seed()));
-    }
+    keep_for_replay(item);
     put_scratch(record_kind::error, item, {});
+  }
+
+  void keep_for_replay(std::uint32_t item) {
+    const std::size_t index = target_.first_index + item;
+    if (!target_.owner->wants_replay(index)) return;
+    target_.owner->keep_replay(
+        index, std::make_shared<replay_record>(head(), bytes_, item, worker_->context().seed()));
   }
 
   // A result that cannot be decoded has that as its exception.
@@ -89,6 +92,7 @@ class direct_frame final : public frame_context {
     try {
       deliver(*target_.owner, index);
     } catch (...) {
+      keep_for_replay(item);
       target_.owner->error(index, std::current_exception());
     }
     target_.owner->count(1);

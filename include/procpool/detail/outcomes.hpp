@@ -68,13 +68,16 @@ class outcomes {
   // ---- outcomes ------------------------------------------------------------------------------
 
   /// The next item has this encoded result. One that cannot be decoded has that as its exception.
-  void pass(pool_task& task, std::span<const std::byte> bytes) {
+  /// @param before_failure is called first then
+  template <class Call>
+  void pass(pool_task& task, std::span<const std::byte> bytes, Call before_failure) {
     const std::size_t index = task.next_index();
     if (!task.owner->resolved()) {
       const users_code guard(*this);
       try {
         task.owner->value(index, bytes);
       } catch (...) {
+        before_failure();
         task.owner->error(index, std::current_exception());
       }
     }
@@ -97,8 +100,9 @@ class outcomes {
   }
 
   /// The next bytes of the encoded result of the next item, which counts when all are there.
+  template <class Call>
   void pass_piece(pool_task& task, const record_head& head, std::uint64_t offset,
-                  std::span<const std::byte> bytes) {
+                  std::span<const std::byte> bytes, Call before_failure) {
     const std::size_t index = task.next_index();
     if (offset == 0 && task.half_failed()) task.had->half_failed = nullptr;
     if (!task.owner->resolved() && !task.half_failed()) {
@@ -110,8 +114,9 @@ class outcomes {
       }
     }
     if (offset + bytes.size() < head.length) return;
-    if (task.half_failed()) return fail(task, std::exchange(task.had->half_failed, nullptr));
-    count(task, 1);
+    if (!task.half_failed()) return count(task, 1);
+    before_failure();
+    fail(task, std::exchange(task.had->half_failed, nullptr));
   }
 
   /// The next item ended with an exception.
