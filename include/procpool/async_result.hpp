@@ -40,6 +40,15 @@ class result_awaiter;  // coroutine.hpp
 template <class T>
 class AsyncResult {
  public:
+  /// Stands for no result, as one that was moved from: to be assigned to. All else, but comparing
+  /// and hashing, is std::invalid_argument.
+  AsyncResult() noexcept = default;
+
+  /// Whether both stand for the same work, as Python's futures are equal to themselves only.
+  friend bool operator==(const AsyncResult& one, const AsyncResult& other) noexcept {
+    return one.job_ == other.job_;
+  }
+
   /// Waits for the result and returns it, as often as it is asked for; from an rvalue
   /// (`pool.apply_async(f).get()`), and when it cannot be copied, it is moved out.
   /// @throws the task's exception with a RemoteTraceback nested inside; WorkerDied, CancelledError,
@@ -69,45 +78,45 @@ class AsyncResult {
   }
 
   /// Waits until the result or an exception is there; throws neither.
-  void wait() const { static_cast<void>(job_->wait_until(std::nullopt)); }
+  void wait() const { static_cast<void>(job().wait_until(std::nullopt)); }
   /// The same, for at most @p timeout; whether it is there.
   template <class Rep, class Period>
   bool wait(std::chrono::duration<Rep, Period> timeout) const {
-    return job_->wait_until(detail::os::deadline_after(timeout));
+    return job().wait_until(detail::os::deadline_after(timeout));
   }
 
   /// The same, until it is there or a stop is requested; whether it is there.
-  bool wait(const std::stop_token& stop) const { return job_->wait_until(std::nullopt, stop); }
+  bool wait(const std::stop_token& stop) const { return job().wait_until(std::nullopt, stop); }
 
   /// Whether the result or an exception is there. Does not wait and does not drive the pool.
-  [[nodiscard]] bool ready() const noexcept { return job_->ready(); }
+  [[nodiscard]] bool ready() const { return job().ready(); }
 
   /// The same (Python's Future.done()).
-  [[nodiscard]] bool done() const noexcept { return ready(); }
+  [[nodiscard]] bool done() const { return ready(); }
   /// Whether it is done because cancel() or the end of its pool has cancelled it.
-  [[nodiscard]] bool cancelled() const noexcept { return ready() && job_->cancelled(); }
+  [[nodiscard]] bool cancelled() const { return ready() && job().cancelled(); }
   /// Whether a worker has begun with it, for a map with some of it, and it is not done: a call that
   /// runs can only be cancelled with `kill`. Not while it waits for another attempt. Does not wait
   /// and does not drive the pool. False in a process forked from the pool's.
   /// @throws std::logic_error when called while a result of its pool is decoded
-  [[nodiscard]] bool running() const { return job_->pool().running(*job_); }
+  [[nodiscard]] bool running() const { return job().pool().running(job()); }
 
   /// Waits like get(); what get() throws then, CancelledError too, or null when it ended well
   /// (Python's Future.exception(), which throws CancelledError).
   [[nodiscard]] std::exception_ptr exception() const {
     wait();
-    return job_->failure();
+    return job().failure();
   }
   /// The same, but waits at most for @p timeout. @throws TimeoutError; the task goes on then.
   template <class Rep, class Period>
   [[nodiscard]] std::exception_ptr exception(std::chrono::duration<Rep, Period> timeout) const {
     if (!wait(timeout)) throw TimeoutError("the result was not ready in time");
-    return job_->failure();
+    return job().failure();
   }
   /// The same, but gives up when a stop is requested. @throws CancelledError; the task goes on.
   [[nodiscard]] std::exception_ptr exception(const std::stop_token& stop) const {
     if (!wait(stop)) throw CancelledError("the wait for the result was stopped");
-    return job_->failure();
+    return job().failure();
   }
 
   /// Has @p function called with this result as soon as it is done (Python's
@@ -135,7 +144,7 @@ class AsyncResult {
       if (kept == nullptr) throw std::invalid_argument("add_done_callback: a null function");
     }
     auto call = std::make_unique<done_call<std::decay_t<F>>>(std::move(kept));
-    const auto held = job_;  // the callback may destroy this object
+    const boost::intrusive_ptr<job_type> held(&job());  // the callback may destroy this object
     if (held->pool().when_done(*held, *call)) {
       static_cast<void>(call.release());  // its job has it now
     } else {
@@ -147,14 +156,14 @@ class AsyncResult {
   /// ValueError).
   [[nodiscard]] bool successful() const {
     if (!ready()) throw std::logic_error("AsyncResult::successful(): the result is not ready");
-    return job_->failure() == nullptr;
+    return job().failure() == nullptr;
   }
 
   /// Drops work that no worker has begun with. For a single task: true when it will not run, false
   /// when it runs already or is done. For a map: chunks that run are left alone, their results
   /// dropped, and the result is CancelledError. Python's Future.cancel(). With
   /// `cancel({.kill = true})` what runs ends as well: its workers are killed and replaced.
-  bool cancel(cancel_options options = {}) { return job_->pool().cancel(*job_, options.kill); }
+  bool cancel(cancel_options options = {}) { return job().pool().cancel(job(), options.kill); }
 
   /// Runs the item that failed once more, the first by index, in the calling thread: the same code
   /// with the same arguments, task number and random numbers, so that a debugger can step through
@@ -164,13 +173,14 @@ class AsyncResult {
   /// when the arguments were larger than pool_options::replay_bytes
   void replay() const {
     if (!ready()) throw std::logic_error("AsyncResult::replay(): the result is not ready");
-    detail::replay(job_->replay_of());
+    detail::replay(job().replay_of());
   }
 
  private:
   template <class Backend>
   friend class Pool;
   friend struct detail::result_access;
+  friend struct std::hash<AsyncResult>;
   template <class Result, bool take>
   friend class detail::result_awaiter;
 
@@ -209,22 +219,37 @@ class AsyncResult {
     if constexpr (std::is_void_v<T>) {
       return;
     } else if constexpr (copies) {
-      return job_->result();
+      return job().result();
     } else {
       return take();
     }
   }
 
   T take() const {
-    if constexpr (!std::is_void_v<T>) return std::move(job_->result());
+    if constexpr (!std::is_void_v<T>) return std::move(job().result());
   }
 
   void require(std::optional<detail::time_point> until) const {
-    if (!job_->wait_until(until)) throw TimeoutError("the result was not ready in time");
-    if (job_->failure() != nullptr) std::rethrow_exception(job_->failure());
+    if (!job().wait_until(until)) throw TimeoutError("the result was not ready in time");
+    if (job().failure() != nullptr) std::rethrow_exception(job().failure());
+  }
+
+  [[nodiscard]] job_type& job() const {
+    if (job_ == nullptr) [[unlikely]] {
+      throw std::invalid_argument("the result is empty: it was moved from, or never assigned");
+    }
+    return *job_;
   }
 
   boost::intrusive_ptr<job_type> job_;
 };
 
 }  // namespace procpool
+
+/// By what it stands for: `std::unordered_map<AsyncResult<long>, std::string>`.
+template <class T>
+struct std::hash<procpool::AsyncResult<T>> {
+  std::size_t operator()(const procpool::AsyncResult<T>& result) const noexcept {
+    return std::hash<const void*>()(result.job_.get());
+  }
+};

@@ -34,10 +34,10 @@ class result_awaiter final : public continuation {
   ~result_awaiter() {
     if (!waiting_) return;
     // In a forked process the job still refers to this: it must not end before its memory does.
-    if (!result_.job_->pool().withdraw(*this)) static_cast<void>(result_.job_.detach());
+    if (!result_.job().pool().withdraw(*this)) static_cast<void>(result_.job_.detach());
   }
 
-  [[nodiscard]] bool await_ready() const noexcept { return result_.ready(); }
+  [[nodiscard]] bool await_ready() const { return result_.ready(); }
   // Not inlined: once when_done() has returned true the frame may be gone, and some compilers keep
   // what is local here in the frame.
   [[gnu::noinline]] bool await_suspend(std::coroutine_handle<> waiting) {

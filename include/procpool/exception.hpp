@@ -12,6 +12,10 @@ namespace procpool {
 /// parent, with a RemoteTraceback nested inside; without this it arrives as RemoteError. To be
 /// called before the pool is made, in main for instance. Thread-safe.
 ///
+/// An E that is encodable arrives as it was. Else it is made again as `E(what())`: members besides
+/// the text are lost (refused when E derives from std::runtime_error or std::logic_error), and a
+/// constructor that adds to its text adds twice.
+///
 /// @tparam E derived from std::exception, not final, and either encodable (has a codec) or
 /// constructible from its what(). The exceptions of the standard library and of procpool are
 /// registered already.

@@ -80,6 +80,12 @@ struct pool_options {
   /// Resident bytes of a worker after which it leaves, between two tasks, and is replaced: against
   /// leaks. Default: never.
   std::optional<std::size_t> max_resident = std::nullopt;
+  /// Bytes of memory that a worker keeps when tasks have freed it, at most 2 GiB (mallopt(3)).
+  /// Large arguments and results are then made in memory that is there, instead of pages that the
+  /// system has to clear for each, which costs several times as much as to copy them; in return the
+  /// worker stays as large as its largest task. Of no effect on threads. Default: what the C
+  /// library keeps, which is nothing of blocks larger than 32 MiB.
+  std::optional<std::size_t> keep_memory = std::nullopt;
   /// The part of maxtasksperchild and max_resident, 0 to 1, that chance may take away, for each
   /// worker anew: so they do not all leave at once. Default: none.
   double recycle_jitter = 0;

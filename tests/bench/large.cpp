@@ -3,6 +3,7 @@
 /// 64 MiB there and back.
 #include <cstddef>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -47,12 +48,22 @@ void report(const char* measure, Call call) {
                 static_cast<double>(bytes) / bench::median_ns(bench::scaled(9, 3), call), "GB/s");
 }
 
-void argument() {
-  procpool::Pool pool{2};
+procpool::pool_options keeping(std::optional<std::size_t> memory) {
+  return {.processes = 2, .keep_memory = memory};
+}
+constexpr std::size_t enough = std::size_t{256} << 20;
+
+void argument_in(const char* measure, std::optional<std::size_t> memory) {
+  procpool::Pool pool{keeping(memory)};
   const auto sent = values();
   const double expected = ends_of(sent);
-  report("large_argument",
-         [&] { bench::require(pool.apply(ends_of, sent) == expected, "argument"); });
+  report(measure, [&] { bench::require(pool.apply(ends_of, sent) == expected, "argument"); });
+}
+void argument() {
+  argument_in("large_argument", std::nullopt);
+}
+void argument_again() {
+  argument_in("large_argument_again", enough);
 }
 
 void argument_view() {
@@ -62,12 +73,17 @@ void argument_view() {
   report("large_view", [&] { bench::require(pool.apply(ends_of_view, sent) == expected, "view"); });
 }
 
-void result() {
+void result_in(const char* measure, std::optional<std::size_t> memory) {
   fill();
-  procpool::Pool pool{2};  // the workers have it from here
+  procpool::Pool pool{keeping(memory)};  // the workers have it from here
   const double expected = ends_of(kept);
-  report("large_result",
-         [&] { bench::require(ends_of(pool.apply(answer)) == expected, "result"); });
+  report(measure, [&] { bench::require(ends_of(pool.apply(answer)) == expected, "result"); });
+}
+void result() {
+  result_in("large_result", std::nullopt);
+}
+void result_again() {
+  result_in("large_result_again", enough);
 }
 
 // A vector that the worker has already: the function touches no fresh memory, as memcpy does not.
@@ -81,5 +97,6 @@ void result_kept() {
 
 }  // namespace
 
-BENCH_MAIN({"large_argument", argument}, {"large_view", argument_view}, {"large_result", result},
-           {"large_kept", result_kept})
+BENCH_MAIN({"large_argument", argument}, {"large_argument_again", argument_again},
+           {"large_view", argument_view}, {"large_result", result},
+           {"large_result_again", result_again}, {"large_kept", result_kept})

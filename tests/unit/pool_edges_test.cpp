@@ -7,16 +7,21 @@
 #include <array>
 #include <catch2/catch_test_macros.hpp>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "support/child.hpp"
+#include "support/sanitizers.hpp"
 
 #include <procpool/procpool.hpp>
 
@@ -131,6 +136,54 @@ TEST_CASE("a decoder that reads on in an imap of its pool is told so", "[edges]"
   edges::while_decoding = [&] { static_cast<void>(results.next()); };
   CHECK_THROWS_AS(pool.apply([](int i) { return edges::fragile{i}; }, 1), std::logic_error);
   edges::while_decoding = nullptr;
+}
+
+// How many pages the system had to give to a worker for a task that makes 64 MiB, after the first.
+long faults_of_large_task(std::optional<std::size_t> keep_memory) {
+  const auto faults = [](std::size_t bytes) {
+    const auto count = [] {
+      rusage used{};
+      getrusage(RUSAGE_SELF, &used);
+      return used.ru_minflt;
+    };
+    const long before = count();
+    { const std::vector<char> large(bytes, 'x'); }
+    return count() - before;
+  };
+  procpool::Pool pool{{.processes = 1, .keep_memory = keep_memory}};
+  constexpr std::size_t size = std::size_t{64} << 20;
+  static_cast<void>(pool.apply(faults, size));
+  return pool.apply(faults, size);
+}
+
+TEST_CASE("keep_memory: a worker keeps what a task has freed", "[edges]") {
+  if (!support::address_sanitizer) {  // which has an allocator of its own
+    CHECK(faults_of_large_task(std::size_t{256} << 20) < 100);
+    CHECK(faults_of_large_task(std::nullopt) > 100);
+  }
+  CHECK_THROWS_AS(procpool::Pool<>({.keep_memory = std::size_t{0}}), std::invalid_argument);
+}
+
+TEST_CASE("results can be compared, hashed and left empty", "[edges]") {
+  procpool::Pool pool{1};
+  procpool::AsyncResult<int> none;
+  std::unordered_map<procpool::AsyncResult<int>, int> what;
+  for (int i = 0; i < 10; ++i) what[pool.apply_async([](int x) { return x; }, i)] = i;
+  for (const auto& [result, number] : what) {
+    CHECK(result.get() == number);
+    CHECK(what.at(result) == number);
+    CHECK(result != none);
+  }
+  none = what.begin()->first;
+  CHECK(none == what.begin()->first);
+  const auto moved = std::move(none);
+  CHECK(moved == what.begin()->first);
+  CHECK(none == procpool::AsyncResult<int>());  // NOLINT(bugprone-use-after-move): what it is about
+  CHECK_THROWS_AS(none.get(), std::invalid_argument);
+  CHECK_THROWS_AS(none.wait(), std::invalid_argument);
+  CHECK_THROWS_AS(none.ready(), std::invalid_argument);
+  CHECK_THROWS_AS(none.cancel(), std::invalid_argument);
+  CHECK_THROWS_AS(none.add_done_callback([](auto&) {}), std::invalid_argument);
 }
 
 TEST_CASE("a forked child can drop an imap of its parent's", "[edges]") {

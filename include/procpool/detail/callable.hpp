@@ -134,12 +134,14 @@ struct callable_codec {
     constexpr bool sendable = is_function_pointer_v<F> || by_codec || by_bytes || encodable<F>;
     static_assert(callable,
                   "procpool: the target of the task cannot be called: pass a function, a lambda or "
-                  "a function object");
+                  "a function object; for a member function a lambda that calls it, "
+                  "[object](int x) { return object.member(x); }");
     static_assert(
         !callable || sendable,
-        "procpool: this lambda captures something that cannot be sent as bytes (a string, "
-        "a vector ...): write a struct with those members and operator() instead, or "
-        "specialize procpool::codec for it");
+        "procpool: this callable holds something that cannot be sent as bytes: for a lambda that "
+        "captures a string, a vector ... write a struct with those members and operator(), without "
+        "constructors; for any other class specialize procpool::codec; instead of std::function or "
+        "std::bind pass the function or a lambda");
     return callable && sendable;
   }
 

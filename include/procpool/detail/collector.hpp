@@ -115,8 +115,9 @@ class collector {
   delivery check_record(std::uint32_t worker, const record_head& head) {
     task_sender& frames = pool_.channel(worker).tasks();
     if (head.kind != record_kind::run && head.length > pool_.lives.max_result_bytes()) {
-      throw protocol_violation(concat(
-          {"a worker announced a result of ", head.length, " bytes, more than a result may have"}));
+      throw protocol_violation(concat({"a worker announced a result of ", head.length,
+                                       " bytes, more than a result may have (max_result_bytes: ",
+                                       pool_.lives.max_result_bytes(), ")"}));
     }
     if (frames.streaming_front()) {
       throw protocol_violation("a worker answered a task before it had read it");

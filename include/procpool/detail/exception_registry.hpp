@@ -8,6 +8,7 @@
 #include <atomic>
 #include <concepts>
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <typeinfo>
@@ -18,6 +19,10 @@
 
 namespace procpool::detail {
 
+/// Whether an exception has members that its base does not have.
+template <class E, class Base>
+inline constexpr bool adds_to = std::is_base_of_v<Base, E> && (sizeof(E) > sizeof(Base));
+
 /// Takes an exception of type E apart and puts it together again. Specialized for types that are
 /// more than their text.
 template <class E>
@@ -25,7 +30,12 @@ struct exception_parts {
   static void encode(encoder& out, const std::exception& error) {
     out.put(std::string(error.what()));
   }
-  static E decode(decoder& in) { return E(in.get<std::string>()); }
+  static E decode(decoder& in) {
+    static_assert(!adds_to<E, std::runtime_error> && !adds_to<E, std::logic_error>,
+                  "procpool: this exception has members besides its text, which would not arrive: "
+                  "specialize procpool::codec for it");
+    return E(in.get<std::string>());
+  }
 };
 
 /// Types without a text of their own.

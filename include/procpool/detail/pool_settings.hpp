@@ -48,10 +48,11 @@ inline life_rules checked_lives(const pool_options& options) {
   life_rules rules;
   rules.limits.memory_bytes = options.memory_limit.value_or(0);
   rules.limits.resident_bytes = options.max_resident.value_or(0);
+  rules.limits.kept_bytes = options.keep_memory.value_or(0);
   if (options.memory_limit == std::size_t{0} || options.max_resident == std::size_t{0} ||
-      options.max_result_bytes == std::size_t{0}) {
+      options.max_result_bytes == std::size_t{0} || options.keep_memory == std::size_t{0}) {
     throw std::invalid_argument(
-        "memory_limit, max_resident and max_result_bytes must be at least 1 if given");
+        "memory_limit, max_resident, max_result_bytes and keep_memory must be at least 1 if given");
   }
   if (options.cpu_limit) {
     if (!(options.cpu_limit->count() > 0)) {

@@ -137,7 +137,8 @@ inline pid_t spawn_process(const spawn_order& order, int channel, os::first_mask
   const spawn_state& state = spawn_state::instance();
   if (!state.takes_part) {
     throw std::logic_error(
-        "start_method::spawn needs procpool::freeze_support(argc, argv) at the begin of main, and "
+        "start_method::spawn needs procpool::freeze_support(argc, argv) at the beginning of main, "
+        "and "
         "this program has not called it");
   }
   const os::fd text = write_order(order);

@@ -273,12 +273,25 @@ struct as_argument {
   }
 };
 struct spread {
+  template <class Item>
+  static consteval std::size_t length() {
+    using item = std::remove_cvref_t<Item>;
+    constexpr bool spreadable = requires {
+      std::tuple_size<item>::value;
+    };
+    static_assert(
+        spreadable,
+        "procpool: starmap takes items that are the arguments of a call: tuples, pairs or "
+        "arrays; for single arguments use map");
+    if constexpr (spreadable) return std::tuple_size_v<item>;
+    return 0;
+  }
+
   template <class Item, std::size_t... I>
   static type_list<decltype(std::get<I>(std::declval<Item>()))...> elements(
       std::index_sequence<I...>);
   template <class F, class Item>
-  static auto types() -> decltype(elements<Item>(
-      std::make_index_sequence<std::tuple_size_v<std::remove_cvref_t<Item>>>{}));
+  static auto types() -> decltype(elements<Item>(std::make_index_sequence<length<Item>()>{}));
   template <class Types, class Item>
   static void put(encoder& out, Item&& item) {
     std::apply(

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -17,6 +18,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <optional>
 
 #include <procpool/detail/os/fd.hpp>
@@ -32,6 +34,7 @@ struct worker_limits {
   std::int64_t cpu_ns = 0;           ///< CPU time for each item
   std::uint64_t seed = 0;            ///< of the random numbers of its tasks
   std::uint64_t pinned = 0;          ///< 1: to one CPU, by its place in the pool
+  std::uint64_t kept_bytes = 0;      ///< memory that it keeps when tasks have freed it
 };
 
 /// In the worker: holds it to its limits. For a limit that cannot be set up: ProcessError.
@@ -41,6 +44,7 @@ class limit_guard {
     if (limits_.resident_bytes != 0 || limits_.memory_bytes != 0) open_usage();
     if (limits_.memory_bytes != 0) limit_memory();
     if (limits_.cpu_ns != 0) make_timer();
+    if (limits_.kept_bytes != 0) keep_memory();
   }
   limit_guard(const limit_guard&) = delete;
   limit_guard& operator=(const limit_guard&) = delete;
@@ -124,6 +128,15 @@ class limit_guard {
     rlimit eased = memory_;
     eased.rlim_cur += std::min(bytes, memory_.rlim_max - memory_.rlim_cur);
     PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &eased));
+  }
+
+  // The C library maps large blocks afresh each time, and gives back what is free at the end of its
+  // heap (mallopt(3)). Its limits are ints.
+  void keep_memory() const noexcept {
+    constexpr std::uint64_t most = std::numeric_limits<int>::max();
+    const int bytes = static_cast<int>(std::min(limits_.kept_bytes, most));
+    mallopt(M_TRIM_THRESHOLD, bytes);
+    if (mallopt(M_MMAP_THRESHOLD, bytes) == 0) mallopt(M_MMAP_MAX, 0);  // before glibc 2.35
   }
 
   void make_timer() {

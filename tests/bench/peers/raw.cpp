@@ -108,7 +108,8 @@ void copy() {
   once();
   const double rate = static_cast<double>(bytes) / bench::median_ns(bench::scaled(9, 3), once);
   bench::require(into == from, "copy");
-  for (const char* measure : {"large_argument", "large_view", "large_result", "large_kept"}) {
+  for (const char* measure : {"large_argument", "large_argument_again", "large_view",
+                              "large_result", "large_result_again", "large_kept"}) {
     bench::report(measure, "memcpy", rate, "GB/s");
   }
 }

@@ -34,6 +34,7 @@ void sync_stream(std::basic_ostream<Char>& stream) noexcept {
 
 /// Flushes cout, cerr, clog, their wide forms, stdout and stderr. A closed one does no harm.
 inline void flush_standard_streams() noexcept {
+  const std::ios_base::Init there;  // a static object of the program may be the caller
   for (std::ostream* stream : {&std::cout, &std::cerr, &std::clog}) sync_stream(*stream);
   for (std::wostream* stream : {&std::wcout, &std::wcerr, &std::wclog}) sync_stream(*stream);
   std::fflush(stdout);
