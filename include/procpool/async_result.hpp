@@ -31,6 +31,10 @@ namespace detail {
 struct result_access;  // wait.hpp
 template <class T, bool take>
 class result_awaiter;  // coroutine.hpp
+
+[[noreturn, gnu::noinline]] inline void empty_result() {
+  throw std::invalid_argument("the result is empty: it was moved from, or never assigned");
+}
 }  // namespace detail
 
 /// The result of Pool::apply_async, map_async or starmap_async (Python's AsyncResult). A handle:
@@ -219,25 +223,25 @@ class AsyncResult {
     if constexpr (std::is_void_v<T>) {
       return;
     } else if constexpr (copies) {
-      return job().result();
+      return job_->result();
     } else {
       return take();
     }
   }
 
   T take() const {
-    if constexpr (!std::is_void_v<T>) return std::move(job().result());
+    if constexpr (!std::is_void_v<T>) return std::move(job_->result());
   }
 
   void require(std::optional<detail::time_point> until) const {
-    if (!job().wait_until(until)) throw TimeoutError("the result was not ready in time");
-    if (job().failure() != nullptr) std::rethrow_exception(job().failure());
+    job_type& what = job();
+    if (!what.wait_until(until)) throw TimeoutError("the result was not ready in time");
+    if (what.failure() != nullptr) std::rethrow_exception(what.failure());
   }
 
   [[nodiscard]] job_type& job() const {
-    if (job_ == nullptr) [[unlikely]] {
-      throw std::invalid_argument("the result is empty: it was moved from, or never assigned");
-    }
+    if (job_ == nullptr) [[unlikely]]
+      detail::empty_result();
     return *job_;
   }
 

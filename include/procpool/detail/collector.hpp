@@ -115,9 +115,7 @@ class collector {
   delivery check_record(std::uint32_t worker, const record_head& head) {
     task_sender& frames = pool_.channel(worker).tasks();
     if (head.kind != record_kind::run && head.length > pool_.lives.max_result_bytes()) {
-      throw protocol_violation(concat({"a worker announced a result of ", head.length,
-                                       " bytes, more than a result may have (max_result_bytes: ",
-                                       pool_.lives.max_result_bytes(), ")"}));
+      refuse_size(head.length, pool_.lives.max_result_bytes());
     }
     if (frames.streaming_front()) {
       throw protocol_violation("a worker answered a task before it had read it");
@@ -133,6 +131,11 @@ class collector {
     }
     frames.note_begun();  // so it stays its front task until the rest of the record is there
     return outcomes::delivery_of(*task, head);
+  }
+
+  [[noreturn, gnu::noinline]] static void refuse_size(std::uint64_t bytes, std::uint64_t most) {
+    throw protocol_violation(concat({"a worker announced a result of ", bytes,
+                                     " bytes, more than max_result_bytes allows: ", most}));
   }
 
   // Nothing but the word that the initializer has returned, one byte, or its exception.
