@@ -29,6 +29,7 @@ class no_pool final : public driver {
  public:
   bool wait(const waitable&, std::optional<time_point>) override { return false; }
   void nudge() override {}
+  [[nodiscard]] bool drives_itself() override { return true; }
   bool cancel(job&, bool) override { return false; }
   bool watch(job&, watch_point&) override { return false; }
   void unwatch(watch_point&) noexcept override {}
