@@ -1,7 +1,7 @@
 // expect: returns nothing, so there is nothing to reduce
 // expect: must take two of them and return one; let the function return what is accumulated
 // expect: initial value of a map_reduce does not convert
-// expect: captures something that cannot be sent as bytes
+// expect: holds something that cannot be sent as bytes
 // SPDX-License-Identifier: MIT
 #include <procpool/procpool.hpp>
 #include <string>
