@@ -24,6 +24,7 @@
 #include "support/child.hpp"
 #include "support/processes.hpp"
 #include "support/shared.hpp"
+#include "unit/callbacks_before_end.hpp"
 
 namespace {
 
@@ -460,28 +461,7 @@ TEST_CASE("many threads use one pool of threads, which grows and shrinks", "[thr
 
 TEST_CASE("join and the destructor wait for all callbacks, also when one has ended the pool",
           "[thread_pool]") {
-  for (const bool join : {true, false}) {
-    std::atomic<bool> submitted = false;
-    std::atomic<bool> ended = false;
-    std::atomic<int> calls = 0;
-    {
-      ThreadPool pool{1};
-      const auto fail = [](long) -> long { throw std::runtime_error("no"); };
-      const auto end_all = [&](const std::exception_ptr&) {
-        while (!submitted) std::this_thread::sleep_for(1ms);
-        if (!ended) pool.terminate();
-        ended = true;
-        std::this_thread::sleep_for(5ms);
-        ++calls;
-      };
-      for (long i = 0; i < 20; ++i) pool.apply_async({.error_callback = end_all}, fail, i);
-      submitted = true;
-      REQUIRE(support::eventually([&] { return ended.load(); }));
-      if (join) pool.join();
-      if (join) CHECK(calls == 20);
-    }
-    CHECK(calls == 20);
-  }
+  for (const bool join : {true, false}) CHECK(callbacks_before_end<ThreadPool>(join) == 20);
 }
 
 TEST_CASE("pools of threads come and go", "[thread_pool]") {
