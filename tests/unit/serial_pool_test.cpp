@@ -7,6 +7,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <exception>
 #include <numeric>
@@ -40,7 +41,7 @@ void remember() {
   frame_of_task = __builtin_frame_address(0);
 }
 
-long factorial(long n) {
+std::uint64_t factorial(std::uint64_t n) {
   return n <= 1 ? 1 : n * own->apply(factorial, n - 1);
 }
 
@@ -70,13 +71,13 @@ TEST_CASE("serial: a task runs on the calling thread, on its stack, before submi
 TEST_CASE("serial: a task may use its own pool", "[serial_pool]") {
   pool_type pool{1};
   own = &pool;
-  CHECK(pool.apply(factorial, 10L) == 3'628'800);
+  CHECK(pool.apply(factorial, 10U) == 3'628'800);
   const auto sum = [](long n) {
     const auto all = own->map(square, numbers(n));
     return std::accumulate(all.begin(), all.end(), 0L);
   };
   CHECK(pool.map(sum, std::vector<long>{3, 4, 5}) == std::vector<long>{5, 14, 30});
-  CHECK(pool.apply(factorial, 200L) == 0);  // deep, and the product has overflowed to zero
+  CHECK(pool.apply(factorial, 200U) == 0);  // deep; modulo 2^64
 }
 
 TEST_CASE("serial: a task that closes or terminates its own pool", "[serial_pool]") {
