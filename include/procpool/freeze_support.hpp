@@ -30,8 +30,8 @@ inline void freeze_support(int argc, char** argv) {
 /// found even when its file has been replaced or removed). It has to be the same build: another one
 /// is ProcessError when a pool is made, and exit code 1 of a Process (a program that does not call
 /// freeze_support() just runs, with whatever exit code). To be called before other threads start
-/// pools or processes. A script that runs the program
-/// will do if it passes on its arguments and descriptors. Python: multiprocessing.set_executable.
+/// pools or processes. A script that runs the program will do if it passes on its arguments and
+/// descriptors. Python: multiprocessing.set_executable.
 inline void set_executable(std::string path) {
   detail::spawn_program(std::move(path));
 }

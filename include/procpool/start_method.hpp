@@ -56,7 +56,9 @@ class default_start_method {
   std::atomic<int> chosen_{nothing};
 };
 
-inline auto& default_start_method_made_early = default_start_method::instance();  // likewise
+/// Made before main: the guard of a static object that another thread makes while this process
+/// forks would stay taken in the child.
+inline auto& default_start_method_made_early = default_start_method::instance();
 
 }  // namespace detail
 

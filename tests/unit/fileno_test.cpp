@@ -47,6 +47,20 @@ std::uint64_t take_until(int descriptor, std::uint64_t expected) {
   return all;
 }
 
+/// Whether a fork of the user's has neither the descriptor of @p pool nor another one for it.
+template <class Pool>
+bool is_closed_in_child(Pool& pool, int descriptor) {
+  return support::run_child([&] {
+           CHILD_REQUIRE(fcntl(descriptor, F_GETFD) == -1);
+           try {
+             static_cast<void>(pool.fileno());
+             return 1;
+           } catch (const std::logic_error&) {
+           }
+           return 0;
+         }) == 0;
+}
+
 }  // namespace
 
 TEST_CASE("fileno: readable when a result is ready, not before, and nobody has to wait",
@@ -162,15 +176,7 @@ TEST_CASE("fileno: not inherited, above the standard streams, closed in forked p
     return open.contains(number) && open.at(number).find("eventfd") != std::string::npos;
   };
   CHECK(is_event(descriptor));
-  CHECK(support::run_child([&] {  // a fork of the user's
-          CHILD_REQUIRE(fcntl(descriptor, F_GETFD) == -1);
-          try {
-            static_cast<void>(pool.fileno());
-            return 1;
-          } catch (const std::logic_error&) {
-          }
-          return 0;
-        }) == 0);
+  CHECK(is_closed_in_child(pool, descriptor));
   procpool::Process child([](int number) { return fcntl(number, F_GETFD) == -1 ? 0 : 1; },
                           descriptor);
   child.start();
@@ -184,15 +190,7 @@ TEST_CASE("fileno: not inherited, above the standard streams, closed in forked p
 TEST_CASE("fileno: that of a pool without workers is closed in forked processes, too", "[fileno]") {
   procpool::Pool<procpool::Serial> pool{1};
   const int descriptor = pool.fileno();
-  CHECK(support::run_child([&] {
-          CHILD_REQUIRE(fcntl(descriptor, F_GETFD) == -1);
-          try {
-            static_cast<void>(pool.fileno());
-            return 1;
-          } catch (const std::logic_error&) {
-          }
-          return 0;
-        }) == 0);
+  CHECK(is_closed_in_child(pool, descriptor));
   const auto result = pool.apply_async(square, 3L);
   CHECK(take(descriptor) == 1);
   CHECK(result.get() == 9);

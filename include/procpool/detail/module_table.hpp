@@ -183,7 +183,7 @@ class module_table {
     return changed;
   }
 
-  /// Whether libraries have been unloaded since a survey. Costs a tenth of a microsecond.
+  /// Whether libraries have been unloaded since a survey, as the loader says, under its lock.
   [[nodiscard]] static bool outdated(const generation& known) {
     unsigned long long unloaded = 0;
     dl_iterate_phdr(

@@ -136,7 +136,7 @@ class limit_guard {
     constexpr std::uint64_t most = std::numeric_limits<int>::max();
     const int bytes = static_cast<int>(std::min(limits_.kept_bytes, most));
     mallopt(M_TRIM_THRESHOLD, bytes);
-    if (mallopt(M_MMAP_THRESHOLD, bytes) == 0) mallopt(M_MMAP_MAX, 0);  // before glibc 2.35
+    if (mallopt(M_MMAP_THRESHOLD, bytes) == 0) mallopt(M_MMAP_MAX, 0);  // too much for it
   }
 
   void make_timer() {
