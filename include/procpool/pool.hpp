@@ -90,11 +90,10 @@ class Pool {
   template <class F, class... A>
   auto apply(call_options options, F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
-      const auto rules =
-          detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
-      return detail::finish(
-          *detail::start_call(core_, detail::attended::yes, rules, function, nullptr, arguments...),
-          options.stop);
+      const auto limits = detail::checked_limits(options.timeout, options.retries);
+      return detail::finish(*detail::start_call(core_, detail::attended::yes, limits, function,
+                                                nullptr, arguments...),
+                            options.stop);
     }
   }
 
@@ -104,9 +103,8 @@ class Pool {
   auto apply_async(F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
-      const detail::job_rules rules{.callable = detail::label_of<std::decay_t<F>>(function)};
       return AsyncResult<result>(
-          detail::start_call(core_, detail::attended::no, rules, function, nullptr, arguments...));
+          detail::start_call(core_, detail::attended::no, {}, function, nullptr, arguments...));
     }
   }
   /// With options: `pool.apply_async({.timeout = 2s, .callback = log}, f, 7)`.
@@ -115,10 +113,9 @@ class Pool {
                    A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
-      const auto rules =
-          detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
+      const auto limits = detail::checked_limits(options.timeout, options.retries);
       return AsyncResult<result>(
-          detail::start_call(core_, detail::attended::no, rules, function,
+          detail::start_call(core_, detail::attended::no, limits, function,
                              detail::callback_of<result>(
                                  {std::move(options.callback), std::move(options.error_callback)}),
                              arguments...));
@@ -276,7 +273,7 @@ class Pool {
           detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
       const auto rules =
           detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
-      core_->check_rules(rules);
+      core_->check_timeout(rules.timeout);
       iterator results(core_, rules, function, std::views::all(std::forward<Range>(items)),
                        sizes.chunk, sizes.buffer, ordered);
       results.refill();

@@ -147,11 +147,11 @@ struct callable_codec {
 
   /// @returns the code that it points to, if it is a function pointer
   static code_ref encode(encoder& out, const F& callable) {
-    code_ref code;
     if constexpr (is_function_pointer_v<F>) {
-      code = find_code(reinterpret_cast<std::uintptr_t>(callable));
-      out.put(code.offset);
-      out.put(code.module);
+      const auto [offset, module] = find_code(reinterpret_cast<std::uintptr_t>(callable));
+      out.put(offset);
+      out.put(module);
+      return {offset, module};
     } else if constexpr (std::is_empty_v<F> && by_bytes) {
       // Nothing in it.
     } else if constexpr (by_bytes) {
@@ -161,7 +161,7 @@ struct callable_codec {
     } else {
       out.put(callable);
     }
-    return code;
+    return {};
   }
 
   static F decode(decoder& in) {

@@ -33,44 +33,49 @@ namespace procpool::detail {
 /// Whether the submitting thread waits for the result at once.
 enum class attended { yes, no };
 
-/// The rules of a submission, from its options. @throws std::invalid_argument
-inline job_rules checked_rules(std::optional<time_limit> timeout, int retries,
-                               const callable_label& callable) {
+/// What a user may ask for of each call. By value in registers: a stream has no time for memory.
+struct call_limits {
+  std::chrono::nanoseconds timeout{0};  ///< as in job_rules
+  std::uint32_t retries = 0;            ///< likewise
+};
+
+/// The limits of a submission, from its options. @throws std::invalid_argument
+inline call_limits checked_limits(std::optional<time_limit> timeout, int retries) {
   constexpr int most_retries = 1000;
   constexpr double longest = 1e9;  // seconds: more than 30 years are any time
-  job_rules rules{.callable = callable};
   if (retries < 0 || retries > most_retries) {
     throw std::invalid_argument(concat({"retries must be 0 to 1000, but is ", retries}));
   }
-  rules.retries = static_cast<std::uint32_t>(retries);
-  if (!timeout) return rules;
+  call_limits limits{.retries = static_cast<std::uint32_t>(retries)};
+  if (!timeout) return limits;
   const double seconds = timeout->count();
   if (!(seconds > 0)) {
     throw std::invalid_argument("timeout must be positive, but is " + std::to_string(seconds) +
                                 " s");
   }
   if (seconds < longest) {
-    rules.timeout = std::chrono::ceil<std::chrono::nanoseconds>(*timeout);
+    limits.timeout = std::chrono::ceil<std::chrono::nanoseconds>(*timeout);
   }
-  return rules;
+  return limits;
 }
 template <class F>
 job_rules rules_of(std::optional<time_limit> timeout, int retries, const F& function) {
-  return checked_rules(timeout, retries, label_of<F>(function));
+  const call_limits limits = checked_limits(timeout, retries);
+  return {limits.timeout, limits.retries, label_of<F>(function)};
 }
 
 /// Submits one call.
 template <class F, class... A>
-auto start_call(const boost::intrusive_ptr<pool_front>& pool, attended how, const job_rules& rules,
+auto start_call(const boost::intrusive_ptr<pool_front>& pool, attended how, call_limits limits,
                 const F& function, std::unique_ptr<done_callback> callbacks,
                 const A&... arguments) {
   using result = task_result_t<std::decay_t<F>, const A&...>;
   boost::intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)),
                                              false);
-  pool->check_rules(rules);
-  job->set_rules(rules);
+  pool->check_timeout(limits.timeout);
+  job->set_rules({limits.timeout, limits.retries, label_of<std::decay_t<F>>(function)});
   if (how == attended::no) pool->care_for(*job);
-  submit_call<std::decay_t<F>>(*pool, job, function, arguments...);
+  submit_call<std::decay_t<F>>(*pool, job->share_first(), function, arguments...);
   return job;
 }
 
@@ -106,7 +111,7 @@ auto start_map_of(const boost::intrusive_ptr<pool_front>& pool, attended how, co
   const auto chunksize = checked_size(options.chunksize, "chunksize");
   auto job = Gather::template make<listed_result_t<F, arguments>>(pool, size, std::move(callbacks));
   const job_rules rules = rules_of(options.timeout, options.retries, function);
-  pool->check_rules(rules);
+  pool->check_timeout(rules.timeout);
   job->set_rules(rules);
   pool->check_open();
   if (how == attended::no && size > 0) pool->care_for(*job);

@@ -30,13 +30,13 @@ class collector {
       : pool_(pool), sending_(sending), starts_(starts) {}
 
   /// Takes what this worker has sent; whether there was anything.
-  bool drain(std::uint32_t worker) {
+  bool drain(std::uint32_t worker, look how = look::thoroughly) {
     try {
       worker_state& state = pool_.workers[worker];
       const std::uint64_t before = state.finished;
-      const bool news = pool_.channel(worker).drain(record_sink{*this, worker});
-      if (!news) return false;
+      const bool news = pool_.channel(worker).drain(record_sink{*this, worker}, how);
       check_whole(worker);
+      if (!news) return false;
       if (state.retire_due) sending_.send_retire(worker);
       if (state.finished != before) measure(worker);
       return true;

@@ -115,7 +115,7 @@ class dispatcher {
     const std::uint64_t first = pool_.channel(worker).take_back(from);
     bool any = false;
     while (auto* task = static_cast<pool_task*>(pool_.schedule.back(worker))) {
-      if (task->ordinal < first) break;
+      if (task->head.ordinal < first) break;
       recover_body(worker, *task);
       pool_.schedule.taken_back(*task);
       any = true;
@@ -167,13 +167,13 @@ class dispatcher {
   bool relocate() {
     const auto what = pool_.schedule.rebalance();
     if (!what) return false;
-    return take_back(what->from, static_cast<pool_task&>(*what->first).ordinal);
+    return take_back(what->from, static_cast<pool_task&>(*what->first).head.ordinal);
   }
 
   // The frame will be sent again: its in-line body is in the ring of the worker that had it.
   void recover_body(std::uint32_t worker, pool_task& task) {
     if (task.body.place != body_place::in_line) return;
-    task.body.bytes = pool_.channel(worker).tasks().body(task.ordinal);
+    task.body.bytes = pool_.channel(worker).tasks().body(task.head.ordinal);
     keep(task);
   }
 
@@ -181,7 +181,7 @@ class dispatcher {
     parent_channel& channel = pool_.channel(worker);
     task.head.first_item = task.done;
     task.head.attempt = task.attempt;
-    task.ordinal = channel.tasks().next_ordinal();
+    task.head.ordinal = channel.tasks().next_ordinal();
     if (pool_.schedule.front(worker) == &task) {
       widened_.store(true, std::memory_order_relaxed);  // ordered by the publication of the frame
     }
@@ -214,7 +214,7 @@ class dispatcher {
   void take_back_all(std::uint32_t worker, const job& what) {
     for (auto* task = pool_.first_task(worker); task != nullptr; task = roster::next_task(*task)) {
       if (task->owner.get() != &what) continue;
-      take_back(worker, task->ordinal);
+      take_back(worker, task->head.ordinal);
       return;
     }
   }

@@ -61,6 +61,8 @@ class engine {
     return pool_.schedule.pending() + pool_.schedule.assigned();
   }
   [[nodiscard]] std::size_t waiting() const noexcept { return pool_.schedule.pending(); }
+  /// Whether those workers are busy, as far as is known, that need no wake-up.
+  [[nodiscard]] bool crowded() const noexcept { return pool_.schedule.favourites_busy(); }
   [[nodiscard]] std::size_t workers_present() const noexcept { return pool_.schedule.present(); }
   /// Why the pool cannot run tasks any more; empty while it can.
   [[nodiscard]] const std::string& broken() const noexcept { return pool_.broken; }
@@ -108,7 +110,7 @@ class engine {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       const pool_task* task = pool_.first_task(worker);
       for (; task != nullptr; task = roster::next_task(*task)) {
-        if (!pool_.channel(worker).tasks().claimed(task->ordinal)) break;
+        if (!pool_.channel(worker).tasks().claimed(task->head.ordinal)) break;
         if (task->owner.get() == &what) return true;
       }
     }
@@ -135,12 +137,13 @@ class engine {
 
   // ---- outcomes out --------------------------------------------------------------------------
 
-  /// Reads what workers have sent and keeps them busy; whether there was anything.
-  bool advance() {
+  /// Reads what workers have sent and keeps them busy; whether there was anything. Before anybody
+  /// sleeps, @p how must be thoroughly: a quick look misses what is held back.
+  bool advance(look how = look::thoroughly) {
     bool news = sending_.resume_stalled();
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      if (pool_.busy(worker) && pool_.channel(worker).worth_draining()) {
-        news |= receiving_.drain(worker);
+      if (pool_.busy(worker) && pool_.channel(worker).worth_draining(how)) {
+        news |= receiving_.drain(worker, how);
       }
     }
     if (news) sending_.dispatch();

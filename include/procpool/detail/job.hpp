@@ -247,6 +247,12 @@ class job : public waitable {
   [[nodiscard]] std::uint32_t use_count() const noexcept {
     return references_.load(std::memory_order_acquire);  // what the others did before they let go
   }
+  /// Another reference, of one that only the caller knows yet: nothing is exchanged for it.
+  [[nodiscard]] boost::intrusive_ptr<job> share_first() noexcept {
+    const std::uint32_t before = references_.load(std::memory_order_relaxed);  // this thread's
+    references_.store(before + 1, std::memory_order_relaxed);                  // likewise
+    return {this, false};
+  }
   /// Gives up a reference; true: it was the last one, which the caller has again.
   [[nodiscard]] bool let_go() const noexcept {
     if (use_count() == 1) return true;

@@ -108,7 +108,8 @@ class lifecycle {
     for (std::uint32_t worker = wanted; worker < pool_.size(); ++worker) {
       if (pool_.schedule.vacant(worker)) continue;
       pool_.schedule.retire(worker);
-      if (const auto* task = pool_.first_task(worker)) sending_.take_back(worker, task->ordinal);
+      if (const auto* task = pool_.first_task(worker))
+        sending_.take_back(worker, task->head.ordinal);
     }
     sending_.dispatch();
     return wanted_;
@@ -281,11 +282,11 @@ class lifecycle {
   [[nodiscard]] bool was_running(std::uint32_t worker, const pool_task& task) {
     const worker_state& state = pool_.workers[worker];
     parent_channel& channel = pool_.channel(worker);
-    const std::uint64_t next = started_mark(task.ordinal, task.done);
+    const std::uint64_t next = started_mark(task.head.ordinal, task.done);
     const bool seen = state.running && state.watched >= next &&
-                      state.watched < started_mark(task.ordinal, task.most_started());
+                      state.watched < started_mark(task.head.ordinal, task.most_started());
     if (seen || !word_possible(channel, task)) return true;
-    if (!task.part(channel.started()) || !channel.tasks().claimed(task.ordinal)) return false;
+    if (!task.part(channel.started()) || !channel.tasks().claimed(task.head.ordinal)) return false;
     if (task.body.parts != 1) return true;  // what ran of it is lost
     // One that came after the item it was killed for was held back, see stop().
     return state.kill == killing::no || state.kill == killing::violation || state.target == next;
@@ -302,7 +303,7 @@ class lifecycle {
   // next item or had just finished the one before it; or it had not begun with this frame.
   [[nodiscard]] static bool word_possible(parent_channel& channel, const pool_task& task) {
     const std::uint64_t started = channel.started();
-    const std::uint64_t next = started_mark(task.ordinal, task.done);
+    const std::uint64_t next = started_mark(task.head.ordinal, task.done);
     if (task.part(started) || (task.done > 0 && started + 1 == next)) return true;
     const auto answered = channel.tasks().last_answered();
     if (answered) return started >> 32 == started_mark(*answered, 0) >> 32;

@@ -16,7 +16,6 @@
 #include <cstring>
 #include <iterator>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -76,9 +75,11 @@ class module_table {
 
   /// Where @p address lies. @throws std::invalid_argument when it is no code of any module.
   [[nodiscard]] code_ref find(std::uintptr_t address) {
-    if (const auto known = look_up(address)) return *known;
+    code_ref found = look_up(address);
+    if (found.module != no_module) return found;
     refresh();
-    if (const auto known = look_up(address)) return *known;
+    found = look_up(address);
+    if (found.module != no_module) return found;
     throw std::invalid_argument("the function to run is not code of the program or of a library");
   }
 
@@ -214,22 +215,24 @@ class module_table {
     return {};
   }
 
-  // Not where a library was that may have been unloaded; the program itself stays.
-  [[nodiscard]] std::optional<code_ref> look_up(std::uintptr_t address) const {
+  // Module no_module: in none. Not where a library was that may have been unloaded; the program
+  // itself stays.
+  [[nodiscard]] code_ref look_up(std::uintptr_t address) const {
     const generation& known = newest();
     for (const module_entry& module : known.modules) {
       if (address - module.begin >= module.end - module.begin) continue;
       if (!module.name.empty() && outdated(known)) break;
-      return code_ref{address - module.base,
-                      static_cast<std::uint32_t>(&module - known.modules.data())};
+      return {address - module.base, static_cast<std::uint32_t>(&module - known.modules.data())};
     }
-    return std::nullopt;
+    return {0, no_module};
   }
 
   [[nodiscard]] const generation& newest() const noexcept {
     return *newest_.load(std::memory_order_acquire);  // the entries behind the pointer
   }
   [[nodiscard]] const list& modules() const noexcept { return newest().modules; }
+
+  static constexpr std::uint32_t no_module = ~std::uint32_t{0};
 
   generation empty_{{}, 0, nullptr};
   std::atomic<const generation*> newest_{&empty_};

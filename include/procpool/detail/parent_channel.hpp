@@ -43,8 +43,8 @@ class parent_channel {
 
   /// Moves streamed bodies and results on; true when a sink was told anything new.
   template <class Sink>
-  bool drain(Sink&& sink) {
-    const bool news = receiver_.drain(sink);
+  bool drain(Sink&& sink, look how = look::thoroughly) {
+    const bool news = receiver_.drain(sink, how);
     if (sender_.pump() || news) bell_.ring_if_parked();  // it may wait for bytes or for room
     return news;
   }
@@ -65,9 +65,10 @@ class parent_channel {
     return receiver_.anything_finished() || sender_.anything_taken();
   }
 
-  /// Whether drain() would do anything: a look at two words, where drain() takes a hundred steps.
-  [[nodiscard]] bool worth_draining() const noexcept {
-    return anything_at_all() || sender_.streaming();
+  /// Whether drain() would do anything: a look at a word or two, where drain() takes a hundred
+  /// steps.
+  [[nodiscard]] bool worth_draining(look how) const noexcept {
+    return (how == look::quickly ? anything() : anything_at_all()) || sender_.streaming();
   }
 
   /// Whether there may be room for a frame that was refused. Any thread.

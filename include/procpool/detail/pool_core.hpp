@@ -79,16 +79,12 @@ class pool_core final : public pool_service {
     // A leader that has waited for some time may be asleep and balances nothing: what is under way
     // takes long, so a queue behind it is no place for new work.
     const bool long_tasks = leader_ != role::nobody && patient_;
+    if (engine_.crowded() && !long_tasks) catch_up();
     const auto limit = owner->rules().timeout;
     engine_.submit(std::move(owner), head, first_index, std::move(body),
                    long_tasks ? preference::idle : preference::awake);
     if (limit.count() != 0) wake_leader_by(limit);
     look_after_stalls();
-    if (engine_.waiting() > 0 && ++crowded_ % advance_every == 0) {
-      ++activity_;
-      engine_.advance();
-      spread_news(hurry::no);
-    }
   }
 
   // Only when nobody sleeps in the backend can workers be started; a leader that does is called
@@ -275,6 +271,19 @@ class pool_core final : public pool_service {
   [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
 
  private:
+  // With the lock: takes what has come, so that no worker is woken, and no task waits, for want of
+  // a look at what those that are awake have done. Not again at once when that was nothing.
+  void catch_up() {
+    if (catch_up_after_ > 0) {
+      --catch_up_after_;
+    } else if (engine_.advance()) {
+      ++activity_;
+      spread_news(hurry::no);
+    } else {
+      catch_up_after_ = catch_up_every;
+    }
+  }
+
   void end() {
     if (generation_ != process_generation()) return;
     std::unique_lock lock(mutex_);
@@ -358,12 +367,12 @@ class pool_core final : public pool_service {
     std::vector<std::span<std::byte>> blocks_;
   };
 
-  static constexpr std::uint64_t advance_every = 16;
+  static constexpr int catch_up_every = 16;
 
   const std::uint64_t places_;  ///< for workers
   block_bin unused_blocks_;
-  bool ending_ = false;        ///< terminate() is on its way
-  std::uint64_t crowded_ = 0;  ///< counts submissions that found all workers busy
+  bool ending_ = false;     ///< terminate() is on its way
+  int catch_up_after_ = 0;  ///< so many submissions that find those who are awake busy
   fork_membership known_{registration_};
 };
 

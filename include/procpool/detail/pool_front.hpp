@@ -8,6 +8,7 @@
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -37,9 +38,10 @@ class pool_front : public driver {
     if (code.module >= sure_modules_) check_rare_code(code);
   }
 
-  /// Throws std::invalid_argument for rules that the workers cannot be held to.
-  void check_rules(const job_rules& rules) const {
-    if (rules.timeout.count() != 0 && kind_ == worker_kind::threads) cannot_limit_time();
+  /// Throws std::invalid_argument for a time limit that the workers cannot be held to.
+  /// @param timeout 0: none
+  void check_timeout(std::chrono::nanoseconds timeout) const {
+    if (timeout.count() != 0 && kind_ == worker_kind::threads) cannot_limit_time();
   }
 
   /// The largest body that travels inside a frame; larger ones are best encoded in a block.

@@ -221,7 +221,7 @@ class pool_lead : public pool_front {
 
   // One round: what has come is handled, or the thread waits until something comes.
   void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
-    if (engine_.advance()) {
+    if (engine_.advance(patient_ ? look::thoroughly : look::quickly)) {
       patient_ = false;
       if (++rounds_ % balance_every == 0) {
         engine_.balance();  // others may wait behind a long task

@@ -38,10 +38,9 @@ struct pool_task : scheduled_task {
 
   std::uint32_t done = 0;  ///< items that have their outcome; first: it fits behind the base
   boost::intrusive_ptr<job> owner;
-  frame_head head{};
+  frame_head head{};  ///< with the ordinal that it was sent with last
   task_body body;
   std::size_t first_index = 0;   ///< index in the job's input of the first item
-  std::uint64_t ordinal = 0;     ///< of the frame, when it was sent
   std::unique_ptr<trouble> had;  ///< null for nearly all
   std::uint16_t attempt = 1;     ///< at the item behind those that are done
   std::uint16_t orphaned = 0;    ///< times that its worker died before it had begun, so it said
@@ -56,7 +55,7 @@ struct pool_task : scheduled_task {
   /// Which part of the item behind those that are done this is, as in `started`; nullopt: it is no
   /// part of it. Ordinary items have one.
   [[nodiscard]] std::optional<std::uint32_t> part(std::uint64_t started) const noexcept {
-    const std::uint64_t parts_before = started - started_mark(ordinal, done);
+    const std::uint64_t parts_before = started - started_mark(head.ordinal, done);
     if (parts_before >= body.parts) return std::nullopt;
     return static_cast<std::uint32_t>(parts_before);
   }
@@ -83,7 +82,7 @@ struct pool_task : scheduled_task {
 };
 
 // One for each task that waits, or is with a worker.
-static_assert(sizeof(pool_task) <= 200);
+static_assert(sizeof(pool_task) <= 192);
 
 /// Recycles task records: submitting allocates nothing in the long run.
 class task_store {

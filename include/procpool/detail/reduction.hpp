@@ -208,7 +208,7 @@ Value reduce_range(const boost::intrusive_ptr<pool_front>& pool,
                    std::optional<Value> sum, const map_options& options) {
   const auto chunksize = checked_size(options.chunksize, "chunksize");
   const auto rules = rules_of(options.timeout, options.retries, both.map);
-  pool->check_rules(rules);
+  pool->check_timeout(rules.timeout);
   reject_null(both.map);
   reject_null(both.reduce);
   pool->check_open();

@@ -30,6 +30,11 @@ class protocol_violation : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// How the parent looks at a worker: quickly, at the one word by which the worker tells of results,
+/// or thoroughly, also at what it writes while it works. To read that costs both sides a transfer
+/// of its cache line, which for a short call is a good part of all it costs.
+enum class look : bool { quickly, thoroughly };
+
 /// Reassembles records. Not thread-safe: used under the lock of its pool, except anything().
 class result_receiver {
  public:
@@ -44,11 +49,12 @@ class result_receiver {
            seen_.load(std::memory_order_relaxed);  // a glance; drain() looks properly
   }
 
-  /// The same, but also counts what the worker holds back. Any thread.
+  /// The same, but also counts what the worker holds back, and what was not checked. Any thread.
   [[nodiscard]] bool anything_finished() const noexcept {
     const std::uint64_t seen = seen_.load(std::memory_order_relaxed);  // as in anything()
     return std::max(worker_->committed.load(std::memory_order_relaxed),
-                    worker_->finished.load(std::memory_order_relaxed)) != seen;
+                    worker_->finished.load(std::memory_order_relaxed)) != seen ||
+           unchecked_.load(std::memory_order_relaxed);  // as seen_
   }
 
   /// Hands all complete records to @p sink:
@@ -57,13 +63,17 @@ class result_receiver {
   ///   sink.record(head, bytes) one whole record; the bytes are private
   ///   sink.piece(head, offset, bytes)  the next bytes of one, from this offset on; in shared
   ///                            memory, to be copied once
+  /// @param how quickly: only what was committed, and without a check of where the worker is
   /// @returns whether anything was consumed.
   template <class Sink>
-  bool drain(Sink&& sink) {
+  bool drain(Sink&& sink, look how = look::thoroughly) {
     const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // bytes
-    const std::uint64_t finished = worker_->finished.load(std::memory_order_acquire);    // likewise
-    if (std::max(committed, finished) < cursor_) {
-      throw protocol_violation("a worker's result cursor went back");
+    std::uint64_t finished = 0;
+    if (how == look::thoroughly) {
+      finished = worker_->finished.load(std::memory_order_acquire);  // bytes
+      if (std::max(committed, finished) < cursor_) {
+        throw protocol_violation("a worker's result cursor went back");
+      }
     }
     const std::uint64_t end = bounded(std::max(committed, finished));
     const std::uint64_t before = cursor_;
@@ -72,8 +82,9 @@ class result_receiver {
     if (between_frames_ && (open_ || cursor_ != end)) {
       throw protocol_violation("a worker finished a task in the middle of a result");
     }
-    own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
-    seen_.store(end, std::memory_order_relaxed);               // for anything()
+    own_->consumed.store(cursor_, std::memory_order_release);           // the bytes are copied
+    seen_.store(end, std::memory_order_relaxed);                        // for anything()
+    unchecked_.store(how == look::quickly, std::memory_order_relaxed);  // for anything_finished()
     return cursor_ != before;  // not if there is but a part of a head
   }
 
@@ -188,6 +199,7 @@ class result_receiver {
   std::uint64_t left_ = 0;
   std::uint64_t cursor_ = 0;
   std::atomic<std::uint64_t> seen_{0};
+  std::atomic<bool> unchecked_{false};  ///< drained quickly since it was drained thoroughly
   bool open_ = false;
   bool between_frames_ = false;
 };

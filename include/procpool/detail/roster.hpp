@@ -106,7 +106,7 @@ class roster {
                                      std::size_t first_index) {
     pool_task& task = store_.take();
     task.owner = std::move(owner);
-    task.head = head;
+    copy_head(task.head, head);
     task.head.timed = task.owner->rules().timeout.count() != 0 ? 1 : 0;
     task.first_index = first_index;
     timed_ += task.head.timed;
@@ -161,7 +161,7 @@ class roster {
     }
     switch (task.body.place) {
       case body_place::in_line:
-        found.body = channel(worker).tasks().body(task.ordinal);
+        found.body = channel(worker).tasks().body(task.head.ordinal);
         break;
       case body_place::arena:
         found.body = blocks.subspan(task.head.body_at, task.head.body_size);

@@ -243,6 +243,12 @@ class scheduler {
     offer(worker);
   }
 
+  /// Whether a task would go to a worker that may have to be woken, because the favourites have
+  /// enough to do.
+  [[nodiscard]] bool favourites_busy() const noexcept {
+    return working_ > 0 && warm_.empty() &&
+           (idle_.last == no_worker || idle_.last >= rules_.favourites);
+  }
   /// Whether a task would find a worker that has nothing to do.
   [[nodiscard]] bool anybody_idle() const noexcept { return !idle_.empty(); }
 

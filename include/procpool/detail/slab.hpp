@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
-#include <utility>
 
 namespace procpool::detail {
 
@@ -28,21 +27,33 @@ inline constexpr bool use_slabs = true;
 #endif
 
 /// Any thread. Pieces are aligned like malloc's.
+///
+/// Of the slab that a thread cuts, it counts the pieces that it takes back itself for itself; for
+/// another one it counts them until it gets one of yet another slab: no locked instruction for
+/// each.
 class slab_memory {
  public:
   [[nodiscard]] static void* allocate(std::size_t size) {
     const std::size_t needed = (sizeof(origin) + size + alignment - 1) / alignment * alignment;
     if (!use_slabs || needed > largest_piece) return alone(needed);
-    thread_local cutter current;
-    return current.cut(needed);
+    if (static_cast<std::size_t>(mine_.end - mine_.next) < needed) {
+      if (mine_.ended) return alone(needed);
+      begin();
+    }
+    mine_.last = ::new (mine_.next) origin{mine_.current};
+    mine_.next += needed;
+    ++mine_.cut;
+    return mine_.last + 1;
   }
 
   static void deallocate(void* piece) noexcept {
     auto* where = static_cast<origin*>(piece) - 1;
     if (where->from == nullptr) {
       ::operator delete(where);
+    } else if (where->from == mine_.current) {
+      put_back(where);
     } else {
-      where->from->let_go(1);
+      collect(where->from);
     }
   }
 
@@ -50,6 +61,7 @@ class slab_memory {
   static constexpr std::size_t alignment = 16;
   static constexpr std::size_t largest_piece = 512;
   static constexpr std::size_t slab_bytes = 8192;
+  static constexpr std::uint32_t most_pieces = slab_bytes / alignment;
 
   struct slab {
     // Pieces in use, and while it is being cut as many as there can ever be.
@@ -65,47 +77,75 @@ class slab_memory {
     slab* from;  ///< null: it has memory of its own
   };
 
+  // What a thread has. Trivial, so that it can be used while its other objects are destroyed.
+  struct workplace {
+    slab* current;    ///< is cut from here
+    std::byte* next;  ///< what is left of it
+    std::byte* end;
+    origin* last;         ///< the last piece that was cut
+    std::uint32_t cut;    ///< pieces of it that have not come back to this thread
+    std::uint32_t known;  ///< pieces of @c other that have come back, and it does not know yet
+    slab* other;
+    bool ended;  ///< the thread ends: it keeps nothing any more
+  };
+  struct sweeper {
+    ~sweeper() {
+      leave();
+      tell();
+      mine_.ended = true;
+    }
+  };
+
   static void* alone(std::size_t needed) {
     return static_cast<origin*>(::new (::operator new(needed)) origin{nullptr}) + 1;
   }
 
-  /// The slab that a thread cuts pieces from.
-  class cutter {
-   public:
-    cutter() = default;
-    cutter(const cutter&) = delete;
-    cutter& operator=(const cutter&) = delete;
-    ~cutter() { leave(); }
+  [[gnu::noinline]] static void begin() {
+    sweep_at_exit();
+    auto* memory = static_cast<std::byte*>(::operator new(slab_bytes));
+    leave();
+    mine_.current = ::new (memory) slab{most_pieces};
+    mine_.next = memory + sizeof(slab);
+    mine_.end = memory + slab_bytes;
+  }
+  static void leave() noexcept {
+    if (mine_.current != nullptr) mine_.current->let_go(most_pieces - mine_.cut);
+    mine_.current = nullptr;
+    mine_.next = mine_.end = nullptr;
+    mine_.last = nullptr;
+    mine_.cut = 0;
+  }
 
-    void* cut(std::size_t needed) {
-      if (static_cast<std::size_t>(end_ - next_) < needed) begin();
-      auto* piece = ::new (next_) origin{current_};
-      next_ += needed;
-      ++cut_;
-      return piece + 1;
-    }
+  // The youngest piece, as of one call after the other, is cut again: its memory is in the cache.
+  static void put_back(origin* piece) noexcept {
+    --mine_.cut;
+    if (piece != mine_.last) return;
+    mine_.next = reinterpret_cast<std::byte*>(piece);
+    mine_.last = nullptr;
+  }
+  static void collect(slab* from) noexcept {
+    if (from != mine_.other) change_to(from);
+    ++mine_.known;
+    if (mine_.ended) tell();
+  }
+  [[gnu::noinline]] static void change_to(slab* from) noexcept {
+    sweep_at_exit();
+    tell();
+    mine_.other = from;
+  }
+  static void tell() noexcept {
+    if (mine_.other != nullptr) mine_.other->let_go(mine_.known);
+    mine_.other = nullptr;
+    mine_.known = 0;
+  }
 
-   private:
-    static constexpr std::uint32_t most_pieces = slab_bytes / alignment;
+  static void sweep_at_exit() {
+    if (mine_.ended) return;
+    thread_local const sweeper at_exit;
+    static_cast<void>(at_exit);
+  }
 
-    void begin() {
-      auto* memory = static_cast<std::byte*>(::operator new(slab_bytes));
-      leave();
-      current_ = ::new (memory) slab{most_pieces};
-      next_ = memory + sizeof(slab);
-      end_ = memory + slab_bytes;
-    }
-    void leave() noexcept {
-      if (current_ != nullptr) std::exchange(current_, nullptr)->let_go(most_pieces - cut_);
-      next_ = end_ = nullptr;
-      cut_ = 0;
-    }
-
-    slab* current_ = nullptr;
-    std::byte* next_ = nullptr;
-    std::byte* end_ = nullptr;
-    std::uint32_t cut_ = 0;
-  };
+  static inline thread_local constinit workplace mine_{};
 };
 
 }  // namespace procpool::detail

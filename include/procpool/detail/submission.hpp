@@ -100,7 +100,7 @@ task_body fill_large(pool_front& pool, std::size_t size, Fill fill) {
 }
 
 /// Fills in where the body is and hands the frame over.
-inline void submit_body(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head head,
+inline void submit_body(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head& head,
                         std::size_t first_index, task_body body, std::size_t size) {
   const auto block = body.block();
   head.kind = frame_kind::run;
@@ -115,7 +115,7 @@ inline void submit_body(pool_front& pool, boost::intrusive_ptr<job> owner, frame
 }
 
 /// Hands over a frame with one item and an in-line body, which is copied.
-inline void submit_small(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head head,
+inline void submit_small(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head& head,
                          std::span<const std::byte> body) {
   head.kind = frame_kind::run;
   head.body_size = body.size();
@@ -162,7 +162,7 @@ void submit_call(pool_front& pool, boost::intrusive_ptr<job> owner, const F& fun
     out.align(frame_alignment);
     put_arguments(out, types{}, arguments...);
   };
-  const frame_head head = frame_for(pool, entry_point<F, types>(), 1);
+  frame_head head = frame_for(pool, entry_point<F, types>(), 1);
   constexpr std::size_t known = known_call_size<F>(types{});
   if constexpr (known != unknown_size) {
     alignas(frame_alignment) std::byte bytes[known + 1];  // nothing is no array

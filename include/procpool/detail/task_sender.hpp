@@ -45,6 +45,16 @@ inline void store_kind(frame_head& head, frame_kind kind) noexcept {
                    __ATOMIC_RELAXED);
 }
 
+/// Has the cache fetch a line that is going to be written, so that the fence behind the write need
+/// not wait for the other CPU to give it up. Only a hint: any address will do.
+inline void own_soon(const void* line) noexcept {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(line)));
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
 /// The bytes that a frame occupies in the stream of the ring.
 inline std::uint64_t footprint(const frame_head& head) noexcept {
   const std::uint64_t streamed = head.place == body_place::stream ? head.body_size : 0;
@@ -71,6 +81,7 @@ class task_sender {
   /// Sends a frame whose body is in-line (@p body) or in the arena, as @p head says; false: no room
   /// now. Length and ordinal of the head are filled in here.
   bool try_send(const frame_head& head, std::span<const std::byte> body) {
+    own_soon(&control_->published);
     const std::uint64_t padded = round_up<std::uint64_t>(body.size(), frame_alignment);
     std::byte* at = make_room(head, sizeof head + padded, 0);
     if (at == nullptr) return false;
@@ -254,13 +265,16 @@ class task_sender {
     head_ += gap;  // a gap too small for a head is understood by both sides
     std::byte* at = ring_.at(head_);
     auto* sent = reinterpret_cast<frame_head*>(at);
-    std::memcpy(at, &head, sizeof head);
+    copy_head(*sent, head);
     sent->length = static_cast<std::uint32_t>(length);  // no ring is larger
     sent->ordinal = next_ordinal_;
+    sent->backlog = in_flight_.size() >= a_backlog ? 1 : 0;
     const std::uint64_t end = head_ + length + streamed;
     const bool retires = head.kind == frame_kind::retire;
     in_flight_.push_back({begin, head_, end, next_ordinal_++, streamed != 0, retires, false});
     head_ = end;
+    own_soon(ring_.at(end + ahead));
+    own_soon(ring_.at(end + ahead + cache_line));
     return at;
   }
 
@@ -275,6 +289,9 @@ class task_sender {
   void publish() {
     control_->published.store(head_, std::memory_order_release);  // the bytes before the cursor
   }
+
+  static constexpr std::uint64_t ahead = 3 * cache_line;  ///< of the frame that is written
+  static constexpr std::size_t a_backlog = 8;             ///< frames in flight
 
   task_control* control_;
   ring_memory<std::byte> ring_;

@@ -40,9 +40,9 @@ class timekeeper {
   bool stop(std::uint32_t worker, pool_task& task, killing why, std::uint64_t target = 0) {
     parent_channel& channel = pool_.channel(worker);
     const pool_task* behind = roster::next_task(task);
-    if (behind != nullptr) sending_.take_back(worker, behind->ordinal);
+    if (behind != nullptr) sending_.take_back(worker, behind->head.ordinal);
     behind = roster::next_task(task);
-    if (behind != nullptr && channel.tasks().claimed(behind->ordinal)) return false;
+    if (behind != nullptr && channel.tasks().claimed(behind->head.ordinal)) return false;
     if (why == killing::late && channel.halt() != target) {
       channel.unhalt();
       return false;
@@ -58,13 +58,13 @@ class timekeeper {
     if (task == nullptr) return;
     worker_state& state = pool_.workers[worker];
     const auto item = running_item(worker, *task);
-    const std::uint64_t next = item.value_or(started_mark(task->ordinal, task->done));
+    const std::uint64_t next = item.value_or(started_mark(task->head.ordinal, task->done));
     const bool same_item = std::exchange(state.watched, next) == next;
     const bool same_state = std::exchange(state.running, item.has_value()) == item.has_value();
     if (!same_item || !same_state) state.watched_since = now;
     if (item && task->head.timed != 0) {
       keep_time(worker, *task, *item, now);
-    } else if (!pool_.channel(worker).tasks().claimed(task->ordinal)) {
+    } else if (!pool_.channel(worker).tasks().claimed(task->head.ordinal)) {
       unstuck(worker, *task, now);
     } else if (task->head.timed != 0) {
       keep_time_between(worker, *task, now);
@@ -77,14 +77,16 @@ class timekeeper {
   [[nodiscard]] std::optional<std::uint64_t> running_item(std::uint32_t worker,
                                                           const pool_task& task) {
     parent_channel& channel = pool_.channel(worker);
-    if (pool_.workers[worker].initializing || !channel.tasks().claimed(task.ordinal)) return {};
+    if (pool_.workers[worker].initializing || !channel.tasks().claimed(task.head.ordinal))
+      return {};
     const std::uint64_t started = channel.started();
     const auto item = static_cast<std::uint32_t>(started);
     const bool possible = item >= task.done && item < task.most_started() &&
-                          started == started_mark(task.ordinal, item);
+                          started == started_mark(task.head.ordinal, item);
     const worker_state& state = pool_.workers[worker];
-    const bool seen = state.running && state.watched >= started_mark(task.ordinal, task.done) &&
-                      state.watched < started_mark(task.ordinal, task.most_started());
+    const bool seen = state.running &&
+                      state.watched >= started_mark(task.head.ordinal, task.done) &&
+                      state.watched < started_mark(task.head.ordinal, task.most_started());
     if (seen && (!possible || started < state.watched)) return state.watched;
     return possible ? std::optional(started) : std::nullopt;
   }
@@ -97,7 +99,7 @@ class timekeeper {
     if (due > now) return look_by(due);
     pool_.channel(worker).wake();
     const bool moves = task.orphaned < pool_task::most_orphaned && pool_.schedule.anybody_idle();
-    if (!moves || !sending_.take_back(worker, task.ordinal)) return look_by(now + patience);
+    if (!moves || !sending_.take_back(worker, task.head.ordinal)) return look_by(now + patience);
     ++task.orphaned;  // the worker may have lied
     if (pool_.first_task(worker) == nullptr) sending_.set_aside(worker);
   }

@@ -54,6 +54,7 @@ class worker_channel {
   [[nodiscard]] frame_head next() {
     const frame_head head = tasks_.next([this](auto ready) { wait_until(ready); });
     check_stop();  // a frame that lies there ready would not wait
+    backlog_ = head.backlog != 0;
     results_.begin_frame(head.ordinal, head.first_item, head.timed != 0);
     return head;
   }
@@ -84,7 +85,7 @@ class worker_channel {
     tasks_.pass(head);
     if (streamed_.capacity() > keep_bytes) streamed_ = byte_buffer();
     results_.end_frame();
-    if (bell_.armed() || !may_hold_back()) flush();
+    if (!tasks_.anything() || bell_.armed() || !may_hold_back()) flush();
   }
 
   /// Where outcomes go. flush() makes them visible to the parent.
@@ -124,20 +125,28 @@ class worker_channel {
     // are worth knowing.
     if (held_back_ > 0) flush();
     bell_.ring_if_armed();
+    if (backlog_) let_some_come();
     parking_.wait_until([&] { return ready() || stopped(); }, before_sleep_);
     check_stop();
+  }
+  // In a stream of short tasks, each look at the parent's cursor takes the line away from the
+  // parent, who waits for it in the next task. So it gets a moment in which it does not. Measured:
+  // 5 % of a stream of empty tasks.
+  void let_some_come() noexcept {
+    constexpr int looks = 30;
+    for (int i = 0; i < looks; ++i) cpu_relax();
   }
   [[nodiscard]] bool stopped() const noexcept {
     return stop_ != nullptr && stop_->load(std::memory_order_relaxed);  // the doorbell follows
   }
 
-  // While short tasks follow each other, results are committed in batches: the two sides would
-  // otherwise pass cache lines to and fro for each. Not while the parent sleeps, and it looks for
-  // what is held back before it does; so a long task that follows delays nothing for long.
+  // There is another frame. While short tasks follow each other, results are committed in batches:
+  // the two sides would otherwise pass cache lines to and fro for each. Not while the parent
+  // sleeps, and it looks for what is held back before it does; so a long task that follows delays
+  // nothing for long.
   bool may_hold_back() {
     constexpr std::uint32_t most = 64;
     constexpr std::chrono::microseconds longest{10};
-    if (!tasks_.anything()) return false;
     const auto now = std::chrono::steady_clock::now();
     if (held_back_ == 0) held_since_ = std::exchange(last_done_, now);
     last_done_ = now;
@@ -165,6 +174,7 @@ class worker_channel {
   task_receiver tasks_;
   result_sender<wait_for_parent> results_;
   byte_buffer streamed_;
+  bool backlog_ = false;         ///< the last frame was one of many
   std::uint32_t held_back_ = 0;  ///< frames whose results are not committed
   std::chrono::steady_clock::time_point held_since_;
   std::chrono::steady_clock::time_point last_done_;

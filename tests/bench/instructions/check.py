@@ -24,9 +24,9 @@ WORK = "counted_work"  # runs inside the parent's parts, and is not counted with
 PARTS = {
     "apply, parent": ("apply", ["counted_round_trips", WORK]),
     "apply, worker": ("apply", [WORK]),
-    "stream, submit": ("stream", ["counted_submit", WORK]),
-    "stream, drain": ("stream", ["counted_finish", WORK]),
-    "stream, worker": ("stream", [WORK]),
+    "stream, submit": ("submit", ["counted_submit", WORK]),
+    "stream, drain": ("drain", ["counted_finish", WORK]),
+    "stream, worker": ("drain", [WORK]),
 }
 
 
