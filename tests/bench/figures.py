@@ -83,12 +83,15 @@ def line(measure, value, unit, who="procpool"):
 
 # ------------------------------------------------------------------------ compile times
 
+EMPTY = "#include <procpool/procpool.hpp>\nint main() {}\n"
+COMPILED = ["-DPROCPOOL_COMPILED"]  # what linking procpool::compiled adds
 SOURCES = {
-    "header": ("compile_header", "procpool",
-               "#include <procpool/procpool.hpp>\nint main() {}\n"),
+    "header": ("compile_header", "procpool", EMPTY),
+    "header_compiled": ("compile_header", "compiled", EMPTY),
     "others": ("compile_header", "fmt+future+regex",
                "#include <fmt/format.h>\n#include <future>\n#include <regex>\nint main() {}\n"),
     "q5": ("compile_q5", "procpool", None),  # tests/package/main.cpp
+    "q5_compiled": ("compile_q5", "compiled", None),
 }
 
 
@@ -99,7 +102,8 @@ def compile_time(word, settings):
     if text is not None:
         source = settings.build / f"compile_{word}.cpp"
         source.write_text(text, encoding="utf-8")
-    command = [settings.compiler, "-std=c++20", "-O2", *settings.flags, "-c", str(source), "-o",
+    mode = COMPILED if who == "compiled" else []
+    command = [settings.compiler, "-std=c++20", "-O2", *settings.flags, *mode, "-c", str(source), "-o",
                str(settings.build / "compile.o")]
     compiler = subprocess.Popen(command)  # pylint: disable=consider-using-with
     _, status, usage = os.wait4(compiler.pid, 0)

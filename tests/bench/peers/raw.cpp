@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -100,6 +101,79 @@ void futex_round_trip() {
   bench::report("apply_idle", "futex", bench::median(costs), "ns");
 }
 
+// The least that a map by value can cost: parts of the items are copied into shared memory, two
+// processes that spin compute, the results are copied out. No queue, no records, nothing that would
+// tell what is done when a process dies.
+struct square_map {
+  static constexpr std::size_t items = 1'000'000;
+  static constexpr std::size_t parts = 8;
+  static constexpr std::size_t part = items / parts;
+
+  struct flag {
+    alignas(64) std::atomic<std::uint32_t> turn;
+  };
+  flag sent[parts];
+  flag done[parts];
+  long in[items];
+  long out[items];
+
+  static void await(const flag& what, std::uint32_t turn) {
+    for (int looks = 0; what.turn.load(std::memory_order_acquire) != turn; ++looks) {
+      if (looks % 64 == 63) std::this_thread::yield();
+    }
+  }
+
+  [[noreturn]] void work(std::size_t first) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (std::uint32_t turn = 1;; ++turn) {
+      for (std::size_t i = first; i < parts; i += 2) {
+        await(sent[i], turn);
+        for (std::size_t k = i * part; k < (i + 1) * part; ++k) out[k] = in[k] * in[k];
+        done[i].turn.store(turn, std::memory_order_release);
+      }
+    }
+  }
+
+  std::vector<long> run(const std::vector<long>& from, std::uint32_t turn) {
+    for (std::size_t i = 0; i < parts; ++i) {
+      std::memcpy(in + i * part, from.data() + i * part, part * sizeof(long));
+      sent[i].turn.store(turn, std::memory_order_release);
+    }
+    std::vector<long> results;
+    results.reserve(items);
+    for (std::size_t i = 0; i < parts; ++i) {
+      await(done[i], turn);
+      results.insert(results.end(), out + i * part, out + (i + 1) * part);
+    }
+    return results;
+  }
+};
+
+void map_longs() {
+  void* memory =
+      mmap(nullptr, sizeof(square_map), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  bench::require(memory != MAP_FAILED, "mmap");
+  auto& shared = *static_cast<square_map*>(memory);  // zero-filled is its start
+  pid_t workers[2];
+  for (std::size_t i = 0; i < 2; ++i) {
+    workers[i] = fork();
+    bench::require(workers[i] >= 0, "fork");
+    if (workers[i] == 0) shared.work(i);
+  }
+  std::vector<long> items(square_map::items);
+  std::iota(items.begin(), items.end(), 0);
+  std::uint32_t turn = 0;
+  for (int i = 0; i < 3; ++i) shared.run(items, ++turn);
+  const double cost = bench::median_ns(bench::scaled(21, 5), [&] {
+    bench::require(shared.run(items, ++turn).back() == items.back() * items.back(), "a square");
+  });
+  for (const pid_t worker : workers) {
+    kill(worker, SIGKILL);
+    waitpid(worker, nullptr, 0);
+  }
+  bench::report("map_longs", "copies", cost / static_cast<double>(items.size()), "ns");
+}
+
 void copy() {
   constexpr std::size_t bytes = std::size_t{64} << 20;
   std::vector<char> from(bytes, 1);
@@ -124,5 +198,5 @@ void calibrate() {
 
 }  // namespace
 
-BENCH_MAIN({"apply_awake", ping_pong}, {"apply_idle", futex_round_trip}, {"large_argument", copy},
-           {"calibrate", calibrate})
+BENCH_MAIN({"apply_awake", ping_pong}, {"apply_idle", futex_round_trip}, {"map_longs", map_longs},
+           {"large_argument", copy}, {"calibrate", calibrate})
