@@ -60,7 +60,8 @@ class engine {
   [[nodiscard]] std::size_t outstanding() const noexcept {
     return pool_.schedule.pending() + pool_.schedule.assigned();
   }
-  [[nodiscard]] std::size_t waiting() const noexcept { return pool_.schedule.pending(); }
+  /// Workers that have a task.
+  [[nodiscard]] std::uint32_t working() const noexcept { return pool_.schedule.working(); }
   /// Whether those workers are busy, as far as is known, that need no wake-up.
   [[nodiscard]] bool crowded() const noexcept { return pool_.schedule.favourites_busy(); }
   [[nodiscard]] std::size_t workers_present() const noexcept { return pool_.schedule.present(); }
@@ -87,6 +88,16 @@ class engine {
   /// Moves tasks from workers that have more than they can begin with to idle ones. Not at every
   /// turn: short tasks are done sooner where they are than another worker can be woken.
   void balance() { sending_.balance(); }
+  /// The same, if a worker has finished nothing since the last call.
+  void balance_if_stuck() {
+    bool stuck = false;
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      worker_state& state = pool_.workers[worker];
+      const std::uint64_t before = std::exchange(state.finished_then, state.finished);
+      stuck |= pool_.busy(worker) && before == state.finished;
+    }
+    if (stuck) balance();
+  }
 
   /// Takes everything of @p what that has not begun out of the queues. Whether nothing of it is
   /// with a worker any more.
@@ -137,8 +148,8 @@ class engine {
 
   // ---- outcomes out --------------------------------------------------------------------------
 
-  /// Reads what workers have sent and keeps them busy; whether there was anything. Before anybody
-  /// sleeps, @p how must be thoroughly: a quick look misses what is held back.
+  /// Reads what workers have sent and keeps them busy; whether there was anything. A quick look
+  /// misses what is held back: not before anybody sleeps, nor while several workers have tasks.
   bool advance(look how = look::thoroughly) {
     bool news = sending_.resume_stalled();
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {

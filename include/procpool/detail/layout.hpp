@@ -112,8 +112,8 @@ struct frame_head {
   std::uint32_t length;  ///< bytes in the ring: head and in-line body
   frame_kind kind;       ///< changed to skip in place when the frame is taken back
   body_place place;
-  std::uint8_t backlog;        ///< 1: many are under way before it, others may follow at once
-  std::uint64_t ordinal;       ///< counts the frames sent to this worker
+  std::uint8_t backlog;   ///< 1: many before it have no results as yet; more may follow at once
+  std::uint64_t ordinal;  ///< counts the frames sent to this worker
   std::uint64_t first_number;  ///< of item 0 among all items ever submitted to the pool
   std::uint64_t entry_offset;  ///< code that runs it, see code_ref
   std::uint32_t entry_module;
@@ -154,6 +154,7 @@ inline void copy_head(frame_head& to, const frame_head& from) noexcept {
   copy(to.body_size, from.body_size);
   copy(to.callable_at, from.callable_at);
   copy(to.callable_size, from.callable_size);
+  static_assert(sizeof(frame_head) == 80, "a field that is not copied?");
 }
 
 /// What a record in the result ring tells.
@@ -191,6 +192,7 @@ static_assert(offsetof(task_control, limit) == 2 * cache_line);
 static_assert(offsetof(result_control, written) == 1 * cache_line);
 static_assert(offsetof(result_control, claimed) == 2 * cache_line);
 static_assert(offsetof(result_control, consumed) == 3 * cache_line);
+static_assert(offsetof(result_control, parked) == 3 * cache_line + sizeof(std::uint64_t));
 // A lock inside an atomic would be a lock in shared memory.
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);

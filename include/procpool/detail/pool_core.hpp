@@ -73,13 +73,17 @@ class pool_core final : public pool_service {
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
     check_usable();
+    std::vector<boost::intrusive_ptr<job>> dead;  // dropped without the lock
     std::lock_guard lock(mutex_);
     check_open_locked();
     if (owner->unattended() && service_asleep_) service_wakes_.notify_one();
     // A leader that has waited for some time may be asleep and balances nothing: what is under way
     // takes long, so a queue behind it is no place for new work.
     const bool long_tasks = leader_ != role::nobody && patient_;
-    if (engine_.crowded() && !long_tasks) catch_up();
+    if (engine_.crowded() && !long_tasks) {
+      catch_up(dead);
+      check_open_locked();  // that the pool is broken may have come to light
+    }
     const auto limit = owner->rules().timeout;
     engine_.submit(std::move(owner), head, first_index, std::move(body),
                    long_tasks ? preference::idle : preference::awake);
@@ -272,12 +276,15 @@ class pool_core final : public pool_service {
 
  private:
   // With the lock: takes what has come, so that no worker is woken, and no task waits, for want of
-  // a look at what those that are awake have done. Not again at once when that was nothing.
-  void catch_up() {
+  // a look at what those that are awake have done. Not again at once when that was nothing. Whoever
+  // submits and submits keeps the service thread away, so it does all that a leader does.
+  void catch_up(std::vector<boost::intrusive_ptr<job>>& dead) {
     if (catch_up_after_ > 0) {
       --catch_up_after_;
     } else if (engine_.advance()) {
       ++activity_;
+      if (++caught_up_ % lead_every == 0 && leader_ == role::nobody) lead_for_a_moment();
+      if (engine_.any_dead()) dead = engine_.take_dead();
       spread_news(hurry::no);
     } else {
       catch_up_after_ = catch_up_every;
@@ -368,11 +375,13 @@ class pool_core final : public pool_service {
   };
 
   static constexpr int catch_up_every = 16;
+  static constexpr std::uint64_t lead_every = 8;  ///< looks at the clock cost, too
 
   const std::uint64_t places_;  ///< for workers
   block_bin unused_blocks_;
-  bool ending_ = false;     ///< terminate() is on its way
-  int catch_up_after_ = 0;  ///< so many submissions that find those who are awake busy
+  bool ending_ = false;  ///< terminate() is on its way
+  std::uint64_t caught_up_ = 0;
+  int catch_up_after_ = 0;  ///< so many submissions, as the last look found nothing
   fork_membership known_{registration_};
 };
 

@@ -146,6 +146,16 @@ class pool_lead : public pool_front {
     handled_reports_ = now;
     handle_reports();
   }
+  // With the lock, and while nobody leads: what a leader does from time to time besides.
+  void lead_for_a_moment() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - handled_reports_ < often_enough) return;
+    handled_reports_ = now;
+    engine_.balance_if_stuck();
+    handle_reports();
+    resize_if_due();
+    if (engine_.clock_matters()) static_cast<void>(engine_.look_at_clock(now));
+  }
   // Nor does time stand still.
   void look_at_clock_if_due() {
     if (!engine_.clock_matters()) return;
@@ -221,7 +231,9 @@ class pool_lead : public pool_front {
 
   // One round: what has come is handled, or the thread waits until something comes.
   void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
-    if (engine_.advance(patient_ ? look::thoroughly : look::quickly)) {
+    // While one worker brings news without a pause, another may hold results back.
+    const bool quickly = !patient_ && engine_.working() == 1;
+    if (engine_.advance(quickly ? look::quickly : look::thoroughly)) {
       patient_ = false;
       if (++rounds_ % balance_every == 0) {
         engine_.balance();  // others may wait behind a long task
@@ -303,7 +315,7 @@ class pool_lead : public pool_front {
   state state_ = state::open;
   role leader_ = role::nobody;
   bool leader_away_ = false;  ///< the leader spins or sleeps, without the lock
-  bool patient_ = false;      ///< the leader has waited for a moment in vain
+  bool patient_ = false;      ///< the leader has waited since there was news
   bool resize_due_ = false;
   bool yield_ = false;  ///< somebody wants the lead that the service has
   int followers_ = 0;

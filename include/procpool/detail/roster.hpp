@@ -43,6 +43,7 @@ struct worker_state {
   std::uint64_t finished = 0;                 ///< frames
   std::uint64_t finished_before = 0;          ///< when its speed was measured the last time,
   os::time_point measured{};                  ///< and when that was
+  std::uint64_t finished_then = 0;            ///< when it was looked for workers that are stuck
   std::uint64_t watched = ~std::uint64_t{0};  ///< the item it was seen with, as in `started`
   os::time_point watched_since{};
   bool running = false;  ///< it was seen to have begun with that

@@ -129,9 +129,9 @@ class worker_channel {
     parking_.wait_until([&] { return ready() || stopped(); }, before_sleep_);
     check_stop();
   }
-  // In a stream of short tasks, each look at the parent's cursor takes the line away from the
-  // parent, who waits for it in the next task. So it gets a moment in which it does not. Measured:
-  // 5 % of a stream of empty tasks.
+  // In a stream of short tasks each look at the parent's cursor takes the line away from the
+  // parent, who waits for it in the next task. So it gets a moment in which it does not; before a
+  // wait for room or bytes that is hardly any delay. Measured: 5 % of a stream of empty tasks.
   void let_some_come() noexcept {
     constexpr int looks = 30;
     for (int i = 0; i < looks; ++i) cpu_relax();
