@@ -60,6 +60,8 @@ class engine {
   [[nodiscard]] std::size_t outstanding() const noexcept {
     return pool_.schedule.pending() + pool_.schedule.assigned();
   }
+  /// Tasks that no worker has got.
+  [[nodiscard]] std::size_t waiting() const noexcept { return pool_.schedule.pending(); }
   /// Workers that have a task.
   [[nodiscard]] std::uint32_t working() const noexcept { return pool_.schedule.working(); }
   /// Whether those workers are busy, as far as is known, that need no wake-up.

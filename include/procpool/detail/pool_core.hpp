@@ -80,7 +80,7 @@ class pool_core final : public pool_service {
     // A leader that has waited for some time may be asleep and balances nothing: what is under way
     // takes long, so a queue behind it is no place for new work.
     const bool long_tasks = leader_ != role::nobody && patient_;
-    if (engine_.crowded() && !long_tasks) {
+    if (engine_.crowded() && (engine_.waiting() > 0 || !driven())) {
       catch_up(dead);
       check_open_locked();  // that the pool is broken may have come to light
     }
@@ -275,6 +275,12 @@ class pool_core final : public pool_service {
   [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
 
  private:
+  // With the lock: whether a leader takes what comes, or the service thread will when it has run
+  // the callback that submits. To disturb them costs more than it saves.
+  [[nodiscard]] bool driven() const noexcept {
+    return leader_ != role::nobody || server_ == std::this_thread::get_id();
+  }
+
   // With the lock: takes what has come, so that no worker is woken, and no task waits, for want of
   // a look at what those that are awake have done. Not again at once when that was nothing. Whoever
   // submits and submits keeps the service thread away, so it does all that a leader does.
