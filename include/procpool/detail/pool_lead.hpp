@@ -140,21 +140,22 @@ class pool_lead : public pool_front {
     if (state_ != state::terminated) engine_.handle_reports();
   }
   // While there is always news nobody sleeps, and workers may die all the same.
-  void handle_reports_if_due() {
+  [[nodiscard]] bool reports_due() noexcept {
     const auto now = std::chrono::steady_clock::now();
-    if (now - handled_reports_ < often_enough) return;
+    if (now - handled_reports_ < often_enough) return false;
     handled_reports_ = now;
-    handle_reports();
+    return true;
+  }
+  void handle_reports_if_due() {
+    if (reports_due()) handle_reports();
   }
   // With the lock, and while nobody leads: what a leader does from time to time besides.
   void lead_for_a_moment() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - handled_reports_ < often_enough) return;
-    handled_reports_ = now;
+    if (!reports_due()) return;
     engine_.balance_if_stuck();
     handle_reports();
     resize_if_due();
-    if (engine_.clock_matters()) static_cast<void>(engine_.look_at_clock(now));
+    look_at_clock_if_due();
   }
   // Nor does time stand still.
   void look_at_clock_if_due() {
