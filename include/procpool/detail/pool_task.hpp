@@ -84,38 +84,43 @@ struct pool_task : scheduled_task {
 // One for each task that waits, or is with a worker.
 static_assert(sizeof(pool_task) <= 192);
 
-/// Recycles task records: submitting allocates nothing in the long run.
+/// Recycles task records: submitting allocates nothing in the long run. Those that are free hang on
+/// each other by `next`, the last one freed first: it is the one most likely in the caches.
 class task_store {
  public:
   [[nodiscard]] pool_task& take() {
-    if (free_.empty()) grow();
-    pool_task& task = *free_.back();
-    free_.pop_back();
+    if (free_ == nullptr) grow();
+    pool_task& task = *free_;
+    free_ = static_cast<pool_task*>(task.next);
+    task.next = nullptr;
     return task;
   }
   /// Precondition: its arena block, if it had one, has been given back.
-  void give_back(pool_task& task) {
+  void give_back(pool_task& task) noexcept {
     task.owner.reset();
     task.body.clear(keep_bytes);
     task.had = nullptr;
     task.done = 0;
     task.pass(0);  // forgets attempts
     task.orphaned = 0;
-    free_.push_back(&task);
+    hang(task);
   }
 
  private:
   static constexpr std::size_t keep_bytes = 512;
 
+  void hang(pool_task& task) noexcept {
+    task.next = free_;
+    free_ = &task;
+  }
   void grow() {
     constexpr std::size_t batch = 64;
     batches_.push_back(std::make_unique<pool_task[]>(batch));
-    free_.reserve(batches_.size() * batch);  // so that give_back() cannot fail
-    for (std::size_t i = 0; i < batch; ++i) free_.push_back(&batches_.back()[i]);
+    for (std::size_t i = 0; i < batch; ++i) hang(batches_.back()[i]);
   }
 
   std::vector<std::unique_ptr<pool_task[]>> batches_;
-  std::vector<pool_task*> free_;
+  pool_task* free_ = nullptr;
 };
 
 }  // namespace procpool::detail
