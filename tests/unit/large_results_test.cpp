@@ -99,4 +99,18 @@ TEST_CASE("half a large result of a worker that died is forgotten", "[large][lim
   }
 }
 
+std::vector<double> die_on_the_way_once(std::size_t size) {
+  return die_on_the_way(size, size % 2 == 0 ? 1 : 2);
+}
+
+TEST_CASE("half a large result in a map makes room for that of the next attempt",
+          "[large][limit:120]") {
+  procpool::Pool pool{with_ring(4096)};
+  const std::vector<std::size_t> sizes{60'000, 70'001, 80'000, 90'001, 100'000};
+  const auto results = pool.map(die_on_the_way_once, sizes, {.chunksize = 2, .retries = 1});
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    CHECK((results[i] == made<std::vector<double>>(sizes[i])));
+  }
+}
+
 }  // namespace

@@ -6,10 +6,12 @@
 
 #include <array>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers.hpp>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <span>
@@ -35,6 +37,21 @@ struct fragile {
 };
 std::function<void()> while_decoding;
 
+/// There is none without a number.
+class numbered {
+ public:
+  explicit numbered(int number) : number_(number) {}
+  [[nodiscard]] int number() const { return number_; }
+
+ private:
+  int number_;
+};
+/// An empty one may fail.
+struct doubtful {
+  doubtful() noexcept(false) {}
+  int number = 0;
+};
+
 }  // namespace edges
 
 template <>
@@ -58,6 +75,22 @@ struct procpool::codec<edges::fragile> {
   static edges::fragile decode(decoder& in) {
     const edges::fragile value{in.get<int>()};
     if (edges::while_decoding) edges::while_decoding();
+    return value;
+  }
+};
+
+template <>
+struct procpool::codec<edges::numbered> {
+  static void encode(encoder& out, const edges::numbered& value) { out.put(value.number()); }
+  static edges::numbered decode(decoder& in) { return edges::numbered(in.get<int>()); }
+};
+
+template <>
+struct procpool::codec<edges::doubtful> {
+  static void encode(encoder& out, const edges::doubtful& value) { out.put(value.number); }
+  static edges::doubtful decode(decoder& in) {
+    edges::doubtful value;
+    value.number = in.get<int>();
     return value;
   }
 };
@@ -99,6 +132,60 @@ TEST_CASE("a codec that inherits one of the library's is used for results of any
     CHECK(got.size() == std::size_t(size));
     CHECK(got.name == "temperature");
   }
+}
+
+std::string as_text(int i) {
+  return std::string(std::size_t(i) % 50, char('a' + i % 26));
+}
+bool is_third(int i) {
+  return i % 3 == 0;
+}
+edges::numbered as_numbered(int i) {
+  return edges::numbered(i);
+}
+edges::doubtful as_doubtful(int i) {
+  edges::doubtful value;
+  value.number = i;
+  return value;
+}
+std::unique_ptr<int> as_pointer(int i) {
+  return i % 2 == 0 ? std::make_unique<int>(i) : nullptr;
+}
+std::optional<std::string> as_optional(int i) {
+  if (i % 2 == 0) return std::nullopt;
+  return as_text(i);
+}
+std::vector<std::string> as_texts(int i) {
+  return {as_text(i), as_text(i + 1)};
+}
+std::string as_text_but_one(int i) {
+  if (i == 700) throw std::runtime_error("not this one");
+  return as_text(i);
+}
+
+TEST_CASE("a map keeps results of any kind in order", "[edges]") {
+  procpool::Pool pool{2};
+  std::vector<int> items(1000);
+  std::iota(items.begin(), items.end(), 0);
+  const auto texts = pool.map(as_text, items);
+  const auto thirds = pool.map(is_third, items);
+  const auto numbers = pool.map(as_numbered, items);
+  const auto doubtful = pool.map(as_doubtful, items);
+  const auto pointers = pool.map(as_pointer, items);
+  const auto optionals = pool.map(as_optional, items);
+  const auto pairs = pool.map(as_texts, items);
+  REQUIRE(thirds.size() == items.size());
+  bool same = true;
+  for (const int i : items) {
+    const auto at = std::size_t(i);
+    same = same && texts[at] == as_text(i) && thirds[at] == is_third(i);
+    same = same && numbers[at].number() == i && doubtful[at].number == i;
+    same = same && (pointers[at] != nullptr) == (i % 2 == 0) && optionals[at] == as_optional(i);
+    same = same && (i % 2 != 0 || *pointers[at] == i) && pairs[at] == as_texts(i);
+  }
+  CHECK(same);
+  CHECK_THROWS_WITH(pool.map(as_text_but_one, items), "not this one");
+  CHECK(pool.map(as_text, items) == texts);
 }
 
 double cpu_seconds() {

@@ -66,4 +66,12 @@ void append_block(Container& into, std::span<const std::byte> bytes) {
   }
 }
 
+/// The next piece of an encoding of @p total bytes, from @p offset on.
+template <class Container>
+void assemble(Container& into, std::uint64_t offset, std::uint64_t total,
+              std::span<const std::byte> bytes) {
+  if (offset == 0) return begin_block(into, bytes, total);
+  append_block(into, bytes);
+}
+
 }  // namespace procpool::detail

@@ -139,7 +139,7 @@ class reduction_job final : public typed_job<std::vector<std::optional<Value>>> 
   }
   void piece(std::size_t index, std::uint64_t offset, std::uint64_t total,
              std::span<const std::byte> bytes) override {
-    assemble(at(index), offset, total, bytes);
+    assemble_result(at(index), offset, total, bytes);
   }
   [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
   [[nodiscard]] std::vector<std::optional<Value>>& result() override { return sums_; }

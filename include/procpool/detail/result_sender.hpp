@@ -61,6 +61,7 @@ class result_sender {
            std::span<const std::byte> second) {
     close_run();
     const record_head head{ordinal_, item, kind, 0, first.size() + second.size()};
+    if (second.empty() && put_whole(head, first.data())) return note_written();
     write(&head, sizeof head);
     write(first.data(), first.size());
     write(second.data(), second.size());
@@ -78,14 +79,8 @@ class result_sender {
 
   /// The same for the only item of a frame: the length of the run is known.
   void put_only(std::uint32_t item, const void* value, std::size_t size) {
-    const std::uint64_t length =
-        sizeof(record_head) + round_up<std::uint64_t>(size, record_alignment);
-    if (length > room() || length > ring_.until_end(cursor_)) return put_plain(item, value, size);
     const record_head head{ordinal_, item, record_kind::run, 0, size};
-    std::byte* at = ring_.at(cursor_);
-    std::memcpy(at, &head, sizeof head);
-    std::memcpy(at + sizeof head, value, size);
-    cursor_ += length;
+    if (!put_whole(head, value)) return put_plain(item, value, size);
     note_written();
   }
 
@@ -126,6 +121,19 @@ class result_sender {
       consumed_ = parent_->consumed.load(std::memory_order_acquire);  // the parent has copied these
     }
     return ring_.capacity() - (cursor_ - consumed_);
+  }
+
+  // A record in one piece of the ring; false: it has no such place now.
+  bool put_whole(const record_head& head, const void* payload) {
+    const std::uint64_t length =
+        sizeof head + round_up<std::uint64_t>(head.length, record_alignment);
+    if (length > ring_.capacity() / 4) return false;  // the parent copies while more is written
+    if (length > room() || length > ring_.until_end(cursor_)) return false;
+    std::byte* at = ring_.at(cursor_);
+    std::memcpy(at, &head, sizeof head);
+    if (head.length != 0) std::memcpy(at + sizeof head, payload, head.length);
+    cursor_ += length;
+    return true;
   }
 
   void write(const void* data, std::size_t size) {

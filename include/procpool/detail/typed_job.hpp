@@ -86,15 +86,13 @@ std::unique_ptr<done_callback> callback_of(job_callbacks<T> calls) {
 
 /// Fills in a large result piece by piece; it is empty again after an exception.
 template <class Stored>
-void assemble(std::optional<Stored>& result, std::uint64_t offset, std::uint64_t total,
-              std::span<const std::byte> bytes) {
+void assemble_result(std::optional<Stored>& result, std::uint64_t offset, std::uint64_t total,
+                     std::span<const std::byte> bytes) {
   if constexpr (delivery_of<Stored>().granule != 0) {
+    if (offset == 0) result.emplace();
+    if (!result) return;
     try {
-      if (offset == 0) {
-        begin_block(result.emplace(), bytes, total);
-      } else if (result) {
-        append_block(*result, bytes);
-      }
+      assemble(*result, offset, total, bytes);
     } catch (...) {
       result.reset();
       throw;
@@ -130,7 +128,7 @@ class call_job final : public typed_job<R> {
   }
   void piece(std::size_t, std::uint64_t offset, std::uint64_t total,
              std::span<const std::byte> bytes) override {
-    assemble(result_, offset, total, bytes);
+    assemble_result(result_, offset, total, bytes);
   }
   [[nodiscard]] stored& result() override { return *result_; }
 
@@ -251,30 +249,39 @@ class map_job final
 
   map_job(boost::intrusive_ptr<driver> pool, std::size_t items,
           std::unique_ptr<done_callback> callbacks)
-      : base(std::move(pool), items,
-             {.plain_size = plain_size_of<stored>,
-              .pieces = delivery_of<stored>(),
-              .sealed = !packed && !std::is_void_v<R>},
-             std::move(callbacks)),
+      : base(
+            std::move(pool), items,
+            {.plain_size = plain_size_of<stored>, .pieces = delivery_of<stored>(), .sealed = apart},
+            std::move(callbacks)),
         items_(items) {
-    if constexpr (packed) {
+    if constexpr (apart) {
+      pieces_.resize(items);
+    } else if constexpr (packed) {
       results_.reserve(items);  // filled with zeros when the workers are busy already
       advise_huge_pages(results_.data(), items * sizeof(stored));
     } else if constexpr (!std::is_void_v<R>) {
-      pieces_.resize(items);
+      results_.resize(items);
     }
   }
 
   void value(std::size_t index, std::span<const std::byte> encoded) override {
     if constexpr (!is_plain_result_v<stored>) {
       decoder in(encoded);
-      pieces_[index].emplace(in.template get<stored>());
+      if constexpr (apart) {
+        pieces_[index].emplace(in.template get<stored>());
+      } else {
+        results_[index] = in.template get<stored>();
+      }
       in.finish();
     }
   }
   void piece(std::size_t index, std::uint64_t offset, std::uint64_t total,
              std::span<const std::byte> bytes) override {
-    if constexpr (!packed && !std::is_void_v<R>) assemble(pieces_[index], offset, total, bytes);
+    if constexpr (apart) {
+      assemble_result(pieces_[index], offset, total, bytes);
+    } else if constexpr (delivery_of<stored>().granule != 0) {
+      assemble(results_[index], offset, total, bytes);
+    }
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
     if constexpr (packed) {
@@ -286,7 +293,7 @@ class map_job final
 
   [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
   void seal() override {
-    if constexpr (!packed && !std::is_void_v<R>) {
+    if constexpr (apart) {
       if (this->failure() != nullptr) return;
       results_.reserve(pieces_.size());
       for (auto& piece : pieces_) results_.push_back(std::move(*piece));
@@ -303,12 +310,16 @@ class map_job final
 
  private:
   static constexpr bool packed = is_plain_result_v<stored> && !std::is_void_v<R>;
+  // Whether a result can take its place among the others as soon as it is there: those before it
+  // may come later, and have to be something until then.
+  static constexpr bool placed = packed || (std::is_nothrow_default_constructible_v<stored> &&
+                                            std::is_nothrow_move_assignable_v<stored>);
+  static constexpr bool apart = !placed && !std::is_void_v<R>;
   struct empty {};
 
   const std::size_t items_;
   std::conditional_t<std::is_void_v<R>, empty, std::vector<stored>> results_;
-  std::conditional_t<packed || std::is_void_v<R>, empty, std::vector<std::optional<stored>>>
-      pieces_;
+  std::conditional_t<apart, std::vector<std::optional<stored>>, empty> pieces_;
   std::byte nothing_{};
 };
 
