@@ -6,8 +6,9 @@
  *
  *   proctype worker   result_sender.hpp: begin_item, put, put_plain, open_run, close_run, write,
  *                     wait_for_room, end_frame, commit; worker_channel.hpp: done
- *   proctype parent   result_receiver.hpp: drain, drain_last, read_until, read_head, read_payload,
- *                     read_run; collector.hpp: check_record; lifecycle.hpp: was_running
+ *   proctype parent   result_receiver.hpp: drain (quickly or thoroughly), drain_last, read_until,
+ *                     read_head, read_payload, read_run; collector.hpp: check_record;
+ *                     lifecycle.hpp: was_running
  *
  * Records begin at an even unit; a head takes four, the length in the third. A payload of three
  * units needs one of padding. With PLAIN the items have plain results of one unit, which form runs.
@@ -292,21 +293,33 @@ inline bounded(one, other) {
 }
 
 proctype parent() {
-  byte cursor, end, left, kind, id, length, done;
+  byte cursor, end, left, kind, id, length, done, seen, ended;
   bool open, whole;
   do
   :: done == FRAMES * ITEMS -> break
 
-  /* drain() */
+  /* drain(), quickly or thoroughly */
   :: committed > cursor || finished > cursor ->
-     d_step { bounded(committed, finished) };
+     seen = committed;
+     if
+     :: true -> ended = 0
+     :: true ->
+        ended = finished;
+        assert(seen >= cursor || ended >= cursor) /* "a worker's result cursor went back" */
+     fi;
+     d_step { bounded(seen, ended) };
 #ifdef CONSUMED_EARLY
      consumed = end;
-     d_step { read_until(false) }
+     d_step { read_until(false) };
 #else
      d_step { read_until(false) };
-     consumed = cursor
+     consumed = cursor;
 #endif
+     d_step { /* "a worker finished a task in the middle of a result" */
+       assert(ended != end || ended == 0 || (!open && cursor == end));
+       seen = 0;
+       ended = 0
+     }
 
   /* drain_last(), then blame() */
   :: atomic {
