@@ -227,7 +227,7 @@ class pool_core final : public pool_service {
   void nudge() override {
     if (generation_ != process_generation()) return;  // the wait says what is wrong
     if (engine_.decoding()) {  // by user's code under the lock: its thread looks when it is back
-      nudged_.store(true, std::memory_order_relaxed);  // same thread
+      nudged_ = true;
       return;
     }
     std::lock_guard lock(mutex_);

@@ -93,8 +93,8 @@ class pool_lead : public pool_front {
   // Tells threads that wait what has changed.
   void spread_news(hurry service = hurry::yes) {
     look_after_stalls();
-    const bool nudged = nudged_.exchange(false, std::memory_order_relaxed);  // by this thread
-    if (!engine_.take_news() && !nudged) return;
+    if (!engine_.take_news() && !nudged_) return;
+    nudged_ = false;
     ring_ready();
     if (callbacks_due() && worth_waking(service)) service_wakes_.notify_one();
     if (followers_ > 0) changed_.notify_all();
@@ -259,36 +259,38 @@ class pool_lead : public pool_front {
     called_back_.store(false, std::memory_order_relaxed);  // for this round
     lock.unlock();
     dead.clear();
-    const bool slept = wait_for_news(may_spin, sleeps_until_);
+    const waited how = wait_for_news(may_spin, sleeps_until_);
     lock.lock();
-    const bool waited_long = std::exchange(patient_, true);
     leader_away_ = false;
-    if (slept) {
-      handle_reports();
-    } else if (waited_long) {
+    if (how == waited::asleep) {
+      handle_reports();  // only then the fork server may have reported
+    } else if (patient_) {
       handle_reports_if_due();
     }
+    patient_ = how != waited::a_moment;
     resize_if_due();
     spread_news();
   }
 
-  // Without the lock. Whether it slept: only then the fork server may have reported.
-  bool wait_for_news(bool may_spin, std::optional<time_point> until) {
-    const auto news = [this] {
-      for (const parent_channel* channel : glance_) {
-        if (channel->anything()) return true;
-      }
-      return called_back_.load(std::memory_order_relaxed);  // a hint; the descriptor is certain
+  enum class waited { a_moment, awake, asleep };  ///< a_moment: and then a worker told of results
+
+  // Without the lock.
+  waited wait_for_news(bool may_spin, std::optional<time_point> until) {
+    const auto told = [this] {
+      return std::ranges::any_of(glance_, [](const auto* channel) { return channel->anything(); });
+    };
+    const auto news = [this, told] {
+      return told() || called_back_.load(std::memory_order_relaxed);  // a hint; the bell is certain
     };
     if (!patient_) {  // a moment for short tasks; then tasks are balanced before the long wait
       spin_until(news, short_wait);
-      return false;
+      return told() ? waited::a_moment : waited::awake;
     }
-    if (may_spin && spin_until(news)) return false;
+    if (may_spin && spin_until(news)) return waited::awake;
     engine_.backend().arm();
     if (!news() && !engine_.widened() && !anything_untold()) engine_.backend().wait(until);
     engine_.backend().disarm();
-    return true;
+    return waited::asleep;
   }
 
   static std::optional<time_point> earlier(std::optional<time_point> one,
@@ -320,13 +322,13 @@ class pool_lead : public pool_front {
   bool resize_due_ = false;
   bool yield_ = false;  ///< somebody wants the lead that the service has
   int followers_ = 0;
-  std::uint64_t activity_ = 0;       ///< counts waits and the like, for the service to stay away
-  std::atomic<bool> nudged_{false};  ///< by a thread that held the lock
-  os::event ready_bell_;             ///< for event loops; empty: nobody has asked for it
-  bool service_asleep_ = false;      ///< for want of anything to do
-  bool service_dozes_ = false;       ///< for longer than a tick
-  bool service_lost_ = false;        ///< the thread could not be had, or not again
-  std::thread::id server_;           ///< the thread that runs callbacks, while there is one
+  std::uint64_t activity_ = 0;   ///< counts waits and the like, for the service to stay away
+  bool nudged_ = false;          ///< by a thread that held the lock
+  os::event ready_bell_;         ///< for event loops; empty: nobody has asked for it
+  bool service_asleep_ = false;  ///< for want of anything to do
+  bool service_dozes_ = false;   ///< for longer than a tick
+  bool service_lost_ = false;    ///< the thread could not be had, or not again
+  std::thread::id server_;       ///< the thread that runs callbacks, while there is one
 
  private:
   static constexpr std::chrono::microseconds short_wait{3};
