@@ -61,7 +61,8 @@ class result_sender {
            std::span<const std::byte> second) {
     close_run();
     const record_head head{ordinal_, item, kind, 0, first.size() + second.size()};
-    if (second.empty() && put_whole(head, first.data())) return note_written();
+    const bool whole = second.empty() && !first.empty() && first.size() < ring_.capacity() / 4;
+    if (whole && put_whole(head, first.data())) return note_written();
     write(&head, sizeof head);
     write(first.data(), first.size());
     write(second.data(), second.size());
@@ -127,11 +128,10 @@ class result_sender {
   bool put_whole(const record_head& head, const void* payload) {
     const std::uint64_t length =
         sizeof head + round_up<std::uint64_t>(head.length, record_alignment);
-    if (length > ring_.capacity() / 4) return false;  // the parent copies while more is written
     if (length > room() || length > ring_.until_end(cursor_)) return false;
     std::byte* at = ring_.at(cursor_);
     std::memcpy(at, &head, sizeof head);
-    if (head.length != 0) std::memcpy(at + sizeof head, payload, head.length);
+    std::memcpy(at + sizeof head, payload, head.length);
     cursor_ += length;
     return true;
   }
