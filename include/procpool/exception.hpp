@@ -14,11 +14,12 @@ namespace procpool {
 ///
 /// An E that is encodable arrives as it was. Else it is made again as `E(what())`: members besides
 /// the text are lost (refused when E derives from std::runtime_error or std::logic_error), and a
-/// constructor that adds to its text adds twice.
+/// constructor that adds to its text adds twice. One without members that cannot be made from a
+/// text is made again as `E()`.
 ///
-/// @tparam E derived from std::exception, not final, and either encodable (has a codec) or
-/// constructible from its what(). The exceptions of the standard library and of procpool are
-/// registered already.
+/// @tparam E derived from std::exception, not final, and either encodable (has a codec), or
+/// constructible from a std::string or const char*, or default constructible and without members.
+/// The exceptions of the standard library and of procpool are registered already.
 template <class E>
 void register_exception() {
   detail::add_exception<E>();

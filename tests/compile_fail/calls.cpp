@@ -2,6 +2,7 @@
 // expect: instead of std::function or std::bind pass the function
 // expect: starmap takes items that are the arguments of a call
 // expect: members besides its text, which would not arrive
+// expect: this exception cannot be made from its text
 // SPDX-License-Identifier: MIT
 #include <functional>
 #include <procpool/procpool.hpp>
@@ -19,6 +20,9 @@ struct http_error : std::runtime_error {
       : std::runtime_error(text), status(code) {}
   int status;
 };
+struct parse_error : std::exception {
+  int line = 0;
+};
 struct not_found : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -32,6 +36,7 @@ int main() {
   pool.starmap(add, std::vector<std::pair<long, long>>{{1, 2}});
 #ifndef PROCPOOL_CONTROL
   procpool::register_exception<http_error>();
+  procpool::register_exception<parse_error>();
   pool.apply(&counter::plus, counter{}, 4);
   pool.apply(std::function<long(long, long)>(add), 1, 2);
   pool.starmap(add, std::vector<long>{1, 2});

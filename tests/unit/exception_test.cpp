@@ -77,6 +77,14 @@ struct rich_error : std::exception {
   int number;
 };
 
+struct c_text_error : std::runtime_error {
+  c_text_error() : std::runtime_error("no text") {}
+  explicit c_text_error(const char* text) : std::runtime_error(text) {}
+};
+struct named_error : std::exception {
+  const char* what() const noexcept override { return "named"; }
+};
+
 }  // namespace
 
 template <>
@@ -173,6 +181,13 @@ TEST_CASE("registered types keep their type, with a codec also their members", "
   procpool::register_exception<rich_error>();
   check_text(registered_error("mine"));
   CHECK(caught<rich_error>(carried(rich_error(5))).number == 5);
+}
+
+TEST_CASE("registered types are made again from their text, if they have one", "[exception]") {
+  procpool::register_exception<c_text_error>();
+  procpool::register_exception<named_error>();
+  check_text(c_text_error("disk full"));
+  check_text(named_error());
 }
 
 TEST_CASE("bytes that are no exception are a DecodeError", "[exception]") {

@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <typeinfo>
 #include <utility>
+#include <variant>
 
 #include <procpool/codec.hpp>
 #include <procpool/error.hpp>
@@ -22,6 +23,10 @@ namespace procpool::detail {
 /// Whether an exception has members that its base does not have.
 template <class E, class Base>
 inline constexpr bool adds_to = std::is_base_of_v<Base, E> && (sizeof(E) > sizeof(Base));
+
+template <class E>
+inline constexpr bool made_from_text =
+    std::is_constructible_v<E, std::string> || std::is_constructible_v<E, const char*>;
 
 /// Takes an exception of type E apart and puts it together again. Specialized for types that are
 /// more than their text.
@@ -34,14 +39,22 @@ struct exception_parts {
     static_assert(!adds_to<E, std::runtime_error> && !adds_to<E, std::logic_error>,
                   "procpool: this exception has members besides its text, which would not arrive: "
                   "specialize procpool::codec for it");
-    return E(in.get<std::string>());
+    static_assert(made_from_text<E>,
+                  "procpool: this exception cannot be made from its text: give it a constructor "
+                  "from std::string or const char*, or specialize procpool::codec for it");
+    const std::string text = in.get<std::string>();
+    if constexpr (std::is_constructible_v<E, std::string>) {
+      return E(text);
+    } else {
+      return E(text.c_str());
+    }
   }
 };
 
-/// Types without a text of their own.
+/// Types that are nothing but a type. (std::bad_variant_access has a member, one of a few texts.)
 template <class E>
-  requires(std::is_default_constructible_v<E> && !std::is_constructible_v<E, std::string> &&
-           !encodable<E>)
+  requires(std::is_default_constructible_v<E> && !made_from_text<E> && !encodable<E> &&
+           (sizeof(E) == sizeof(std::exception) || std::is_same_v<E, std::bad_variant_access>))
 struct exception_parts<E> {
   static void encode(encoder&, const std::exception&) {}
   static E decode(decoder&) { return E(); }

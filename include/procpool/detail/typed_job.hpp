@@ -270,6 +270,7 @@ class map_job final
       if constexpr (apart) {
         pieces_[index].emplace(in.template get<stored>());
       } else {
+        if constexpr (in_pieces) renew(index);
         results_[index] = in.template get<stored>();
       }
       in.finish();
@@ -279,7 +280,8 @@ class map_job final
              std::span<const std::byte> bytes) override {
     if constexpr (apart) {
       assemble_result(pieces_[index], offset, total, bytes);
-    } else if constexpr (delivery_of<stored>().granule != 0) {
+    } else if constexpr (in_pieces) {
+      if (offset == 0) renew(index);
       assemble(results_[index], offset, total, bytes);
     }
   }
@@ -311,11 +313,21 @@ class map_job final
  private:
   static constexpr bool packed = is_plain_result_v<stored> && !std::is_void_v<R>;
   // Whether a result can take its place among the others as soon as it is there: those before it
-  // may come later, and have to be something until then.
-  static constexpr bool placed = packed || (std::is_nothrow_default_constructible_v<stored> &&
-                                            std::is_nothrow_move_assignable_v<stored>);
+  // may come later, and have to be something until then, which takes a moment before any work.
+  static constexpr std::size_t most_placed = 128;  // bytes
+  static constexpr bool placed =
+      packed || (sizeof(stored) <= most_placed && std::is_nothrow_default_constructible_v<stored> &&
+                 std::is_nothrow_move_assignable_v<stored>);
   static constexpr bool apart = !placed && !std::is_void_v<R>;
+  static constexpr bool in_pieces = delivery_of<stored>().granule != 0;
   struct empty {};
+
+  // The worker of an earlier attempt may have died in the middle of a result that was longer: its
+  // memory must not stay. A string that is assigned another one keeps it.
+  void renew(std::size_t index) noexcept {
+    std::destroy_at(&results_[index]);
+    std::construct_at(&results_[index]);
+  }
 
   const std::size_t items_;
   std::conditional_t<std::is_void_v<R>, empty, std::vector<stored>> results_;
