@@ -137,8 +137,8 @@ struct map_options {
 struct imap_options {
   /// Items sent to a worker at a time, at least 1.
   std::optional<std::ptrdiff_t> chunksize = std::nullopt;
-  /// The most items that are taken from the input ahead of those handed out, at least 1. Default:
-  /// enough to keep all workers busy.
+  /// The most items that are taken from the input ahead of those handed out, at least 1; no chunk
+  /// is larger. Default: 32 chunks for each worker.
   std::optional<std::ptrdiff_t> buffersize = std::nullopt;
   /// For each item, see call_options::timeout.
   std::optional<time_limit> timeout = std::nullopt;

@@ -122,19 +122,18 @@ using result_value_t =
 /// The time it takes is linear in the number of results. In a loop that takes each as it comes
 /// as_completed() is better than FIRST_COMPLETED again and again, which is quadratic.
 template <range_of_results Range>
-[[nodiscard]] auto wait(Range&& results, return_when when = ALL_COMPLETED) {
+auto wait(Range&& results, return_when when = ALL_COMPLETED) {
   return detail::wait_for_results<result_value_t<Range>>(results, when, std::nullopt, {});
 }
 /// The same, for at most @p timeout; what is ready at once is seen with 0, too.
 template <range_of_results Range, class Rep, class Period>
-[[nodiscard]] auto wait(Range&& results, return_when when,
-                        std::chrono::duration<Rep, Period> timeout) {
+auto wait(Range&& results, return_when when, std::chrono::duration<Rep, Period> timeout) {
   return detail::wait_for_results<result_value_t<Range>>(results, when,
                                                          detail::os::deadline_after(timeout), {});
 }
 /// The same, until a stop is requested.
 template <range_of_results Range>
-[[nodiscard]] auto wait(Range&& results, return_when when, const std::stop_token& stop) {
+auto wait(Range&& results, return_when when, const std::stop_token& stop) {
   return detail::wait_for_results<result_value_t<Range>>(results, when, std::nullopt, stop);
 }
 

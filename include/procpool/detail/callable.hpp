@@ -115,8 +115,9 @@ inline void reject_captured_references(const void* closure, std::size_t size) {
     std::memcpy(&word, static_cast<const std::byte*>(closure) + at, sizeof word);
     if (word - low < stack.size()) {
       throw std::invalid_argument(
-          "the lambda captures a local variable by reference or pointer, which a worker process "
-          "cannot follow; capture it by value");
+          "the lambda captures a local variable, or the `this` of one, by reference or pointer, "
+          "which "
+          "a worker process cannot follow; capture it by value");
     }
   }
 }

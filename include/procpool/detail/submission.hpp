@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Level 6: pool.
 /// @file
-/// From a call in the program to frames in the rings: encodes callables and items, cuts maps into
-/// chunks, and finds the place for large bodies. User code (encoders, input ranges) runs here, on
-/// the submitting thread and without any lock.
+/// From a call in the program to frames in the rings: encodes callables and items, and cuts maps
+/// into chunks. User code (encoders, input ranges) runs here, on the submitting thread and without
+/// any lock.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -25,6 +25,7 @@
 #include <vector>
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/body_placement.hpp>
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/pool_front.hpp>
@@ -32,97 +33,6 @@
 #include <procpool/detail/typed_job.hpp>
 
 namespace procpool::detail {
-
-/// A buffer to encode into, kept by the thread between submissions. Nested submissions, from an
-/// encoder or an input range that uses a pool itself, get one of their own.
-class scratch_buffer {
- public:
-  scratch_buffer() : buffer_(std::move(kept())) { buffer_.clear(); }
-  scratch_buffer(const scratch_buffer&) = delete;
-  scratch_buffer& operator=(const scratch_buffer&) = delete;
-  ~scratch_buffer() {
-    if (buffer_.capacity() <= keep_bytes) kept() = std::move(buffer_);
-  }
-
-  [[nodiscard]] byte_buffer& get() noexcept { return buffer_; }
-
- private:
-  static byte_buffer& kept() {
-    thread_local byte_buffer buffer;
-    return buffer;
-  }
-  static constexpr std::size_t keep_bytes = std::size_t{1} << 20;
-
-  byte_buffer buffer_;
-};
-
-/// A body that is too large for a frame, encoded in @p bytes: into the arena or, when that is full,
-/// kept as it is for streaming.
-inline task_body place_large(pool_front& pool, byte_buffer& bytes) {
-  task_body body;
-  const auto block = pool.allocate(bytes.size());
-  if (block.empty()) {
-    body.place = body_place::stream;
-    body.owned = std::move(bytes);
-    body.bytes = body.owned.view();
-  } else {
-    body.set_block(block);
-    std::memcpy(block.data(), bytes.data(), bytes.size());
-  }
-  return body;
-}
-
-/// The same for a body whose size is known and that is encoded by @p fill(encoder): in place.
-template <class Fill>
-task_body fill_large(pool_front& pool, std::size_t size, Fill fill) {
-  const auto block = pool.allocate(size);
-  if (block.empty()) {
-    byte_buffer bytes;
-    bytes.reserve(size);
-    encoder out(bytes);
-    fill(out);
-    task_body body;
-    body.place = body_place::stream;
-    body.owned = std::move(bytes);
-    body.bytes = body.owned.view();
-    return body;
-  }
-  try {
-    encoder out(block);
-    fill(out);
-  } catch (...) {
-    pool.release(block);
-    throw;
-  }
-  task_body body;
-  body.set_block(block);
-  return body;
-}
-
-/// Fills in where the body is and hands the frame over.
-inline void submit_body(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head& head,
-                        std::size_t first_index, task_body body, std::size_t size) {
-  const auto block = body.block();
-  head.kind = frame_kind::run;
-  head.body_size = size;
-  if (!block.empty()) head.body_at = pool.offset(block);
-  try {
-    pool.submit(std::move(owner), head, first_index, std::move(body));
-  } catch (...) {
-    if (!block.empty()) pool.release(block);
-    throw;
-  }
-}
-
-/// Hands over a frame with one item and an in-line body, which is copied.
-inline void submit_small(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head& head,
-                         std::span<const std::byte> body) {
-  head.kind = frame_kind::run;
-  head.body_size = body.size();
-  task_body where;
-  where.bytes = body;
-  pool.submit(std::move(owner), head, 0, std::move(where));
-}
 
 inline frame_head frame_for(const pool_front& pool, code_ref entry, std::size_t items) {
   pool.check_code(entry);
