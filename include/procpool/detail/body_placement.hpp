@@ -50,9 +50,7 @@ inline task_body place_large(pool_front& pool, byte_buffer& bytes) {
   task_body body;
   const auto block = pool.allocate(bytes.size());
   if (block.empty()) {
-    body.place = body_place::stream;
-    body.owned = std::move(bytes);
-    body.bytes = body.owned.view();
+    body.set_stream(std::move(bytes));
   } else {
     body.set_block(block);
     std::memcpy(block.data(), bytes.data(), bytes.size());
@@ -70,9 +68,7 @@ task_body fill_large(pool_front& pool, std::size_t size, Fill fill) {
     encoder out(bytes);
     fill(out);
     task_body body;
-    body.place = body_place::stream;
-    body.owned = std::move(bytes);
-    body.bytes = body.owned.view();
+    body.set_stream(std::move(bytes));
     return body;
   }
   try {

@@ -116,8 +116,7 @@ inline void reject_captured_references(const void* closure, std::size_t size) {
     if (word - low < stack.size()) {
       throw std::invalid_argument(
           "the lambda captures a local variable, or the `this` of one, by reference or pointer, "
-          "which "
-          "a worker process cannot follow; capture it by value");
+          "which a worker process cannot follow; capture it by value");
     }
   }
 }

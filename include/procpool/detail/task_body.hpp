@@ -41,7 +41,13 @@ struct task_body {
     place = body_place::arena;
     bytes = block;
   }
-  /// That block; empty if it is elsewhere.
+  /// Goes through the ring piece by piece, from memory of its own.
+  void set_stream(byte_buffer encoded) noexcept {
+    place = body_place::stream;
+    owned = std::move(encoded);
+    bytes = owned.view();
+  }
+  /// Its block of the arena; empty if it is elsewhere.
   [[nodiscard]] std::span<std::byte> block() const noexcept {
     if (place != body_place::arena) return {};
     return {const_cast<std::byte*>(bytes.data()), bytes.size()};
