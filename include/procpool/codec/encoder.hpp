@@ -79,6 +79,9 @@ class encoder {
   /// Appends a number of elements, for decoder::count.
   void count(std::size_t n) { put(std::uint64_t{n}); }
 
+  /// Whether something did not fit into memory of a given size: put has thrown std::length_error.
+  [[nodiscard]] bool overflowed() const noexcept { return overflowed_; }
+
   /// Bytes so far.
   [[nodiscard]] std::size_t size() const noexcept { return area_->size - begin_ + counted_; }
 
@@ -102,7 +105,8 @@ class encoder {
     return true;
   }
 
-  [[noreturn, gnu::cold]] void full(std::size_t n) const {
+  [[noreturn, gnu::cold]] void full(std::size_t n) {
+    overflowed_ = true;
     throw std::length_error(detail::concat(
         {"an encoding of at least ", size() + n, " bytes does not fit into ", own_.capacity}));
   }
@@ -122,6 +126,7 @@ class encoder {
   std::size_t levels_left_ = decode_limits{}.max_depth;
   std::size_t empty_elements_left_ = decode_limits{}.max_elements;
   bool counting_ = false;
+  bool overflowed_ = false;
 };
 
 }  // namespace procpool

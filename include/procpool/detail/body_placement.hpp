@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
+#include <stdexcept>
 #include <utility>
 
 #include <procpool/codec.hpp>
@@ -58,37 +59,62 @@ inline task_body place_large(pool_front& pool, byte_buffer& bytes) {
   return body;
 }
 
-/// The same for a body whose size is known and that is encoded by @p fill(encoder): in place.
+/// A body that is to be streamed, encoded by @p fill(encoder). @param size likely
 template <class Fill>
-task_body fill_large(pool_front& pool, std::size_t size, Fill fill) {
-  const auto block = pool.allocate(size);
-  if (block.empty()) {
-    byte_buffer bytes;
-    bytes.reserve(size);
-    encoder out(bytes);
-    fill(out);
-    task_body body;
-    body.set_stream(std::move(bytes));
-    return body;
-  }
-  try {
-    encoder out(block);
-    fill(out);
-  } catch (...) {
-    pool.release(block);
-    throw;
-  }
+task_body fill_stream(std::size_t size, Fill fill) {
+  byte_buffer bytes;
+  bytes.reserve(size);
+  encoder out(bytes);
+  fill(out);
   task_body body;
-  body.set_block(block);
+  if (!bytes.empty()) body.set_stream(std::move(bytes));
   return body;
 }
 
-/// Fills in where the body is and hands the frame over.
+/// Encodes into a block of the arena; whether it fits. What it did not use is not sent.
+template <class Fill>
+bool fill_block(std::span<std::byte>& block, Fill fill) {
+  encoder out(block);
+  try {
+    fill(out);
+  } catch (const std::length_error&) {
+    if (out.overflowed()) return false;
+    throw;  // of a value that nests too deeply, or of the user's
+  }
+  block = block.first(out.size());
+  return true;
+}
+
+/// The same for a body of @p size bytes that is encoded by @p fill(encoder): in place. Encoders may
+/// give more or less than they did when they were counted: what they give now counts.
+template <class Fill>
+task_body fill_large(pool_front& pool, std::size_t size, Fill fill) {
+  const auto whole = pool.allocate(size);
+  if (whole.empty()) return fill_stream(size, fill);
+  auto block = whole;
+  bool fits = false;
+  try {
+    fits = fill_block(block, fill);
+  } catch (...) {
+    pool.release(whole);
+    throw;
+  }
+  task_body body;
+  if (fits && !block.empty()) {
+    body.set_block(block);
+    return body;
+  }
+  pool.release(whole);
+  if (!fits) return fill_stream(size, fill);
+  return body;
+}
+
+/// Fills in where the body is and how long, and hands the frame over.
 inline void submit_body(pool_front& pool, boost::intrusive_ptr<job> owner, frame_head& head,
-                        std::size_t first_index, task_body body, std::size_t size) {
+                        std::size_t first_index, task_body body) {
   const auto block = body.block();
   head.kind = frame_kind::run;
-  head.body_size = size;
+  head.body_size = body.bytes.size();  // as many as really are there
   if (!block.empty()) head.body_at = pool.offset(block);
   try {
     pool.submit(std::move(owner), head, first_index, std::move(body));

@@ -84,14 +84,13 @@ void submit_call(pool_front& pool, boost::intrusive_ptr<job> owner, const F& fun
   fill(counting);
   const std::size_t size = counting.size();
   if (size > pool.in_line_limit()) {
-    return submit_body(pool, std::move(owner), head, 0, fill_large(pool, size, fill), size);
+    return submit_body(pool, std::move(owner), head, 0, fill_large(pool, size, fill));
   }
   scratch_buffer scratch;
   encoder out(scratch.get());
   fill(out);
   if (scratch.get().size() > pool.in_line_limit()) {  // an encoder that gave more this time
-    const std::size_t grown = scratch.get().size();
-    return submit_body(pool, std::move(owner), head, 0, place_large(pool, scratch.get()), grown);
+    return submit_body(pool, std::move(owner), head, 0, place_large(pool, scratch.get()));
   }
   submit_small(pool, std::move(owner), head, scratch.get().view());
 }
@@ -161,16 +160,15 @@ class shipped_callable {
 inline void submit_encoded(pool_front& pool, const boost::intrusive_ptr<job>& owner,
                            const shipped_callable& callable, frame_head head,
                            std::size_t first_index, byte_buffer& bytes, std::uint32_t parts = 1) {
-  const std::size_t size = bytes.size();
   task_body body;
-  if (size > pool.in_line_limit()) {
+  if (bytes.size() > pool.in_line_limit()) {
     body = place_large(pool, bytes);
   } else {
     body.bytes = bytes.view();
   }
   body.parts = parts;
   callable.complete(head, body, first_index);
-  submit_body(pool, owner, head, first_index, std::move(body), size);
+  submit_body(pool, owner, head, first_index, std::move(body));
 }
 
 /// How an item of a map becomes arguments: as the one argument, or spread over the parameters.
@@ -276,7 +274,7 @@ void submit_block(pool_front& pool, const boost::intrusive_ptr<job>& owner,
   if (size > pool.in_line_limit()) {
     task_body body = fill_large(pool, size, fill);
     callable.complete(head, body, first_index);
-    return submit_body(pool, owner, head, first_index, std::move(body), size);
+    return submit_body(pool, owner, head, first_index, std::move(body));
   }
   alignas(frame_alignment) std::array<std::byte, 256> few;
   if (size > few.size()) {
@@ -290,7 +288,7 @@ void submit_block(pool_front& pool, const boost::intrusive_ptr<job>& owner,
   task_body body;
   body.bytes = std::span<const std::byte>(few.data(), size);
   callable.complete(head, body, first_index);
-  submit_body(pool, owner, head, first_index, std::move(body), size);
+  submit_body(pool, owner, head, first_index, std::move(body));
 }
 
 /// Python's rule for the size of a chunk when none is given: a quarter of a fair share.
