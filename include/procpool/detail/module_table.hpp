@@ -24,6 +24,7 @@
 
 #include <procpool/config.hpp>
 #include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/fork_safe_mutex.hpp>
 #include <procpool/detail/os/symbols.hpp>
 #include <procpool/detail/type_name.hpp>
 
@@ -63,7 +64,7 @@ class module_table {
     const generation* known = newest_.load(std::memory_order_acquire);  // made by another thread
     while (true) {
       survey now;
-      dl_iterate_phdr(&module_table::note, &now);
+      for_each_module(&module_table::note, &now);
       auto next = std::make_unique<generation>(generation{known->modules, now.unloaded, known});
       if (!update(next->modules, std::move(now.modules)) && now.unloaded == known->unloaded) break;
       if (newest_.compare_exchange_strong(known, next.get(), std::memory_order_acq_rel)) {
@@ -187,7 +188,7 @@ class module_table {
   /// Whether libraries have been unloaded since a survey, as the loader says, under its lock.
   [[nodiscard]] static bool outdated(const generation& known) {
     unsigned long long unloaded = 0;
-    dl_iterate_phdr(
+    for_each_module(
         [](dl_phdr_info* info, std::size_t, void* result) {
           *static_cast<unsigned long long*>(result) = info->dlpi_subs;
           return 1;  // the same for all modules

@@ -60,7 +60,9 @@ class pool_core final : public pool_service {
     for (const auto& unused : unused_blocks_.take()) engine_.backend().blocks().release(unused);
     return engine_.backend().blocks().allocate(size).value_or(std::span<std::byte>());
   }
-  void release(std::span<std::byte> block) override { unused_blocks_.put(block); }
+  void release(std::span<std::byte> block) override {
+    if (ours()) unused_blocks_.put(block);  // in a forked child its lock may be another thread's
+  }
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) override {
     return engine_.backend().blocks().offset(block);
   }
@@ -192,6 +194,7 @@ class pool_core final : public pool_service {
     return ready_bell_.get();
   }
   void close_fileno() noexcept override {
+    if (!ours()) return;  // abandon() has closed it
     std::lock_guard lock(mutex_);
     ready_bell_.reset();
   }

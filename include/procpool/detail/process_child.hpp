@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/fork_safe_mutex.hpp>
 #include <procpool/detail/os/child.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/stdio.hpp>
@@ -65,8 +66,8 @@ inline void end_children() noexcept {
 /// Has end_children() called when this process ends by returning from main or by exit(). Handlers
 /// are inherited across fork: one registration serves a whole family of processes.
 inline void end_children_at_exit() {
-  static const int registered = std::atexit(end_children);
-  static_cast<void>(registered);
+  static constinit bool registered = false;
+  at_exit_once(registered, end_children);
 }
 
 /// The last that exit() does in a child.

@@ -8,6 +8,7 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -108,9 +109,8 @@ struct reduction_entry;
 template <class F, class Reduce, class... P>
 struct reduction_entry<F, Reduce, type_list<P...>> {
   static code_ref code() {
-    static const code_ref found =
-        find_code(reinterpret_cast<std::uintptr_t>(&run_reduction<F, Reduce, P...>));
-    return found;
+    static constinit std::atomic<std::uint64_t> known{0};
+    return find_code_once(known, reinterpret_cast<std::uintptr_t>(&run_reduction<F, Reduce, P...>));
   }
 };
 

@@ -128,6 +128,7 @@ class serial_core final : public pool_front, private fork_participant {
     return ready_bell_.get();
   }
   void close_fileno() noexcept override {
+    if (!ours()) return;  // abandon() has closed it
     const std::lock_guard lock(mutex_);
     ready_bell_.reset();
   }

@@ -131,6 +131,10 @@ struct spawn_state {
   }
 };
 
+/// Made before main: the guard of a static object that another thread makes while this process
+/// forks would stay taken in the child.
+inline auto& spawn_state_made_early = spawn_state::instance();
+
 /// Starts this program afresh for @p order. @p channel is what it talks to us through.
 /// @throws std::logic_error when the program does not take part; ProcessError
 inline pid_t spawn_process(const spawn_order& order, int channel, os::first_mask mask) {

@@ -281,22 +281,28 @@ struct entry_of<F, type_list<P...>> {
   static constexpr task_entry value = &run_frame<F, P...>;
 };
 
-/// The name of the code that runs calls of an F with arguments that travel as Types.
-template <class F, class Types>
-code_ref entry_point() {
-  // No static object with a guard: one that another thread has while this process forks would stay
-  // taken in the child. Both in one word, which is known or not; nothing is at module 0, offset 0.
-  constexpr int offset_bits = 48;  // of an address
-  static constinit std::atomic<std::uint64_t> known{0};
+/// The name of the code at @p address, which is looked for once; @p known is 0 before that. No
+/// static object with a guard: one that another thread has while this process forks would stay
+/// taken in the child.
+inline code_ref find_code_once(std::atomic<std::uint64_t>& known, std::uintptr_t address) {
+  // Both in one word, which is known or not; nothing is at module 0, offset 0.
+  constexpr int offset_bits = 48;                              // of an address
   std::uint64_t word = known.load(std::memory_order_relaxed);  // all there is
   if (word == 0) [[unlikely]] {
-    const code_ref code = find_code(reinterpret_cast<std::uintptr_t>(entry_of<F, Types>::value));
+    const code_ref code = find_code(address);
     if (code.module >> (64 - offset_bits) != 0) return code;
     word = std::uint64_t{code.module} << offset_bits | code.offset;
     known.store(word, std::memory_order_relaxed);  // the same by whichever thread
   }
   constexpr std::uint64_t offsets = (std::uint64_t{1} << offset_bits) - 1;
   return {word & offsets, static_cast<std::uint32_t>(word >> offset_bits)};
+}
+
+/// The name of the code that runs calls of an F with arguments that travel as Types.
+template <class F, class Types>
+code_ref entry_point() {
+  static constinit std::atomic<std::uint64_t> known{0};
+  return find_code_once(known, reinterpret_cast<std::uintptr_t>(entry_of<F, Types>::value));
 }
 
 /// Calls an F and drops what it returns.

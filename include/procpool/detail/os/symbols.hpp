@@ -30,6 +30,7 @@
 #include <vector>
 
 #include <procpool/detail/concat.hpp>
+#include <procpool/detail/fork_safe_mutex.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/syscall.hpp>
 #include <procpool/detail/type_name.hpp>
@@ -70,7 +71,7 @@ class module_search {
  public:
   static std::optional<loaded_module> find(std::uintptr_t address) {
     module_search search(address);
-    if (dl_iterate_phdr(&module_search::visit, &search) == 0) return std::nullopt;
+    if (for_each_module(&module_search::visit, &search) == 0) return std::nullopt;
     return std::move(search.found_);
   }
 
