@@ -105,6 +105,14 @@ struct pool_options {
   /// hurts wherever something else runs on these CPUs, other pools too: a pinned worker waits while
   /// other CPUs have nothing to do.
   bool pin_workers = false;
+  /// Whether signals that others send mean nothing to a worker when the program catches, ignores or
+  /// blocks them, and SIGINT in any case: a signal to the whole process group (a terminal, timeout,
+  /// a service manager) is the program's to answer. What the program leaves alone has its default
+  /// action in workers, too, and so have signals of a worker's own making: raise(), alarm(), a
+  /// broken pipe. Handlers that tasks install win. SIGKILL and SIGSTOP always work. With false a
+  /// worker has the default action of every signal, as a fresh program has. Of no effect on
+  /// threads.
+  bool ignore_signals = true;
 };
 
 /// How a call runs whose caller waits.

@@ -120,7 +120,7 @@ TEST_CASE(
   const support::shared<std::atomic<pid_t>> worker;
   door = gate.get();
   victim = worker.get();
-  procpool::Pool pool{2};
+  procpool::Pool pool{{.processes = 2, .ignore_signals = false}};  // Catch2 handles SIGTERM
   auto result = pool.apply_async(tell_pid);
   REQUIRE(gate->wait_for(1));
   ::kill(*worker, SIGTERM);
@@ -134,7 +134,7 @@ TEST_CASE(
     "[conformance][executor][process][processes]") {
   const support::shared<support::gate> gate;
   door = gate.get();
-  procpool::Pool pool{3};
+  procpool::Pool pool{{.processes = 3, .ignore_signals = false}};  // Catch2 handles SIGTERM
   results all;
   for (long i = 0; i < 3; ++i) all.push_back(pool.apply_async(pass, i));
   REQUIRE(gate->wait_for(3));

@@ -31,6 +31,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/os/worker_signals.hpp>
 #include <procpool/detail/process_start.hpp>
 
 #include "support/child.hpp"
@@ -774,30 +775,41 @@ TEST_CASE("A process forked by other means takes an identity and ends in order",
   CHECK(result.out == "a worker's last word");
 }
 
-TEST_CASE("A worker starts with the signals of a fresh program, SIGINT ignored", "[process]") {
-  const int code = support::run_child([] {
-    signal(SIGTERM, [](int) {});
-    signal(SIGUSR1, [](int) {});
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGCHLD, SIG_IGN);
-    const procpool::detail::os::signals_blocked all;
-    procpool::detail::os::reset_for_worker();
-    const auto handler = [](int number) {
-      struct sigaction action {};
-      sigaction(number, nullptr, &action);
-      return action.sa_handler;
-    };
-    CHILD_REQUIRE(handler(SIGTERM) == SIG_DFL);
-    CHILD_REQUIRE(handler(SIGUSR1) == SIG_DFL);
-    CHILD_REQUIRE(handler(SIGPIPE) == SIG_IGN);
-    CHILD_REQUIRE(handler(SIGCHLD) == SIG_DFL);
-    CHILD_REQUIRE(handler(SIGINT) == SIG_IGN);
-    sigset_t mask;
-    pthread_sigmask(SIG_BLOCK, nullptr, &mask);
-    CHILD_REQUIRE(sigisemptyset(&mask) == 1);
-    return 0;
-  });
-  CHECK(code == 0);
+TEST_CASE("A worker starts with the signals of a fresh program, or handlers that are the library's",
+          "[process]") {
+  namespace os = procpool::detail::os;
+  for (const bool ignored : {true, false}) {
+    const int code = support::run_child([=] {
+      signal(SIGTERM, [](int) {});
+      signal(SIGUSR1, [](int) {});
+      signal(SIGCHLD, SIG_IGN);
+      const os::signals_blocked all;
+      const os::signal_rules rules = os::rules_for_workers(true, ignored);
+      signal(SIGPIPE, SIG_IGN);
+      const os::signal_bits program_ignores = os::ignore_all_signals();
+      const auto handler = [](int number) {
+        struct sigaction action {};
+        sigaction(number, nullptr, &action);
+        return action.sa_handler;
+      };
+      CHILD_REQUIRE(handler(SIGTERM) == SIG_IGN);
+      CHILD_REQUIRE(handler(SIGINT) == SIG_IGN);
+      CHILD_REQUIRE(handler(SIGCHLD) == SIG_DFL);
+      os::set_worker_signals(rules, program_ignores);
+      for (const int number : {SIGTERM, SIGUSR1, SIGINT, SIGHUP}) {
+        CHILD_REQUIRE(os::has_worker_handler(number) == ignored);
+        CHILD_REQUIRE((handler(number) == SIG_DFL) == !ignored);
+      }
+      CHILD_REQUIRE(handler(SIGPIPE) == SIG_IGN);
+      CHILD_REQUIRE(handler(SIGCHLD) == SIG_DFL);
+      CHILD_REQUIRE(handler(SIGSEGV) == SIG_DFL);
+      os::leave_worker_signals();
+      CHILD_REQUIRE(handler(SIGTERM) == SIG_DFL);
+      CHILD_REQUIRE(handler(SIGPIPE) == SIG_IGN);
+      return 0;
+    });
+    CHECK(code == 0);
+  }
 }
 
 TEST_CASE("A process started on a thread of the library has no signal blocked", "[process]") {

@@ -9,13 +9,13 @@
 
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/process_backend.hpp>
+#include <procpool/detail/process_settings.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/scheduler.hpp>
 #include <procpool/detail/task_body.hpp>
 #include <procpool/detail/thread_backend.hpp>
 #include <procpool/detail/worker_backend.hpp>
 #include <procpool/detail/worker_lives.hpp>
-#include <procpool/start_method.hpp>
 
 namespace procpool::detail {
 
@@ -28,16 +28,18 @@ struct core_settings {
   life_rules lives;
   std::shared_ptr<const initializer_frame> initializer;  ///< null: none
   std::uint32_t cpus;                                    ///< that this process may use
+  process_settings processes = {};                       ///< unless the workers are threads
 };
 
 /// Makes what the workers are, and starts none of them. @throws ProcessError
-inline std::unique_ptr<worker_backend> make_backend(worker_kind kind, const region_sizes& sizes) {
-  if (kind == worker_kind::threads) return std::make_unique<thread_backend>(sizes);
-  return std::make_unique<process_backend>(
-      sizes, kind == worker_kind::spawned ? start_method::spawn : start_method::fork);
+inline std::unique_ptr<worker_backend> make_backend(const core_settings& settings) {
+  if (settings.kind == worker_kind::threads) {
+    return std::make_unique<thread_backend>(settings.sizes);
+  }
+  return std::make_unique<process_backend>(settings.sizes, settings.processes);
 }
 
 /// make_backend(), or what a test puts in its place.
-using backend_maker = std::unique_ptr<worker_backend> (*)(worker_kind, const region_sizes&);
+using backend_maker = std::unique_ptr<worker_backend> (*)(const core_settings&);
 
 }  // namespace procpool::detail

@@ -19,11 +19,13 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/os/worker_signals.hpp>
 
 namespace procpool::detail {
 
@@ -205,6 +207,14 @@ inline void die_of(siginfo_t& info, ucontext_t& thread) noexcept {
   os::set_disposition(info.si_signo, SIG_DFL);
 }
 
+/// Whether this is no crash, but sent to all processes of a program that handles it.
+inline bool is_nothing_here(const siginfo_t& info) noexcept {
+  const int error = errno;
+  const bool nothing = os::is_for_the_program(info);
+  errno = error;
+  return nothing;
+}
+
 inline void on_crash(int number, siginfo_t* info, void* context) noexcept;
 
 inline void catch_crash(int number) noexcept {
@@ -235,6 +245,7 @@ inline void on_crash(int number, siginfo_t* info, void* context) noexcept {
   crash_state& crash = last_crash;
   const pid_t owner = crash.owner.load(std::memory_order_relaxed);       // set before any crash
   if (owner != PROCPOOL_SYSTEM(getpid())) return die_of(*info, thread);  // note is not mapped here
+  if (is_nothing_here(*info)) return;
   const pid_t self = PROCPOOL_SYSTEM(gettid());
   pid_t first = 0;
   if (number != SIGALRM &&

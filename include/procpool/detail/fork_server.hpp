@@ -30,6 +30,7 @@
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
 #include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/os/worker_signals.hpp>
 #include <procpool/detail/process_child.hpp>
 #include <procpool/detail/process_context.hpp>
 #include <procpool/detail/process_report.hpp>
@@ -46,6 +47,7 @@ struct server_request {
   std::uint32_t worker;       ///< place of the worker in the pool
   std::uint64_t incarnation;  ///< counts the workers ever started
   region_sizes sizes;         ///< with hello
+  os::signal_rules signals;   ///< with hello
   worker_limits limits;       ///< with start
 };
 
@@ -60,7 +62,7 @@ class fork_server {
   [[noreturn]] void run() noexcept {
     PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-server"));
     try {
-      reset_signals();
+      prepare_signals();
       while (serve()) {
       }
     } catch (...) {
@@ -76,12 +78,13 @@ class fork_server {
     std::uint64_t incarnation;
   };
 
-  void reset_signals() {
-    os::reset_for_worker();
+  // All are blocked since before the fork, or since before the program was executed.
+  void prepare_signals() {
+    ignored_ = os::ignore_all_signals();
     sigset_t deaths;
     sigemptyset(&deaths);
     sigaddset(&deaths, SIGCHLD);
-    PROCPOOL_SYSTEM(sigprocmask(SIG_BLOCK, &deaths, nullptr));
+    PROCPOOL_SYSTEM(sigprocmask(SIG_SETMASK, &deaths, nullptr));
     deaths_ = os::off_stdio(
         os::fd(os::check(PROCPOOL_SYSTEM(signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK)),
                          "cannot watch for the end of workers")));
@@ -107,6 +110,7 @@ class fork_server {
     switch (request.kind) {
       case server_request::kind_type::hello:
         sizes_ = request.sizes;
+        signals_ = request.signals;
         outbound_ = std::move(descriptors[0]);
         return true;
       case server_request::kind_type::start:
@@ -126,16 +130,25 @@ class fork_server {
     if (request.limits.pinned != 0 && !pin(request.worker)) {
       return report({kind::not_pinned, request.worker, request.incarnation, 0, errno});
     }
-    const pid_t server = PROCPOOL_SYSTEM(getpid());
-    const pid_t pid = PROCPOOL_SYSTEM(fork());
-    if (pid == 0) become_worker(request, descriptors, server);
-    const int error = errno;
+    int error = 0;
+    const pid_t pid = fork_worker(request, descriptors, error);
     if (request.limits.pinned != 0) os::set_affinity(cpus_);  // if not, it has little to do
     if (pid == -1) {
       return report({kind::not_started, request.worker, request.incarnation, 0, error});
     }
     children_.push_back({pid, request.worker, request.incarnation});
     return report({kind::started, request.worker, request.incarnation, pid, 0});
+  }
+
+  // A worker begins with all signals blocked, until it has its own way with them.
+  pid_t fork_worker(const server_request& request,
+                    std::array<os::fd, os::max_passed_fds>& descriptors, int& error) {
+    const os::signals_blocked guard;
+    const pid_t server = PROCPOOL_SYSTEM(getpid());
+    const pid_t pid = PROCPOOL_SYSTEM(fork());
+    if (pid == 0) become_worker(request, descriptors, server);
+    error = errno;
+    return pid;
   }
 
   // This process goes ahead to the worker's CPU, so that nothing of the worker runs on another one,
@@ -225,7 +238,7 @@ class fork_server {
     PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-worker"));
     control_.reset();
     deaths_.reset();
-    os::reset_for_worker();
+    os::set_worker_signals(signals_, ignored_);
     const std::string name = worker_name(request.incarnation);
     process_identity identity = identity_;
     identity.name = name;
@@ -257,7 +270,8 @@ class fork_server {
     const crash_handler last_words(*new (inbound.data() + region_sizes::crash_at()) crash_note{});
     worker_channel channel(memory, os::event(std::move(descriptors[1])),
                            &os::flush_standard_streams);
-    const bell_closer in_children(channel);
+    const worker_in_children in_children(channel);
+    os::unblock_signals();
     worker_equipment equipment{
         WorkerContext(name, request.worker, request.limits.seed, memory.results->started),
         limit_guard(request.limits)};
@@ -265,12 +279,14 @@ class fork_server {
   }
 
   // Processes that a task forks must not keep the worker's bell, and are no workers.
-  class bell_closer final : public fork_participant {
+  class worker_in_children final : public fork_participant {
    public:
-    explicit bell_closer(worker_channel& channel) : channel_(&channel), registration_(*this) {}
+    explicit worker_in_children(worker_channel& channel)
+        : channel_(&channel), registration_(*this) {}
     void abandon() noexcept override {
       channel_->abandon();
       running_worker = nullptr;
+      os::leave_worker_signals();
     }
 
    private:
@@ -283,7 +299,9 @@ class fork_server {
   os::fd deaths_;
   os::fd outbound_;
   region_sizes sizes_{};
-  os::cpu_mask cpus_;  ///< that this process may use; read when it is needed
+  os::signal_rules signals_{};
+  os::signal_bits ignored_ = 0;  ///< signals that the program ignores
+  os::cpu_mask cpus_;            ///< that this process may use; read when it is needed
   std::vector<child> children_;
   std::deque<worker_report> unsent_;
 };

@@ -50,8 +50,8 @@ class pool_lead : public pool_front {
                    task_sender::in_line_limit(settings.sizes.ring_bytes), settings.kind),
         generation_(process_generation()),
         cpus_(settings.cpus),
-        engine_(make(settings.kind, settings.sizes), settings.sizes.workers, settings.workers,
-                settings.rules, settings.lives, settings.initializer) {
+        engine_(make(settings), settings.sizes.workers, settings.workers, settings.rules,
+                settings.lives, settings.initializer) {
     lack_modules(engine_.backend().missing_modules());
     if (settings.initializer == nullptr) return;
     check_code(settings.initializer->entry);

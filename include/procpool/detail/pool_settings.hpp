@@ -20,7 +20,9 @@
 #include <procpool/detail/core_settings.hpp>
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/random.hpp>
+#include <procpool/detail/process_settings.hpp>
 #include <procpool/options.hpp>
+#include <procpool/start_method.hpp>
 
 namespace procpool::detail {
 
@@ -83,6 +85,11 @@ inline void check_for_threads(const pool_options& options) {
   }
 }
 
+inline process_settings process_settings_of(worker_kind kind, const pool_options& options) {
+  return {.start_method = kind == worker_kind::spawned ? start_method::spawn : start_method::fork,
+          .ignore_signals = options.ignore_signals};
+}
+
 /// @throws std::invalid_argument for what cannot be.
 inline core_settings settings_of(worker_kind kind, const pool_options& options,
                                  std::shared_ptr<const initializer_frame> initializer) {
@@ -102,7 +109,8 @@ inline core_settings settings_of(worker_kind kind, const pool_options& options,
           .rules = rules,
           .lives = checked_lives(options),
           .initializer = std::move(initializer),
-          .cpus = cpus};
+          .cpus = cpus,
+          .processes = process_settings_of(kind, options)};
 }
 
 }  // namespace procpool::detail

@@ -26,6 +26,8 @@
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
+#include <procpool/detail/os/worker_signals.hpp>
+#include <procpool/detail/process_settings.hpp>
 #include <procpool/detail/spawn_order.hpp>
 #include <procpool/detail/worker_backend.hpp>
 #include <procpool/start_method.hpp>
@@ -37,12 +39,15 @@ class process_backend final : public worker_backend {
   /// Starts the fork server, then makes the outbound region. No thread of the library exists in
   /// this process while it forks. @throws ProcessError when the system refuses; nothing is left
   /// then.
-  process_backend(const region_sizes& sizes, start_method method) {
+  process_backend(const region_sizes& sizes, const process_settings& settings) {
+    const start_method method = settings.start_method;
+    const os::signal_rules signals =
+        os::rules_for_workers(fork_registry::on_library_thread(), settings.ignore_signals);
     make_server(method);
     try {
       server_process_ = os::find_process_if_possible(server_);
       if (method == start_method::spawn) shake_hands();
-      introduce(sizes);
+      introduce(sizes, signals);
     } catch (...) {
       shut_down();
       throw;
@@ -53,8 +58,12 @@ class process_backend final : public worker_backend {
   void start(std::uint32_t worker, const worker_limits& limits) override {
     auto fresh = make_place(worker);
     const int descriptors[] = {fresh->inbound.file(), fresh->bell.get()};
-    const server_request request{server_request::kind_type::start, worker, fresh->incarnation,
-                                 outbound_->sizes(), limits};
+    const server_request request{server_request::kind_type::start,
+                                 worker,
+                                 fresh->incarnation,
+                                 outbound_->sizes(),
+                                 {},
+                                 limits};
     if (!control_.send(request, descriptors)) gone_ = ended;
     fresh->inbound.close_file();
     places_[worker] = std::move(fresh);
@@ -63,7 +72,7 @@ class process_backend final : public worker_backend {
   [[nodiscard]] bool can_kill() const noexcept override { return true; }
   void kill(std::uint32_t worker) override {
     const server_request request{
-        server_request::kind_type::kill, worker, places_[worker]->incarnation, {}, {}};
+        server_request::kind_type::kill, worker, places_[worker]->incarnation, {}, {}, {}};
     try {
       if (!control_.send(request)) gone_ = ended;
     } catch (const Error& error) {
@@ -137,7 +146,7 @@ class process_backend final : public worker_backend {
 
   void fork_the_server(os::message_socket theirs, process_identity workers) {
     // No handler of the program's runs in the fork server, and no Ctrl-C ends it, before it has
-    // its own way with signals (fork_server::reset_signals, which unblocks them).
+    // its own way with signals (fork_server::prepare_signals).
     const os::signals_blocked guard;
     server_ = fork_process();
     if (server_ != 0) return;
@@ -201,11 +210,11 @@ class process_backend final : public worker_backend {
   }
 
   // Gives the fork server what it works with.
-  void introduce(const region_sizes& sizes) {
+  void introduce(const region_sizes& sizes, const os::signal_rules& signals) {
     prepare(sizes, memory_kind::shared);
     poller_.add(control_.get(), control_tag);
     const int descriptors[] = {outbound_->file()};
-    const server_request request{server_request::kind_type::hello, 0, 0, sizes, {}};
+    const server_request request{server_request::kind_type::hello, 0, 0, sizes, signals, {}};
     if (!control_.send(request, descriptors)) {
       throw ProcessError("the fork server of the pool ended before it had begun");
     }

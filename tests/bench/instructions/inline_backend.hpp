@@ -59,9 +59,8 @@ class inline_backend final : public detail::worker_backend {
     prepare(sizes, detail::memory_kind::own);
   }
   ~inline_backend() override { shut_down(); }
-  static std::unique_ptr<detail::worker_backend> make(detail::worker_kind /*kind*/,
-                                                      const detail::region_sizes& sizes) {
-    return std::make_unique<inline_backend>(sizes);
+  static std::unique_ptr<detail::worker_backend> make(const detail::core_settings& settings) {
+    return std::make_unique<inline_backend>(settings.sizes);
   }
 
   void start(std::uint32_t worker, const detail::worker_limits& /*limits*/) override {

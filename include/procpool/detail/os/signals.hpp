@@ -50,17 +50,4 @@ inline void set_disposition(int number, void (*handler)(int)) noexcept {
   PROCPOOL_SYSTEM(sigaction(number, &action, nullptr));
 }
 
-/// Gives a worker the signals of a fresh program, as execve(2) would: the parent's handlers would
-/// run here on copies of the parent's data. What the parent ignores stays ignored, but for SIGCHLD,
-/// without which a worker could not wait for children of its own. SIGINT is ignored: Ctrl-C goes to
-/// the whole terminal, and what it means is the parent's decision. Leaves the mask empty.
-inline void reset_for_worker() noexcept {
-  for (int number = 1; number <= SIGRTMAX; ++number) {
-    if (is_caught(number)) set_disposition(number, SIG_DFL);
-  }
-  set_disposition(SIGCHLD, SIG_DFL);
-  set_disposition(SIGINT, SIG_IGN);
-  unblock_signals();
-}
-
 }  // namespace procpool::detail::os

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// Level 5: processes.
+/// @file
+/// How the processes of a pool are made, from its options.
+#pragma once
+
+#include <procpool/start_method.hpp>
+
+namespace procpool::detail {
+
+struct process_settings {
+  procpool::start_method start_method = procpool::start_method::fork;
+  bool ignore_signals = true;  ///< that the program handles
+};
+
+}  // namespace procpool::detail
