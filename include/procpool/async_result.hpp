@@ -4,6 +4,8 @@
 /// AsyncResult: the result of work that may still be going on.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <chrono>

@@ -4,6 +4,8 @@
 /// What the workers of a pool can be: the argument of the template Pool.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <memory>

@@ -10,6 +10,8 @@
 /// sizes, no names, no versions.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <array>
 #include <bit>
 #include <cstddef>

@@ -4,6 +4,8 @@
 /// Pools and processes with a start method of their own: multiprocessing.get_context().
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <optional>
 #include <utility>
 

@@ -4,6 +4,8 @@
 /// `co_await result` for an AsyncResult, in any coroutine.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <coroutine>

@@ -6,6 +6,8 @@
 /// MemoryLimitError, which is a std::bad_alloc.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <sys/types.h>
 
 #include <cstddef>

@@ -4,6 +4,8 @@
 /// Exceptions of your own that keep their type on the way from a worker.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <procpool/detail/exception_registry.hpp>
 
 namespace procpool {

@@ -6,12 +6,15 @@
 /// library needs fmt.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <fmt/format.h>
 
 #include <exception>
 #include <string_view>
 #include <type_traits>
 
+#include <procpool/detail/exception_text.hpp>
 #include <procpool/error.hpp>
 #include <procpool/outcome.hpp>
 
@@ -72,7 +75,7 @@ struct fmt::formatter<procpool::Outcome<T>> : fmt::formatter<T> {
     try {
       return fmt::formatter<T>::format(outcome.value(), context);
     } catch (const std::exception& error) {
-      return fmt::format_to(context.out(), "[{}]", error.what());
+      return fmt::format_to(context.out(), "[{}]", procpool::detail::what_of(error));
     } catch (...) {
       return fmt::format_to(context.out(), "[an exception that is no std::exception]");
     }

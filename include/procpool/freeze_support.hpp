@@ -4,6 +4,8 @@
 /// What a program does to be started again by start_method::spawn.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <string>
 #include <utility>
 

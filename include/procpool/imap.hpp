@@ -4,6 +4,8 @@
 /// The lazy results of Pool::imap and imap_unordered.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <chrono>
 #include <cstddef>
 #include <deque>

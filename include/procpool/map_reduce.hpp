@@ -35,6 +35,8 @@
 /// twice.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <initializer_list>
 #include <optional>
 #include <ranges>

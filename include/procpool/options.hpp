@@ -5,6 +5,8 @@
 /// `pool.map(f, items, {.chunksize = 20})`.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>

@@ -4,6 +4,8 @@
 /// Outcome: what became of one item of a map, a value or an exception.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <cstddef>
 #include <exception>
 #include <stdexcept>

@@ -5,6 +5,8 @@
 /// multiprocessing.Pool.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <chrono>

@@ -8,6 +8,8 @@
 ///     process.join();
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <signal.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -23,7 +25,6 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/config.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_target.hpp>

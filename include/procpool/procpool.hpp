@@ -4,6 +4,8 @@
 /// Everything: Python's multiprocessing for C++.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 // Vocabulary: what can go wrong, and which version this is.
 #include <procpool/error.hpp>
 #include <procpool/version.hpp>

@@ -13,6 +13,8 @@
 /// Not part of <procpool/procpool.hpp>, because <random> takes long to compile.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <cstdint>
 #include <random>
 

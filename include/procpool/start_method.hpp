@@ -5,6 +5,8 @@
 /// methods").
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <array>
 #include <atomic>
 #include <cstdint>

@@ -4,6 +4,8 @@
 /// The version of the library. CMake and pkg-config read it from here; it is written nowhere else.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #define PROCPOOL_VERSION_MAJOR 0
 #define PROCPOOL_VERSION_MINOR 1
 #define PROCPOOL_VERSION_PATCH 0

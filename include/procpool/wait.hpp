@@ -4,6 +4,8 @@
 /// wait and as_completed: waiting for many results at once (Python: concurrent.futures).
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <chrono>
 #include <cstddef>
 #include <iterator>

@@ -4,6 +4,8 @@
 /// current_worker(): what a task can know about the worker that runs it.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <atomic>
 #include <cstdint>
 #include <stdexcept>

@@ -4,6 +4,8 @@
 /// worker_local: one object for each worker of a pool, made when a task first uses it.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <atomic>
 #include <concepts>
 #include <cstdint>
@@ -35,6 +37,13 @@ inline std::uint64_t next_local_key() noexcept {
                          "program itself, nor threads and processes that a task starts");
 }
 
+[[noreturn]] inline void local_not_made(const std::string& type) {
+  throw std::logic_error("a worker_local<" + type +
+                         "> was used in a worker that was started before it was made: define the "
+                         "worker_local above the pool, or the pool in main, so that the workers "
+                         "have it");
+}
+
 }  // namespace detail
 
 /// A value that each worker has for itself and keeps from task to task: a connection, a cache, a
@@ -51,14 +60,20 @@ inline std::uint64_t next_local_key() noexcept {
 /// in their construction. Not destroyed when the worker is killed, crashes or calls exit:
 /// terminate(), which the pool's destructor calls, kills. So what must be saved, a task saves.
 ///
-/// Define it at namespace scope, or static: the values stay with the worker even if the
-/// worker_local is destroyed before. It is not copied into tasks; they refer to it by its name.
+/// Define it at namespace scope, or static, above a pool that is defined there, too: workers have
+/// what was made before them, and an earlier use is a std::logic_error that says so. The values
+/// stay with the worker even if the worker_local is destroyed before. It is not copied into tasks;
+/// they refer to it by its name.
 ///
 /// Threads: each worker's value is its own, also when several workers are threads of one process.
 template <class T>
 class worker_local {
-  static_assert(std::is_object_v<T> && !std::is_array_v<T> && std::is_destructible_v<T>,
-                "worker_local holds objects: no references, arrays or functions");
+  static_assert(std::is_object_v<T> && !std::is_array_v<T>,
+                "procpool: worker_local holds objects: no references, arrays or functions");
+  static_assert(!std::is_object_v<T> || std::is_array_v<T> || std::is_nothrow_destructible_v<T>,
+                "procpool: worker_local holds objects whose destructor is public and noexcept: "
+                "they are destroyed when their worker leaves, and nobody is there to catch what "
+                "a destructor throws");
 
  public:
   /// Values are value-initialized: T().
@@ -73,12 +88,15 @@ class worker_local {
   worker_local& operator=(const worker_local&) = delete;
 
   /// The value of the worker that runs the calling task.
-  /// @throws std::logic_error outside of a task; if its construction needs itself; for a first use
-  /// while the worker leaves, by the destructor of another value. What making it throws.
+  /// @throws std::logic_error outside of a task; in a worker that is older than it; if its
+  /// construction needs itself; for a first use while the worker leaves, by the destructor of
+  /// another value. What making it throws.
   T& get() const {
     if (detail::running_worker == nullptr) {
       detail::no_worker_for_local(detail::type_name<T>());
     }
+    // In static memory that no constructor has seen: zero, which is the key of another object.
+    if (key_ == 0) detail::local_not_made(detail::type_name<T>());
     detail::local_store& mine = detail::running_worker->locals();
     if (void* value = mine.find(key_)) return *static_cast<T*>(value);
     return mine.add<T>(key_, make_);

@@ -332,7 +332,7 @@ TEST_CASE("An uncaught exception is reported with all that is nested in it", "[p
         "Process teller:\n"
         "std::logic_error: file a.txt\n"
         "  caused by std::runtime_error: line 3\n"
-        "    caused by std::invalid_argument: no number\n");
+        "  caused by std::invalid_argument: no number\n");
 }
 
 TEST_CASE("An uncaught exception that is no std::exception is reported by its type", "[process]") {

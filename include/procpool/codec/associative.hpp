@@ -7,6 +7,8 @@
 /// headers of those that he does not use.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <procpool/codec.hpp>
 
 #include <cstddef>

@@ -5,6 +5,8 @@
 /// same in every process of one machine.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <procpool/codec.hpp>
 
 #include <chrono>

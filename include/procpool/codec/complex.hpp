@@ -4,6 +4,8 @@
 /// Codec of std::complex. A header of its own because <complex> includes half of the streams.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <procpool/codec.hpp>
 
 #include <complex>

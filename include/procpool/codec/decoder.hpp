@@ -4,6 +4,8 @@
 /// decoder: turns bytes that may be anything into values, or into a DecodeError.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <array>
 #include <bit>
 #include <cstddef>

@@ -4,6 +4,8 @@
 /// encoder: turns values into bytes.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

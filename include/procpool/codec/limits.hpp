@@ -4,6 +4,8 @@
 /// How much a message may ask of the process that decodes it.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <cstddef>
 
 namespace procpool {

@@ -5,6 +5,8 @@
 /// members, so that nobody pays for the headers of those that he does not use.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <procpool/codec.hpp>
 
 #include <cstddef>

@@ -5,6 +5,8 @@
 /// is known by its name and members, so that nobody pays for <filesystem> who does not use it.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <procpool/codec.hpp>
 
 #include <cstddef>

@@ -6,6 +6,8 @@
 /// and received as references into the message. Comes with codec.hpp.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <procpool/detail/elements.hpp>
 
 #include <array>

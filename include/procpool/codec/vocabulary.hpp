@@ -4,6 +4,8 @@
 /// Codecs of std::pair, std::tuple, std::optional, std::variant, std::unique_ptr, std::bitset.
 #pragma once
 
+#include <procpool/config.hpp>  // first, for its errors
+
 #include <procpool/codec.hpp>
 
 #include <bitset>

@@ -11,21 +11,23 @@
 
 #include <procpool/config.hpp>
 #include <procpool/detail/continuation.hpp>
-#include <procpool/detail/death_report.hpp>
+#include <procpool/detail/exception_text.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/try_catch.hpp>
 
 namespace procpool::detail {
 
-inline void report_callback_error(const std::exception_ptr& what) noexcept {
-  std::fprintf(stderr, "procpool: a callback failed: %s\n", describe(what).c_str());
+/// About the exception being handled.
+inline void report_callback_error() noexcept {
+  try {
+    std::fprintf(stderr, "procpool: a callback failed: %s\n", describe_current_exception().c_str());
+  } catch (...) {  // no memory for the text
+    std::fputs("procpool: a callback failed\n", stderr);
+  }
 }
 
 PROCPOOL_FUNCTION void driver::run_now(continuation& then, job& done) noexcept {
-  try {
-    then.run(done);
-  } catch (...) {
-    report_callback_error(std::current_exception());
-  }
+  try_catch([&] { then.run(done); }, report_callback_error);
 }
 
 /// Calls the callbacks of a job that has all its outcomes; without any lock. An exception in one of
@@ -33,11 +35,7 @@ PROCPOOL_FUNCTION void driver::run_now(continuation& then, job& done) noexcept {
 /// @param each taken from the job, under the lock that guards them
 inline void run_callbacks_of(job& finished, std::unique_ptr<done_callback> each) noexcept {
   for (; each != nullptr; each = std::move(each->next)) {
-    try {
-      each->call(finished);
-    } catch (...) {
-      report_callback_error(std::current_exception());
-    }
+    try_catch([&] { each->call(finished); }, report_callback_error);
   }
 }
 

@@ -19,7 +19,8 @@ class text_piece {
  public:
   text_piece(std::string_view text) noexcept  // NOLINT(google-explicit-constructor): in braces
       : text_(text) {}
-  text_piece(const char* text) noexcept : text_(text) {}         // NOLINT: the same
+  text_piece(const char* text) noexcept  // NOLINT: the same
+      : text_(text != nullptr ? std::string_view(text) : "(null)") {}
   text_piece(const std::string& text) noexcept : text_(text) {}  // NOLINT: the same
   text_piece(char) = delete;
   template <std::integral Int>

@@ -136,15 +136,4 @@ inline std::exception_ptr out_of_time(const std::vector<worker_death>& attempts,
               ": it used up its CPU time of ", in_seconds(limit), describe_details(attempts)})));
 }
 
-/// One line about an exception: its type and text.
-inline std::string describe(const std::exception_ptr& what) {
-  try {
-    std::rethrow_exception(what);
-  } catch (const std::exception& error) {
-    return concat({exception_type(error), ": ", error.what()});
-  } catch (...) {
-    return "an exception that is no std::exception";
-  }
-}
-
 }  // namespace procpool::detail

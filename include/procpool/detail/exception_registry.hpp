@@ -16,6 +16,7 @@
 #include <variant>
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/exception_text.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -32,9 +33,7 @@ inline constexpr bool made_from_text =
 /// more than their text.
 template <class E>
 struct exception_parts {
-  static void encode(encoder& out, const std::exception& error) {
-    out.put(std::string(error.what()));
-  }
+  static void encode(encoder& out, const std::exception& error) { out.put(what_of(error)); }
   static E decode(decoder& in) {
     static_assert(!adds_to<E, std::runtime_error> && !adds_to<E, std::logic_error>,
                   "procpool: this exception has members besides its text, which would not arrive: "
@@ -68,6 +67,7 @@ struct exception_parts<E> {
 };
 
 /// What @p rethrow(error) throws while @p trace is being handled: the code that all types share.
+/// @throws what has nothing nested in it: the exception could not be copied
 [[nodiscard]] inline std::exception_ptr thrown_under(const RemoteTraceback& trace, void* error,
                                                      void (*rethrow)(void* error)) {
   try {
@@ -76,7 +76,7 @@ struct exception_parts<E> {
     } catch (...) {
       rethrow(error);
     }
-  } catch (...) {
+  } catch (const std::nested_exception&) {
     return std::current_exception();
   }
   return nullptr;
@@ -86,7 +86,12 @@ struct exception_parts<E> {
 template <class E>
 [[nodiscard]] std::exception_ptr with_trace(E error, const RemoteTraceback& trace) {
   return thrown_under(trace, &error, [](void* object) {
-    std::throw_with_nested(std::move(*static_cast<E*>(object)));
+    E& rebuilt = *static_cast<E*>(object);
+    if constexpr (std::derived_from<E, std::nested_exception>) {
+      // Not wrapped by std::throw_with_nested. What was nested in it has not come with it.
+      static_cast<std::nested_exception&>(rebuilt) = std::nested_exception();
+    }
+    std::throw_with_nested(std::move(rebuilt));
   });
 }
 

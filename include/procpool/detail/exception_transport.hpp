@@ -5,15 +5,15 @@
 /// far as they are known, and text for the rest.
 #pragma once
 
-#include <cxxabi.h>
-
 #include <any>
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <new>
 #include <optional>
@@ -32,6 +32,7 @@
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/exception_registry.hpp>
 #include <procpool/detail/exception_text.hpp>
+#include <procpool/detail/try_catch.hpp>
 #include <procpool/detail/type_name.hpp>
 #include <procpool/error.hpp>
 
@@ -115,7 +116,9 @@ template <>
 struct exception_parts<RemoteError> {
   static void encode(encoder& out, const RemoteError& error) {
     out.put(error.type_name());
-    out.put(std::string(error.what()).substr(error.type_name().size() + 2));
+    const std::string text = error.what();  // shorter than the name where that has a null in it
+    const std::size_t head = error.type_name().size() + 2;
+    out.put(text.size() > head ? text.substr(head) : std::string());
   }
   static RemoteError decode(decoder& in) {
     std::string type = in.get<std::string>();
@@ -133,6 +136,9 @@ struct exception_parts<WorkerDied> {
     const std::string text = in.get<std::string>();
     auto attempts = in.get<std::vector<worker_death>>();
     if (attempts.empty()) in.fail("a WorkerDied without any attempt");
+    for (const worker_death& each : attempts) {
+      if (each.exitcode < -std::numeric_limits<std::int8_t>::max()) in.fail("no exit code");
+    }
     return {text, std::move(attempts)};
   }
 };
@@ -165,27 +171,79 @@ inline constexpr std::array<exception_entry, sizeof...(E)> exception_entries{
   return nullptr;
 }
 
+/// The members of an exception of a known type. Code of the user's may run; false: it has thrown,
+/// and @p why says what.
+inline bool encode_parts(byte_buffer& parts, const exception_entry& known,
+                         const std::exception& error, std::string& why) {
+  bool done = false;
+  try_catch(
+      [&] {
+        encoder out(parts);
+        known.encode(out, error);
+        done = true;
+      },
+      [&] { why = describe_current_exception(); });
+  return done;
+}
+
+inline void encode_as_text(encoder& out, const std::string& type, const std::string& text) {
+  out.put(std::string());
+  out.put(type);
+  out.put(text);
+}
+
+inline void encode_std_exception(encoder& out, const std::exception& error) {
+  const std::string key = exception_key(error);
+  const exception_entry* known = find_exception(key);
+  byte_buffer parts;  // apart: nothing is to be left of what fails half-way
+  std::string why;
+  if (known == nullptr) return encode_as_text(out, exception_type(error), what_of(error));
+  if (!encode_parts(parts, *known, error, why)) {
+    return encode_as_text(out, exception_type(error),
+                          concat({what_of(error), " (encoding it failed: ", why, ")"}));
+  }
+  out.put(key);
+  out.align(byte_buffer::alignment);
+  out.bytes(parts.data(), parts.size());
+}
+
 /// Encodes the exception being handled. @p where says in which worker and in running what it was
 /// thrown. To be called inside a catch block.
 inline void encode_current_exception(encoder& out, const std::string& where) {
+  out.put(concat({where, exception_lines("  ")}));
   try {
     throw;
   } catch (const std::exception& error) {
-    out.put(concat({where, exception_lines(error, "  ")}));
-    const std::string key = exception_key(error);
-    const exception_entry* known = find_exception(key);
-    out.put(known != nullptr ? key : std::string());
-    if (known != nullptr) return known->encode(out, error);
-    out.put(demangle(key.c_str()));
-    out.put(std::string(error.what()));
+    encode_std_exception(out, error);
   } catch (...) {
-    const std::type_info* type = abi::__cxa_current_exception_type();
-    const std::string name = type != nullptr ? demangle(type->name()) : "unknown exception";
-    out.put(concat({where, "  ", name, "\n"}));
-    out.put(std::string());
-    out.put(name);
-    out.put(std::string("an exception that is no std::exception"));
+    encode_as_text(out, current_exception_type(), "an exception that is no std::exception");
   }
+}
+
+/// In place of an exception of a known type when making it again has thrown, which is being
+/// handled.
+/// @throws that, when the bytes are to blame, or memory
+inline std::exception_ptr stand_in(const exception_entry& known, const RemoteTraceback& trace) {
+  try {
+    throw;
+  } catch (const DecodeError&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (...) {
+    const std::string why = describe_current_exception();
+    return with_trace(RemoteError(demangle(known.type->name()),
+                                  concat({"it could not be made again here: ", why})),
+                      trace);
+  }
+}
+
+/// Makes an exception of a known type again. Code of the user's may run.
+inline std::exception_ptr rebuild_exception(const exception_entry& known, decoder& in,
+                                            const RemoteTraceback& trace) {
+  std::exception_ptr rebuilt;
+  try_catch([&] { rebuilt = known.rebuild(in, trace); }, [&] { rebuilt = stand_in(known, trace); });
+  return rebuilt;
 }
 
 /// What encode_current_exception wrote, as an exception with its RemoteTraceback nested inside.
@@ -197,7 +255,8 @@ inline std::exception_ptr decode_exception(std::span<const std::byte> message) {
   if (!key.empty()) {
     const exception_entry* known = find_exception(key);
     if (known == nullptr) in.fail("an exception of a type that is not registered here");
-    std::exception_ptr rebuilt = known->rebuild(in, trace);
+    in.align(byte_buffer::alignment);
+    std::exception_ptr rebuilt = rebuild_exception(*known, in, trace);
     in.finish();
     return rebuilt;
   }

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include <cerrno>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,6 +28,7 @@
 #include <procpool/detail/process_record.hpp>
 #include <procpool/detail/process_report.hpp>
 #include <procpool/detail/spawn_order.hpp>
+#include <procpool/detail/try_catch.hpp>
 #include <procpool/error.hpp>
 #include <procpool/start_method.hpp>
 
@@ -43,6 +45,7 @@ __attribute__((no_sanitize("null"))) inline int run_to_the_end(
   } catch (const abi::__forced_unwind&) {  // pthread_exit: the frames above us are the parent's
     leave_child(0);
   } catch (...) {
+    leave_alive(std::current_exception());  // its destructor may throw, and the process ends
     uncaught(process_context::instance().identity().name);
     return 1;
   }

@@ -91,7 +91,7 @@ std::optional<Value> reduce_items(frame_context& frame, map_and_reduce<F, Reduce
 template <class F, class Reduce, class... P>
 void run_reduction(frame_context& frame) {
   using value = std::decay_t<std::invoke_result_t<F&, P&&...>>;
-  try {
+  const auto run = [&] {
     const frame_bytes bytes = frame.bytes();
     decoder body(bytes.body);
     decoder shared(bytes.callable);
@@ -99,9 +99,9 @@ void run_reduction(frame_context& frame) {
         callable_codec<map_and_reduce<F, Reduce>>::decode(bytes.callable.empty() ? body : shared);
     if (bytes.callable.empty()) body.align(frame_alignment);
     frame.put_value<value>(0, reduce_items<value, P...>(frame, both, body).value());
-  } catch (...) {  // the first failure ends the chunk: there is nothing to reduce any more
-    frame.put_error(0, label_of_type<F>());
-  }
+  };
+  // The first failure ends the chunk: there is nothing to reduce any more.
+  try_catch(run, [&] { frame.put_error(0, label_of_type<F>()); });
 }
 
 template <class F, class Reduce, class Types>

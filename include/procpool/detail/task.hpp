@@ -22,6 +22,7 @@
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/plain_window.hpp>
+#include <procpool/detail/try_catch.hpp>
 #include <procpool/detail/type_name.hpp>
 
 namespace procpool::detail {
@@ -212,21 +213,27 @@ void run_plain_items(frame_context& frame, F& callable, const std::byte* from,
     const std::byte* at = from + item * Arguments::size;
     plain_window window = frame.open_window(item, size);
     std::uint32_t done = 0;
+    bool told = false;
     try {
-      if (window.items == 0) {
-        frame.begin_item(item);
-        frame.put_value(item, Arguments::call(callable, at));
+      try {
+        if (window.items == 0) {
+          frame.begin_item(item);
+          frame.put_value(item, Arguments::call(callable, at));
+          ++item;
+          continue;
+        }
+        run_window<Arguments>(window, callable, at, done);
+        frame.close_window(done, size);
+        item += done;
+      } catch (...) {
+        frame.close_window(done, size);
+        item += done;
+        frame.put_error(item, label_of(callable));
         ++item;
-        continue;
+        told = true;
       }
-      run_window<Arguments>(window, callable, at, done);
-      frame.close_window(done, size);
-      item += done;
     } catch (...) {
-      frame.close_window(done, size);
-      item += done;
-      frame.put_error(item, label_of(callable));
-      ++item;
+      end_handler(told);
     }
   }
 }
@@ -234,43 +241,52 @@ void run_plain_items(frame_context& frame, F& callable, const std::byte* from,
 template <class F, class... P>
 void run_items(frame_context& frame, F& callable, decoder& in) {
   std::uint32_t item = 0;
+  bool told = false;
   try {
-    if constexpr (plain_calls<F, P...>()) {
-      using arguments = packed_arguments<P...>;
-      if (in.remaining() == frame.item_count() * arguments::size) {
-        const std::byte* from = in.bytes(in.remaining()).data();
-        item = frame.first_item();
-        run_plain_items<arguments>(frame, callable, from, item);
+    try {
+      if constexpr (plain_calls<F, P...>()) {
+        using arguments = packed_arguments<P...>;
+        if (in.remaining() == frame.item_count() * arguments::size) {
+          const std::byte* from = in.bytes(in.remaining()).data();
+          item = frame.first_item();
+          run_plain_items<arguments>(frame, callable, from, item);
+        }
       }
-    }
-    for (; item < frame.item_count(); ++item) {
-      if (item > frame.first_item()) frame.begin_item(item);
-      std::tuple<P...> arguments{in.template get<P>()...};  // in order, as braces demand
-      if (item < frame.first_item()) continue;  // has its outcome from an earlier attempt
-      try {
-        run_item<F, P...>(frame, item, callable, std::move(arguments));
-      } catch (...) {
-        frame.put_error(item, label_of(callable));
+      for (; item < frame.item_count(); ++item) {
+        if (item > frame.first_item()) frame.begin_item(item);
+        std::tuple<P...> arguments{in.template get<P>()...};  // in order, as braces demand
+        if (item < frame.first_item()) continue;  // has its outcome from an earlier attempt
+        try_catch([&] { run_item<F, P...>(frame, item, callable, std::move(arguments)); },
+                  [&] { frame.put_error(item, label_of(callable)); });
       }
+    } catch (...) {  // the arguments cannot be decoded: nor can those behind them
+      const std::uint32_t first = frame.first_item();
+      frame.put_errors_from(item < first ? first : item, label_of(callable));
+      told = true;
     }
-  } catch (...) {  // the arguments cannot be decoded: nor can those behind them
-    const std::uint32_t first = frame.first_item();
-    frame.put_errors_from(item < first ? first : item, label_of(callable));
+  } catch (...) {
+    end_handler(told);
   }
 }
 
 /// Runs a frame of calls of an F with parameters that travel as P.
 template <class F, class... P>
 void run_frame(frame_context& frame) {
+  bool told = false;
   try {
-    const frame_bytes bytes = frame.bytes();
-    decoder body(bytes.body);
-    decoder shared(bytes.callable);
-    F callable = callable_codec<F>::decode(bytes.callable.empty() ? body : shared);
-    if (bytes.callable.empty()) body.align(frame_alignment);
-    run_items<F, P...>(frame, callable, body);
-  } catch (...) {  // not even the callable can be had
-    frame.put_errors_from(frame.first_item(), label_of_type<F>());
+    try {
+      const frame_bytes bytes = frame.bytes();
+      decoder body(bytes.body);
+      decoder shared(bytes.callable);
+      F callable = callable_codec<F>::decode(bytes.callable.empty() ? body : shared);
+      if (bytes.callable.empty()) body.align(frame_alignment);
+      run_items<F, P...>(frame, callable, body);
+    } catch (...) {  // not even the callable can be had
+      frame.put_errors_from(frame.first_item(), label_of_type<F>());
+      told = true;
+    }
+  } catch (...) {
+    end_handler(told);
   }
 }
 
