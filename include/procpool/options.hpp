@@ -69,7 +69,8 @@ struct pool_options {
   /// results stream through. The default suits nearly everything.
   std::size_t ring_bytes = std::size_t{256} << 10;
   /// Bytes of address space for large task arguments, a multiple of 4096 and at least 64 KiB;
-  /// memory is taken as it is used. Larger arguments stream through the ring.
+  /// memory is taken as it is used. Larger arguments stream through the ring. Both are cut down
+  /// where address space is limited (RLIMIT_AS) or refused: a pool takes a quarter of what is left.
   std::size_t arena_bytes = std::size_t{256} << 20;
   /// Bytes of private memory that a worker may take beyond what it is born with (setrlimit(2),
   /// RLIMIT_DATA: heap, stacks of threads, private mappings; not memory shared with others). An

@@ -116,4 +116,26 @@ TEST_CASE("arena: blocks are aligned, do not overlap and are all given back", "[
   CHECK(blocks.all_free());
 }
 
+TEST_CASE("sizes are cut down to the address space there is", "[regions]") {
+  const region_sizes full{.workers = 256, .ring_bytes = 256 << 10, .arena_bytes = 256 << 20};
+  const auto total = [](const region_sizes& of, std::uint64_t workers) {
+    return of.outbound_bytes() + workers * of.inbound_bytes();
+  };
+  for (const std::uint64_t workers : {1U, 8U, 200U, 256U}) {
+    const region_sizes all = full.within(total(full, workers), workers);
+    CHECK(all.arena_bytes == full.arena_bytes);
+    CHECK(all.workers == full.workers);
+    for (std::uint64_t most = total(full, workers) - 1; most > 4096; most = most / 3 * 2) {
+      const region_sizes less = full.within(most, workers);
+      CAPTURE(workers, most, less.workers, less.ring_bytes, less.arena_bytes);
+      CHECK(less.workers >= workers);
+      CHECK(less.arena_bytes % 4096 == 0);
+      CHECK((less.ring_bytes & (less.ring_bytes - 1)) == 0);
+      const bool least = less.workers == workers && less.ring_bytes == region_sizes::least_ring &&
+                         less.arena_bytes == region_sizes::least_arena;
+      CHECK((total(less, workers) <= most || least));
+    }
+  }
+}
+
 }  // namespace

@@ -258,6 +258,7 @@ class fork_server {
     const os::mapping inbound(descriptors[0], sizes_.inbound_bytes(), PROT_READ | PROT_WRITE);
     outbound_.reset();
     descriptors[0].reset();
+    if (sizes_.ring_bytes <= most_in_core) inbound.include_in_core();
     const worker_memory memory{
         reinterpret_cast<const outbound_header*>(outbound.data()),
         reinterpret_cast<const task_control*>(outbound.data() + sizes_.control_at(request.worker)),
@@ -293,6 +294,8 @@ class fork_server {
     worker_channel* channel_;
     fork_registration registration_;
   };
+
+  static constexpr std::uint64_t most_in_core = std::uint64_t{1} << 20;  ///< of a ring
 
   os::message_socket control_;
   process_identity identity_;  ///< of the workers, but for the name

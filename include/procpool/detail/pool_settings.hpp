@@ -18,6 +18,7 @@
 
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/core_settings.hpp>
+#include <procpool/detail/os/address_space.hpp>
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/random.hpp>
 #include <procpool/detail/process_settings.hpp>
@@ -32,18 +33,20 @@ inline std::uint32_t checked_count(const char* name, int given) {
 }
 
 inline region_sizes checked_sizes(const pool_options& options, std::uint32_t workers) {
-  constexpr std::size_t least_ring = std::size_t{4} << 10;
   constexpr std::size_t most_ring = std::size_t{1} << 30;
-  constexpr std::size_t least_arena = std::size_t{64} << 10;
-  if (!std::has_single_bit(options.ring_bytes) || options.ring_bytes < least_ring ||
+  if (!std::has_single_bit(options.ring_bytes) || options.ring_bytes < region_sizes::least_ring ||
       options.ring_bytes > most_ring) {
     throw std::invalid_argument("ring_bytes must be a power of two from 4 KiB to 1 GiB");
   }
-  if (options.arena_bytes % region_sizes::page != 0 || options.arena_bytes < least_arena) {
+  if (options.arena_bytes % region_sizes::page != 0 ||
+      options.arena_bytes < region_sizes::least_arena) {
     throw std::invalid_argument("arena_bytes must be a multiple of 4096 and at least 64 KiB");
   }
-  return {region_sizes::places(workers, options.ring_bytes), options.ring_bytes,
-          options.arena_bytes};
+  const region_sizes wanted{region_sizes::places(workers, options.ring_bytes), options.ring_bytes,
+                            options.arena_bytes};
+  // Of what is left (RLIMIT_AS) the program, and each worker for itself, needs most for other
+  // things.
+  return wanted.within(os::address_space_left() / 4, workers);
 }
 
 inline life_rules checked_lives(const pool_options& options) {

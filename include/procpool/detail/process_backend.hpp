@@ -214,7 +214,8 @@ class process_backend final : public worker_backend {
     prepare(sizes, memory_kind::shared);
     poller_.add(control_.get(), control_tag);
     const int descriptors[] = {outbound_->file()};
-    const server_request request{server_request::kind_type::hello, 0, 0, sizes, signals, {}};
+    const server_request request{
+        server_request::kind_type::hello, 0, 0, outbound_->sizes(), signals, {}};
     if (!control_.send(request, descriptors)) {
       throw ProcessError("the fork server of the pool ended before it had begun");
     }

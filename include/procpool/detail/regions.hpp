@@ -12,11 +12,13 @@
 #include <cstdint>
 #include <new>
 #include <span>
+#include <system_error>
 #include <utility>
 
 #include <procpool/detail/arena.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/os/memory.hpp>
+#include <procpool/error.hpp>
 
 namespace procpool::detail {
 
@@ -27,6 +29,8 @@ struct region_sizes {
   std::uint64_t arena_bytes;  ///< a multiple of the page size
 
   static constexpr std::uint64_t page = 4096;
+  static constexpr std::uint64_t least_ring = std::uint64_t{4} << 10;
+  static constexpr std::uint64_t least_arena = std::uint64_t{64} << 10;
 
   /// Places for a pool of so many workers, with room to grow if rings are not too large. Memory is
   /// taken as it is used.
@@ -35,6 +39,28 @@ struct region_sizes {
     constexpr std::uint64_t most = 256;
     constexpr std::uint64_t spare_bytes = std::uint64_t{64} << 20;
     return std::max(workers, std::min(most, spare_bytes / ring_bytes));
+  }
+
+  /// The same for a pool that is to begin with so many workers and must not take more than @p most
+  /// bytes of address space, if that can be: the arena is cut first, then spare places, then rings.
+  [[nodiscard]] constexpr region_sizes within(std::uint64_t most, std::uint64_t begin_with) const {
+    region_sizes less = *this;
+    while (less.outbound_bytes() + begin_with * less.inbound_bytes() > most) {
+      const std::uint64_t spare = less.workers - begin_with;
+      if (less.arena_bytes > std::max(least_arena, spare * less.ring_bytes)) {
+        less.arena_bytes = half_arena(less.arena_bytes);
+      } else if (spare > 0) {
+        less.workers = begin_with + spare / 2;
+      } else if (less.ring_bytes > least_ring) {
+        less.ring_bytes /= 2;
+      } else {
+        break;
+      }
+    }
+    return less;
+  }
+  [[nodiscard]] static constexpr std::uint64_t half_arena(std::uint64_t bytes) {
+    return std::max(least_arena, bytes / 2 / page * page);
   }
 
   [[nodiscard]] constexpr std::uint64_t control_at(std::uint64_t worker) const {
@@ -68,17 +94,10 @@ inline os::mapping map(const os::fd& file, std::uint64_t size, int protection) {
 /// The parent's view of the region. Memory is committed page by page as it is used.
 class outbound_region {
  public:
+  /// With a smaller arena, see sizes(), when there is not room enough for that.
   /// @throws ProcessError when memory, address space or descriptors are not to be had.
   explicit outbound_region(const region_sizes& sizes, memory_kind kind = memory_kind::shared)
-      : sizes_(sizes),
-        kind_(kind),
-        file_(file_for(kind, "procpool tasks", sizes.outbound_bytes())),
-        mapping_(map(file_, sizes.outbound_bytes(), PROT_READ | PROT_WRITE)),
-        arena_(std::span(mapping_.data() + sizes.arena_at(), sizes.arena_bytes)) {
-    // After our own mapping, before anybody else has the file.
-    if (file_) os::seal_against_writing(file_);
-    new (mapping_.data()) outbound_header{};
-  }
+      : outbound_region(reserve(sizes, kind), kind) {}
 
   [[nodiscard]] const region_sizes& sizes() const noexcept { return sizes_; }
   [[nodiscard]] memory_kind kind() const noexcept { return kind_; }
@@ -107,6 +126,39 @@ class outbound_region {
   }
 
  private:
+  struct reservation {
+    region_sizes sizes;
+    os::fd file;
+    os::mapping memory;
+  };
+
+  static reservation reserve(region_sizes sizes, memory_kind kind) {
+    while (true) {
+      try {
+        os::fd file = file_for(kind, "procpool tasks", sizes.outbound_bytes());
+        os::mapping memory = map(file, sizes.outbound_bytes(), PROT_READ | PROT_WRITE);
+        return {sizes, std::move(file), std::move(memory)};
+      } catch (const ProcessError& error) {
+        // What the limits of a process, or of the system (overcommit), answer to the size.
+        const bool size = error.code() == std::errc::not_enough_memory ||
+                          error.code() == std::errc::file_too_large;
+        if (!size || sizes.arena_bytes <= region_sizes::least_arena) throw;
+        sizes.arena_bytes = region_sizes::half_arena(sizes.arena_bytes);
+      }
+    }
+  }
+
+  outbound_region(reservation got, memory_kind kind)
+      : sizes_(got.sizes),
+        kind_(kind),
+        file_(std::move(got.file)),
+        mapping_(std::move(got.memory)),
+        arena_(std::span(mapping_.data() + sizes_.arena_at(), sizes_.arena_bytes)) {
+    // After our own mapping, before anybody else has the file.
+    if (file_) os::seal_against_writing(file_);
+    new (mapping_.data()) outbound_header{};
+  }
+
   region_sizes sizes_;
   memory_kind kind_;
   os::fd file_;  ///< none for threads

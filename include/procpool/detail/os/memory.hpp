@@ -32,7 +32,8 @@ inline std::uint64_t physical_memory() noexcept {
 }
 
 /// Memory mapped from a descriptor; unmapped at the end of its life. Not inherited by forked
-/// children: what a child needs it maps itself, and what it does not map it cannot damage.
+/// children: what a child needs it maps itself, and what it does not map it cannot damage. Not in
+/// core dumps, if it is shared.
 class mapping {
  public:
   mapping() noexcept = default;
@@ -44,7 +45,12 @@ class mapping {
     data_ = static_cast<std::byte*>(at);
     // A failure would only leave one mapping more in children of the user's own making.
     PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTFORK));
+    // Or in a core dump, for which the kernel makes every page that there could be.
+    PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTDUMP));
   }
+
+  /// Shared memory that is to be in core dumps of this process all the same.
+  void include_in_core() const noexcept { PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DODUMP)); }
 
   /// Maps @p size bytes of memory that belongs to this process alone. @throws ProcessError
   explicit mapping(std::size_t size) : size_(size) {
