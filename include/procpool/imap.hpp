@@ -8,7 +8,6 @@
 
 #include <chrono>
 #include <cstddef>
-#include <deque>
 #include <exception>
 #include <iterator>
 #include <memory>
@@ -175,7 +174,8 @@ class ImapIterator {
     if (!pool_open()) return;
     std::vector<std::ranges::range_value_t<Input>> items = collect(most);
     if (items.empty()) return;
-    boost::intrusive_ptr<chunk> job(new chunk(pool_, submitted_, items.size(), finished_), false);
+    boost::intrusive_ptr<chunk> job = make_chunk(items.size());
+    if (job == nullptr) return;
     job->set_rules(rules_);
     auto at = items.begin();
     const auto give = [&](auto visit) {
@@ -187,13 +187,28 @@ class ImapIterator {
           *pool_, job, source_->callable, submitted_, items.size(), give);
     } catch (...) {  // arguments that cannot be encoded: that is the outcome of these items
       const std::exception_ptr failure = std::current_exception();
-      if (!pool_open()) return;  // it was closed in this moment: none of them was submitted
+      if (!pool_open()) return ahead_.pop_back();  // closed in this moment: none was submitted
       pool_->give_up(*job, failure);
       static_cast<void>(pool_->take_numbers(items.size()));  // no others get theirs
     }
     submitted_ += items.size();
     taken_ += items.size();
-    ahead_.push_back(std::move(job));
+    ahead_.back() = std::move(job);
+  }
+
+  // With its place among those that are ahead. Null: there is no memory for it, which ends the
+  // input, because what was taken from it does not come again; what was submitted comes first.
+  boost::intrusive_ptr<chunk> make_chunk(std::size_t items) {
+    const std::size_t before = ahead_.size();
+    try {
+      ahead_.emplace_back();
+      return {new chunk(pool_, submitted_, items, finished_), false};
+    } catch (...) {
+      ahead_.resize(before);
+      source_->failure = std::current_exception();
+      source_->ended = true;
+      return nullptr;
+    }
   }
 
   // One that is closed or broken ends the input; what was submitted comes first.
@@ -238,13 +253,17 @@ class ImapIterator {
 
   void drop() noexcept {
     for (auto& each : ahead_) {
-      if (each->ready()) continue;
-      try {
-        pool_->give_up(*each, std::make_exception_ptr(CancelledError("the imap was dropped")));
-      } catch (...) {  // no memory for the exception: the work is done in vain
-      }
+      if (!each->ready()) pool_->give_up(*each, dropped());
     }
     ahead_.clear();
+  }
+
+  static std::exception_ptr dropped() noexcept {
+    try {
+      return std::make_exception_ptr(CancelledError("the imap was dropped"));
+    } catch (...) {  // no memory: nobody asks for it
+      return std::current_exception();
+    }
   }
 
   boost::intrusive_ptr<detail::pool_front> pool_;
@@ -253,7 +272,7 @@ class ImapIterator {
   std::size_t chunksize_;
   std::size_t buffersize_;
   std::shared_ptr<detail::completion_queue> finished_;  ///< null: in the order of the input
-  std::deque<boost::intrusive_ptr<chunk>> ahead_;
+  std::vector<boost::intrusive_ptr<chunk>> ahead_;      ///< moves without memory, unlike a deque
   boost::intrusive_ptr<chunk> reading_;
   std::size_t position_ = 0;
   std::size_t submitted_ = 0;  ///< items taken from the input

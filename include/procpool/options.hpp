@@ -195,7 +195,8 @@ struct map_async_options {
   std::optional<time_limit> timeout = std::nullopt;
   /// For each item, see call_options::retries.
   int retries = 0;
-  /// Called once with all results.
+  /// Called once with all results, also when there are none because there was no item (Python does
+  /// not call it then).
   std::conditional_t<std::is_void_v<T>, std::function<void()>,
                      std::function<void(detail::stored_t<T>&)>>
       callback = {};

@@ -223,7 +223,8 @@ class Pool {
   [[nodiscard]] int processes() const noexcept { return static_cast<int>(core_->workers()); }
   /// A descriptor for event loops (poll, epoll, libuv): an eventfd(2) that counts the results that
   /// have become ready, of apply_async and the other asynchronous calls (a chunk of an imap counts
-  /// as one; what is ready when it is submitted, a map of nothing, does not), since it was last
+  /// as one; what is ready when it is submitted, a map of nothing
+  /// without a callback, does not), since it was last
   /// read. When it is readable read its 8 bytes, which sets it to 0, then look at your AsyncResults
   /// with ready(). Results may become ready between the two: that makes it readable once more, with
   /// nothing new to be found. Nobody has to wait or drive: the pool's service thread does.

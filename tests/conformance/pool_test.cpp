@@ -181,6 +181,41 @@ TEST_CASE("_TestPool.test_map_async_callbacks: starmap_async calls back too",
 }
 
 TEST_CASE(
+    "_TestPool.test_map_async_callbacks: the callback of a map of nothing is called, once, before "
+    "wait returns (Python does not call it)",
+    "[conformance][pool]") {
+  procpool::Pool pool{2};
+  int calls = 0;
+  const auto count = [&](const auto& all) { calls += all.empty() ? 1 : 100; };
+  const auto fail = [&](const std::exception_ptr&) { calls += 100; };
+  auto map = pool.map_async(square, numbers(0), {.callback = count, .error_callback = fail});
+  CHECK(map.get().empty());
+  CHECK(calls == 1);
+  pool.starmap_async(multiply, twins(0), {.callback = count, .error_callback = fail}).wait();
+  CHECK(calls == 2);
+  pool.map_outcomes_async(square, numbers(0), {.callback = count}).wait();
+  CHECK(calls == 3);
+  pool.map_async([](long) {}, numbers(0), {.callback = [&] { ++calls; }}).wait();
+  CHECK(calls == 4);
+  auto last = pool.map_async(square, numbers(0), {.callback = count});
+  pool.close();
+  pool.join();  // waits for it
+  CHECK(calls == 5);
+  CHECK(last.ready());
+}
+
+TEST_CASE("_TestPool.test_map_async_callbacks: nobody need wait for a map of nothing",
+          "[conformance][pool]") {
+  procpool::Pool pool{2};
+  std::atomic<int> calls = 0;
+  const auto count = [&](std::vector<long>&) { ++calls; };
+  for (int i = 0; i < 100; ++i) pool.map_async(square, numbers(0), {.callback = count});
+  CHECK(support::eventually([&] { return calls == 100; }));
+  pool.close();
+  CHECK_THROWS_AS(pool.map_async(square, numbers(0), {.callback = count}), procpool::PoolClosed);
+}
+
+TEST_CASE(
     "_TestPool.test_map_unplicklable: an argument that cannot be encoded is the caller's "
     "error",
     "[conformance][pool]") {

@@ -72,6 +72,7 @@ struct counting_sink {
     if (offset + bytes.size() != head.length) return;
     accept(run ? head.length / task.owner->plain_size() : 1);
   }
+  void lost(const record_head& /*head*/) const { accept(1); }
   static void check_granules(std::uint64_t offset, std::span<const std::byte> bytes) {
     if (offset % 12 != 8 || bytes.size() % 12 != 0) std::abort();
   }

@@ -258,6 +258,7 @@ struct collector {
     REQUIRE(payloads.back().size() == offset);
     payloads.back().insert(payloads.back().end(), bytes.begin(), bytes.end());
   }
+  void lost(const record_head&) { FAIL("there was memory"); }
 
   std::vector<record_head> heads;
   std::vector<std::vector<std::byte>> payloads;

@@ -29,12 +29,18 @@ class arena {
   [[nodiscard]] std::optional<std::span<std::byte>> allocate(std::size_t size) {
     void* block = fit_->allocate(size);
     if (block == nullptr) return std::nullopt;
+    ++live_;
     return std::span(static_cast<std::byte*>(block), size);
   }
 
   [[nodiscard]] std::span<const std::byte> memory() const noexcept { return memory_; }
 
-  void release(std::span<std::byte> block) noexcept { fit_->deallocate(block.data()); }
+  void release(std::span<std::byte> block) noexcept {
+    --live_;
+    fit_->deallocate(block.data());
+  }
+  /// How many blocks there are.
+  [[nodiscard]] std::size_t live() const noexcept { return live_; }
 
   /// Where a block lies, counted from the begin of the arena.
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) const noexcept {
@@ -49,6 +55,7 @@ class arena {
 
   std::span<std::byte> memory_;
   best_fit* fit_;
+  std::size_t live_ = 0;
 };
 
 }  // namespace procpool::detail

@@ -114,10 +114,11 @@ auto start_map_of(const boost::intrusive_ptr<pool_front>& pool, attended how, co
   pool->check_timeout(rules.timeout);
   job->set_rules(rules);
   pool->check_open();
-  if (how == attended::no && size > 0) pool->care_for(*job);
+  const bool something = size > 0 || job->has_callback();
+  if (size == 0) reject_null(function);
+  if (how == attended::no && something) pool->care_for(*job);
   if (size == 0) {
-    reject_null(function);
-    job->set_ready();
+    something ? pool->complete(*job) : job->set_ready();
     return job;
   }
   submit_items<How, listed_shipped_t<F, arguments>>(

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <new>
 #include <span>
 #include <string>
@@ -30,7 +31,7 @@ class collector {
       : pool_(pool), sending_(sending), starts_(starts) {}
 
   /// Takes what this worker has sent; whether there was anything.
-  bool drain(std::uint32_t worker, look how = look::thoroughly) {
+  bool drain(std::uint32_t worker, look how = look::thoroughly) noexcept {
     try {
       worker_state& state = pool_.workers[worker];
       const std::uint64_t before = state.finished;
@@ -42,25 +43,25 @@ class collector {
       return true;
     } catch (const protocol_violation& what) {
       pool_.condemn(worker, what.what());
-    } catch (const std::bad_alloc&) {
+    } catch (...) {  // there are texts of violations to be made
       pool_.condemn(worker, no_memory);
     }
     return true;
   }
 
   /// The worker is dead: takes what it had still written.
-  void drain_last(std::uint32_t worker) {
+  void drain_last(std::uint32_t worker) noexcept {
     try {
       pool_.channel(worker).drain_last(record_sink{*this, worker});
     } catch (const protocol_violation& what) {
-      note_last(worker, what.what());
-    } catch (const std::bad_alloc&) {
-      note_last(worker, no_memory);
+      pool_.note_violation(worker, what.what());
+    } catch (...) {  // as above
+      pool_.note_violation(worker, no_memory);
     }
   }
 
   /// The worker's front task has all its outcomes.
-  void finish_front(std::uint32_t worker) {
+  void finish_front(std::uint32_t worker) noexcept {
     pool_task& task = *pool_.first_task(worker);
     pool_.channel(worker).tasks().pop_front();
     pool_.schedule.finished(worker);
@@ -84,11 +85,6 @@ class collector {
     pool_.schedule.measured(worker, elapsed / frames, ran_dry);
   }
 
-  void note_last(std::uint32_t worker, const char* violation) {
-    pool_.workers[worker].kill = killing::violation;
-    pool_.workers[worker].violation = violation;
-  }
-
   // All outcomes of a frame are there before the worker is done with it.
   void check_whole(std::uint32_t worker) {
     const pool_task* task = pool_.first_task(worker);
@@ -110,6 +106,7 @@ class collector {
     void piece(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) {
       pool.take_piece(worker, head, offset, bytes);
     }
+    void lost(const record_head& /*head*/) { pool.lose_record(worker); }
   };
 
   delivery check_record(std::uint32_t worker, const record_head& head) {
@@ -162,7 +159,20 @@ class collector {
     if (task.finished()) finish_front(worker);
   }
 
-  void keep_for_replay(std::uint32_t worker, const pool_task& task) {
+  // There was no memory to receive it: that is what becomes of its item.
+  void lose_record(std::uint32_t worker) {
+    const auto why = std::make_exception_ptr(std::bad_alloc());
+    if (pool_.workers[worker].initializing) {
+      pool_.workers[worker].init_error = why;
+      return;
+    }
+    pool_task& task = *pool_.first_task(worker);
+    keep_for_replay(worker, task);
+    pool_.results.fail(task, why);
+    if (task.finished()) finish_front(worker);
+  }
+
+  void keep_for_replay(std::uint32_t worker, const pool_task& task) noexcept {
     const std::size_t index = task.next_index();
     if (!task.owner->wants_replay(index)) return;
     task.owner->keep_replay(index, pool_.copy_for_replay(worker, task));

@@ -3,10 +3,17 @@
 /// @file
 /// Tasks on their way to workers: carries out what the scheduler decides, and takes back what has
 /// not begun.
+///
+/// Most of it is called where nobody is who could be told of a failure, so it needs no memory but
+/// what was reserved with the pool, or does without: a frame that cannot be kept in mind is sent
+/// later, one that cannot be copied is not taken back.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -14,12 +21,16 @@
 #include <procpool/detail/pool_task.hpp>
 #include <procpool/detail/roster.hpp>
 #include <procpool/detail/scheduler.hpp>
+#include <procpool/detail/task_queue.hpp>
 
 namespace procpool::detail {
 
 class dispatcher {
  public:
-  explicit dispatcher(roster& pool) : pool_(pool) {}
+  explicit dispatcher(roster& pool) : pool_(pool) {
+    stalled_.reserve(pool.workers.size());
+    stalled_before_.reserve(pool.workers.size());
+  }
 
   /// Accepts a task that is ready to be sent. An in-line body may be the submitter's memory: it is
   /// not used after the call.
@@ -30,7 +41,7 @@ class dispatcher {
   }
 
   /// Sends out what can be sent. To be called after anything has changed.
-  void dispatch(preference who = preference::awake) {
+  void dispatch(preference who = preference::awake) noexcept {
     if (!pool_.broken.empty()) return;
     while (const auto what = pool_.schedule.next(who)) {
       if (what->task == nullptr) {
@@ -44,7 +55,7 @@ class dispatcher {
   }
 
   /// Gives idle workers what waits, and what others have more than they can begin with.
-  void balance() {
+  void balance() noexcept {
     dispatch(preference::idle);
     while (relocate()) dispatch(preference::idle);
   }
@@ -52,18 +63,20 @@ class dispatcher {
   /// Workers that have no task and get none: their ring is full of frames that were taken back,
   /// which they have not passed yet, or of a streamed initializer; or they did not stir. They ring
   /// when they have passed something. Whether any task was sent.
-  bool resume_stalled() {
+  bool resume_stalled() noexcept {
     if (stalled_.empty()) return false;
-    for (const std::uint32_t worker : std::exchange(stalled_, {})) {
+    stalled_.swap(stalled_before_);
+    for (const std::uint32_t worker : stalled_before_) {
       if (pool_.schedule.vacant(worker) || pool_.workers[worker].kill != killing::no) continue;
       if (pool_.workers[worker].silent && !pool_.channel(worker).anything_passed()) {
-        stalled_.push_back(worker);
+        stall(worker);
         continue;
       }
       pool_.workers[worker].silent = false;
       if (pool_.workers[worker].retire_due) send_retire(worker);
       pool_.schedule.resume(worker);
     }
+    stalled_before_.clear();
     const std::size_t before = pool_.schedule.pending();
     dispatch();
     return pool_.schedule.pending() != before;
@@ -90,7 +103,7 @@ class dispatcher {
   }
 
   /// The worker does not stir, and all its tasks were taken back: it gets none until it does.
-  void set_aside(std::uint32_t worker) {
+  void set_aside(std::uint32_t worker) noexcept {
     if (!pool_.channel(worker).tasks().note_silence()) return;  // it did this moment
     pool_.schedule.silence(worker);
     pool_.workers[worker].silent = true;
@@ -98,7 +111,7 @@ class dispatcher {
   }
 
   /// Tells a worker to leave, now or when it has room for that.
-  void send_retire(std::uint32_t worker) {
+  void send_retire(std::uint32_t worker) noexcept {
     frame_head head{};
     head.kind = frame_kind::retire;
     head.place = body_place::in_line;
@@ -109,14 +122,20 @@ class dispatcher {
     }
   }
 
-  /// Takes frames back from the youngest to this one, as far as the worker has not begun with them.
-  /// They are first in line again. Whether there were any.
-  bool take_back(std::uint32_t worker, std::uint64_t from) {
-    const std::uint64_t first = pool_.channel(worker).take_back(from);
+  /// Takes frames back from the youngest to this one, as far as the worker has not begun with them
+  /// and there is memory for what has to be sent again. They are first in line again. Whether there
+  /// were any.
+  bool take_back(std::uint32_t worker, std::uint64_t from) noexcept {
+    auto* next = static_cast<pool_task*>(pool_.schedule.back(worker));
+    const std::uint64_t first =
+        pool_.channel(worker).take_back(from, [&](std::uint64_t ordinal) noexcept {
+          while (next != nullptr && next->head.ordinal != ordinal)
+            next = static_cast<pool_task*>(next->previous);
+          return next != nullptr && recover_body(worker, *next);
+        });
     bool any = false;
     while (auto* task = static_cast<pool_task*>(pool_.schedule.back(worker))) {
       if (task->head.ordinal < first) break;
-      recover_body(worker, *task);
       pool_.schedule.taken_back(*task);
       any = true;
     }
@@ -124,60 +143,79 @@ class dispatcher {
   }
 
   /// Takes all tasks of @p what that have not begun away from the workers, and out of the queue.
-  /// Whether none is with a worker any more.
-  bool withdraw(const job& what) {
-    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) take_back_all(worker, what);
-    auto* next = pool_.schedule.first_pending();
-    while (next != nullptr) {
-      auto& task = static_cast<pool_task&>(*std::exchange(next, next->next));
-      if (task.owner.get() != &what) continue;
-      pool_.schedule.withdraw(task);
-      pool_.discard(task);
+  /// Whether none is with a worker any more. However many other tasks there are, this looks at none
+  /// of them.
+  bool withdraw(const job& what) noexcept {
+    bool gone = true;
+    for (pool_task* task = job_tasks::first(what); task != nullptr;) {
+      pool_task& each = *std::exchange(task, task->next_of_job);
+      if (each.worker == no_worker) {
+        pool_.schedule.withdraw(each);
+      } else if (pool_.channel(each.worker).take_away(each.head.ordinal)) {
+        pool_.schedule.taken_away(each);
+      } else {
+        gone = false;
+        continue;
+      }
+      pool_.discard(each);
     }
-    const bool gone = !any_assigned(what);
     dispatch();
     return gone;
   }
 
   /// The worker is dead: its place becomes vacant, its tasks are first in line again, in their
-  /// order, but for those that nobody waits for.
-  void abandon(std::uint32_t worker) {
-    std::vector<pool_task*> tasks;
-    for (auto* task = pool_.first_task(worker); task != nullptr; task = roster::next_task(*task)) {
-      tasks.push_back(task);
-      recover_body(worker, *task);
+  /// order, but for those that nobody waits for. One that cannot be sent again, because there is no
+  /// memory for what was in the ring, fails.
+  void abandon(std::uint32_t worker) noexcept {
+    task_queue left;
+    pool_.schedule.died(worker, [&](scheduled_task& task) { left.push_back(task); });
+    for (auto* task = left.front(); task != nullptr; task = task->next) {
+      recover_or_fail(worker, static_cast<pool_task&>(*task));
     }
-    pool_.schedule.died(worker, [](scheduled_task&) {});
     pool_.backend->vacate(worker);
-    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
-      if ((*task)->owner->resolved()) {
-        pool_.discard(**task);
+    while (!left.empty()) {
+      auto& task = static_cast<pool_task&>(*left.back());
+      left.remove(task);
+      if (task.owner->resolved() || task.finished()) {
+        pool_.discard(task);
       } else {
-        pool_.schedule.resubmit(**task);
+        pool_.schedule.resubmit(task);
       }
     }
   }
 
  private:
-  void stall(std::uint32_t worker) {
-    stalled_.push_back(worker);
+  void stall(std::uint32_t worker) noexcept {
     more_stalled_ = true;
+    if (std::ranges::find(stalled_, worker) == stalled_.end()) stalled_.push_back(worker);
   }
 
-  bool relocate() {
+  bool relocate() noexcept {
     const auto what = pool_.schedule.rebalance();
     if (!what) return false;
     return take_back(what->from, static_cast<pool_task&>(*what->first).head.ordinal);
   }
 
-  // The frame will be sent again: its in-line body is in the ring of the worker that had it.
-  void recover_body(std::uint32_t worker, pool_task& task) {
-    if (task.body.place != body_place::in_line) return;
+  // The frame will be sent again: its in-line body is in the ring of the worker that had it. False:
+  // there is no memory for a copy.
+  [[nodiscard]] bool recover_body(std::uint32_t worker, pool_task& task) noexcept {
+    if (task.body.place != body_place::in_line) return true;
     task.body.bytes = pool_.channel(worker).tasks().body(task.head.ordinal);
-    keep(task);
+    try {
+      keep(task);
+      return true;
+    } catch (const std::bad_alloc&) {
+      task.body.bytes = {};
+      return false;
+    }
+  }
+  void recover_or_fail(std::uint32_t worker, pool_task& task) noexcept {
+    if (task.owner->resolved() || recover_body(worker, task)) return;
+    const auto why = std::make_exception_ptr(std::bad_alloc());
+    while (!task.finished()) pool_.results.fail(task, why);
   }
 
-  bool send(std::uint32_t worker, pool_task& task) {
+  bool send(std::uint32_t worker, pool_task& task) noexcept {
     parent_channel& channel = pool_.channel(worker);
     task.head.first_item = task.done;
     task.head.attempt = task.attempt;
@@ -211,26 +249,9 @@ class dispatcher {
     task.body.bytes = task.body.owned.view();
   }
 
-  void take_back_all(std::uint32_t worker, const job& what) {
-    for (auto* task = pool_.first_task(worker); task != nullptr; task = roster::next_task(*task)) {
-      if (task->owner.get() != &what) continue;
-      take_back(worker, task->head.ordinal);
-      return;
-    }
-  }
-
-  [[nodiscard]] bool any_assigned(const job& what) {
-    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      for (auto* task = pool_.first_task(worker); task != nullptr;
-           task = roster::next_task(*task)) {
-        if (task->owner.get() == &what) return true;
-      }
-    }
-    return false;
-  }
-
   roster& pool_;
-  std::vector<std::uint32_t> stalled_;
+  std::vector<std::uint32_t> stalled_;         ///< has room for all, each once
+  std::vector<std::uint32_t> stalled_before_;  ///< the same, while they are looked at
   std::atomic<bool> widened_{false};
   bool more_stalled_ = false;
 };

@@ -2,7 +2,16 @@
 // Level 6: pool.
 /// @file
 /// The pool's engine: no thread, no lock and no waiting, all of it runs under the lock of
-/// pool_core. Its parts, and who may call whom (never backwards):
+/// pool_core.
+///
+/// When there is no memory. What a caller asked for, submit(), fails with nothing changed: what may
+/// fail is made first. The rest is progress, made by whoever happens to wait, or by the service
+/// thread: nobody is there who could be told. It relies on what was reserved with the pool, and on
+/// lists that are linked through their members; where more memory would be of use it does without,
+/// see lifecycle and dispatcher. Should anything there throw all the same, or_break() ends the
+/// pool: everything has BrokenPool, and nothing is left half done.
+///
+/// Its parts, and who may call whom (never backwards):
 ///
 ///     engine -> lifecycle   births and deaths ---+-> collector    records in ---+
 ///            -> timekeeper  limits of time ------+--------------> dispatcher    frames out
@@ -14,9 +23,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -25,6 +34,7 @@
 #include <procpool/detail/collector.hpp>
 #include <procpool/detail/dispatcher.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/job_list.hpp>
 #include <procpool/detail/lifecycle.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/outcomes.hpp>
@@ -72,6 +82,9 @@ class engine {
 
   // ---- work in -------------------------------------------------------------------------------
 
+  /// A job that has no items has all its outcomes.
+  void complete(job& nothing) noexcept { pool_.results.complete(nothing); }
+
   /// Accepts a frame of work. An in-line body may be the caller's memory: it is not used after the
   /// call.
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
@@ -89,9 +102,9 @@ class engine {
 
   /// Moves tasks from workers that have more than they can begin with to idle ones. Not at every
   /// turn: short tasks are done sooner where they are than another worker can be woken.
-  void balance() { sending_.balance(); }
+  void balance() noexcept { sending_.balance(); }
   /// The same, if a worker has finished nothing since the last call.
-  void balance_if_stuck() {
+  void balance_if_stuck() noexcept {
     bool stuck = false;
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       worker_state& state = pool_.workers[worker];
@@ -103,16 +116,17 @@ class engine {
 
   /// Takes everything of @p what that has not begun out of the queues. Whether nothing of it is
   /// with a worker any more.
-  bool withdraw(const job& what) { return sending_.withdraw(what); }
+  bool withdraw(const job& what) noexcept { return sending_.withdraw(what); }
 
   /// Kills the workers that run something of @p what, which is aborted next: what becomes of it
-  /// counts no more.
+  /// counts no more. @throws std::bad_alloc when one cannot be killed without harm to others
   void stop_running(const job& what) {
     if (!backend().can_kill()) return;  // it goes on, and nobody will know
-    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      pool_task* task = pool_.first_task(worker);
-      if (!pool_.busy(worker) || task == nullptr || task->owner.get() != &what) continue;
-      static_cast<void>(clock_.stop(worker, *task, killing::cancelled));
+    for (pool_task* task = job_tasks::first(what); task != nullptr; task = task->next_of_job) {
+      const std::uint32_t worker = task->worker;
+      if (worker == no_worker || !pool_.busy(worker) || pool_.first_task(worker) != task) continue;
+      if (clock_.stop(worker, *task, killing::cancelled)) continue;
+      if (clock_.held_up(worker, *task)) throw std::bad_alloc();
     }
     sending_.dispatch();
   }
@@ -120,39 +134,41 @@ class engine {
   /// Whether a worker has begun with some of @p what, which is not resolved.
   [[nodiscard]] bool running(const job& what) {
     if (what.begun()) return true;
-    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      const pool_task* task = pool_.first_task(worker);
-      for (; task != nullptr; task = roster::next_task(*task)) {
-        if (!pool_.channel(worker).tasks().claimed(task->head.ordinal)) break;
-        if (task->owner.get() == &what) return true;
-      }
+    for (const pool_task* task = job_tasks::first(what); task != nullptr;
+         task = task->next_of_job) {
+      if (task->worker == no_worker) continue;
+      if (pool_.channel(task->worker).tasks().claimed(task->head.ordinal)) return true;
     }
     return false;
   }
 
-  void abort(job& what, const std::exception_ptr& why, ending how = ending::failed) {
+  void abort(job& what, const std::exception_ptr& why, ending how = ending::failed) noexcept {
     pool_.results.abort(what, why, how);
   }
-  /// Ends every job that is outstanding with this exception, as cancelled.
-  void cancel_all(const std::exception_ptr& why) { lives_.end_all(why, ending::cancelled); }
+  /// The same, as cancelled by the user.
+  void abort_cancelled(job& what) noexcept {
+    abort(what, pool_.prepared.cancelled, ending::cancelled);
+  }
+  /// The pool has been terminated: ends every job that is outstanding, as cancelled.
+  void cancel_all() noexcept { lives_.end_all(pool_.prepared.terminated, ending::cancelled); }
   /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
-  void forget_all() { lives_.forget_all(); }
+  void forget_all() noexcept { lives_.forget_all(); }
 
   /// Tells all workers to leave when they have done what they have; none is replaced.
-  void retire_all() {
+  void retire_all() noexcept {
     lives_.stop_replacing();
     pool_.schedule.retire_all();
     sending_.dispatch();
   }
 
   /// There are to be so many workers now. Nobody is in wait() of the backend.
-  std::uint32_t resize(std::uint32_t wanted) { return lives_.resize(wanted); }
+  std::uint32_t resize(std::uint32_t wanted) noexcept { return lives_.resize(wanted); }
 
   // ---- outcomes out --------------------------------------------------------------------------
 
   /// Reads what workers have sent and keeps them busy; whether there was anything. A quick look
   /// misses what is held back: not before anybody sleeps, nor while several workers have tasks.
-  bool advance(look how = look::thoroughly) {
+  bool advance(look how = look::thoroughly) noexcept {
     bool news = sending_.resume_stalled();
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.busy(worker) && pool_.channel(worker).worth_draining(how)) {
@@ -164,13 +180,15 @@ class engine {
   }
 
   /// Handles what the backend reports of lives and deaths.
-  void handle_reports() {
-    while (const auto report = backend().next_report()) lives_.handle(*report);
-    if (!backend().gone().empty() && pool_.broken.empty()) lives_.break_down(backend().gone());
-    for (const std::uint32_t worker : backend().take_flooding()) {
-      if (backend().present(worker)) pool_.condemn(worker, "it rang its bell when nobody slept");
-    }
-    sending_.dispatch();
+  void handle_reports() noexcept {
+    or_break([&] {
+      while (const auto report = backend().next_report()) lives_.handle(*report);
+      if (!backend().gone().empty() && pool_.broken.empty()) lives_.break_down(backend().gone());
+      backend().each_flooding([&](std::uint32_t worker) {
+        if (backend().present(worker)) pool_.condemn(worker, "it rang its bell when nobody slept");
+      });
+      sending_.dispatch();
+    });
   }
 
   /// Whether look_at_clock() has to be called from time to time.
@@ -181,10 +199,14 @@ class engine {
   /// Does what is due by @p now: kills workers whose task has taken too long, starts those that had
   /// to wait for it, moves tasks away from workers that do not stir.
   /// @returns when to look again at the latest, if nothing happens before that
-  [[nodiscard]] std::optional<os::time_point> look_at_clock(os::time_point now) {
-    const auto next_start = lives_.start_due(now);
-    const auto next_look = clock_.look(now);
-    sending_.dispatch();
+  [[nodiscard]] std::optional<os::time_point> look_at_clock(os::time_point now) noexcept {
+    std::optional<os::time_point> next_start;
+    std::optional<os::time_point> next_look;
+    or_break([&] {
+      next_start = lives_.start_due(now);
+      next_look = clock_.look(now);
+      sending_.dispatch();
+    });
     if (!next_start || !next_look) return next_start ? next_start : next_look;
     return std::min(*next_start, *next_look);
   }
@@ -212,17 +234,13 @@ class engine {
 
   /// Jobs that nobody else refers to any more: to be destroyed without the lock, because that runs
   /// destructors of the user's.
-  [[nodiscard]] std::vector<boost::intrusive_ptr<job>> take_dead() noexcept {
-    return pool_.take_dead();
-  }
+  [[nodiscard]] job_list take_dead() noexcept { return pool_.take_dead(); }
   [[nodiscard]] bool any_dead() const noexcept { return pool_.any_dead(); }
   /// Whether the calling thread is decoding a result of this pool, under the lock.
   [[nodiscard]] bool decoding() const noexcept { return pool_.results.decoding(); }
 
   /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
-  [[nodiscard]] std::deque<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
-    return pool_.results.with_callbacks();
-  }
+  [[nodiscard]] job_list& with_callbacks() noexcept { return pool_.results.with_callbacks(); }
   /// The callbacks of such a job have run.
   void set_ready(job& what) { pool_.results.set_ready(what); }
   /// What goes on behind jobs that have become ready.
@@ -233,6 +251,16 @@ class engine {
   [[nodiscard]] std::uint64_t take_ready() noexcept { return pool_.results.take_ready(); }
 
  private:
+  // Progress that cannot be made ends the pool.
+  template <class Step>
+  void or_break(Step step) noexcept {
+    try {
+      step();
+    } catch (...) {
+      lives_.break_down_for_want_of_memory();
+    }
+  }
+
   start_policy starts_;
   roster pool_;
   dispatcher sending_;

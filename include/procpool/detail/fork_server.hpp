@@ -130,6 +130,7 @@ class fork_server {
     if (request.limits.pinned != 0 && !pin(request.worker)) {
       return report({kind::not_pinned, request.worker, request.incarnation, 0, errno});
     }
+    children_.reserve(children_.size() + 1);  // not when there is a child that is not known yet
     int error = 0;
     const pid_t pid = fork_worker(request, descriptors, error);
     if (request.limits.pinned != 0) os::set_affinity(cpus_);  // if not, it has little to do

@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <memory>
+#include <new>
+#include <utility>
 
 namespace procpool::detail {
 
@@ -26,6 +28,16 @@ class growing_ring {
   /// Makes sure that the next push_back() cannot fail. @throws std::bad_alloc
   void make_room() {
     if (size() == capacity_) grow();
+  }
+  /// The same; false: there is no memory.
+  [[nodiscard]] bool may_have_room() noexcept {
+    if (size() != capacity_) return true;
+    try {
+      grow();
+      return true;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
   }
   void push_back(const T& value) {
     make_room();

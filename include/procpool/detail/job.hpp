@@ -31,6 +31,7 @@ namespace procpool::detail {
 using os::time_point;
 
 class job;
+struct pool_task;
 
 /// What holds for each item of a submission.
 struct job_rules {
@@ -284,6 +285,9 @@ class job : public waitable {
   virtual void give_up(std::exception_ptr what) { error_ = std::move(what); }
 
  private:
+  friend class job_list;
+  friend class job_tasks;
+
   mutable std::atomic<std::uint32_t> references_{1};
   job_form form_;
   boost::intrusive_ptr<driver> pool_;
@@ -296,6 +300,8 @@ class job : public waitable {
   std::size_t replay_index_ = ~std::size_t{0};  ///< of the first failure; no replay: too large
   std::size_t missing_;
   watch_list watches_;
+  job* listed_ = nullptr;       ///< the next one in the list that it is in
+  pool_task* tasks_ = nullptr;  ///< those that the pool has of it; see job_tasks
   bool unattended_ = false;
   bool begun_ = false;
   bool cancelled_ = false;

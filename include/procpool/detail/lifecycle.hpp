@@ -6,6 +6,11 @@
 ///
 /// What is lost when a worker dies: the item that was running, nothing else. Items before it have
 /// their outcomes in the ring; items behind it and frames not begun go back to the queue.
+///
+/// A death is told once, and nobody calls who could be told of a failure here. So nothing fails:
+/// what has to be said of a death is said as far as there is memory, an item that cannot be told
+/// of its worker's end ends with std::bad_alloc, and a worker that cannot be started is tried again
+/// like any other.
 #pragma once
 
 #include <signal.h>
@@ -14,6 +19,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -52,7 +58,9 @@ class lifecycle {
         starts_(starts),
         initializer_(std::move(initializer)),
         wanted_(wanted),
-        spinners_(spinners) {}
+        spinners_(spinners) {
+    starts_.reserve(pool.workers.size());
+  }
 
   /// Starts all workers and waits until each has been forked.
   /// @throws ProcessError when one cannot be; the others are ended by the backend's destructor.
@@ -70,7 +78,7 @@ class lifecycle {
   }
 
   /// A worker has come to its end, or to no beginning.
-  void handle(const worker_report& report) {
+  void handle(const worker_report& report) noexcept {
     using kind = worker_report::kind_type;
     if (report.kind == kind::exited) {
       worker_exited(report.worker, {.pid = report.pid, .exitcode = report.status});
@@ -78,13 +86,15 @@ class lifecycle {
       if (pool_.schedule.vacant(report.worker)) return pool_.backend->vacate(report.worker);
       sending_.abandon(report.worker);
       if (!replacing_ || report.worker >= wanted_) return;
-      start_failed(report.worker, concat({report.attempt(), ": ",
-                                          std::generic_category().message(report.status)}));
+      start_failed(
+          report.worker, text_or_none([&] {
+            return concat({report.attempt(), ": ", std::generic_category().message(report.status)});
+          }));
     }
   }
 
   /// Starts the workers that had to wait for it. @returns when there will be more to start
-  [[nodiscard]] std::optional<os::time_point> start_due(os::time_point now) {
+  [[nodiscard]] std::optional<os::time_point> start_due(os::time_point now) noexcept {
     while (const auto worker = starts_.due(now)) {
       if (*worker < wanted_ && pool_.schedule.vacant(*worker)) replace(*worker);
     }
@@ -94,7 +104,7 @@ class lifecycle {
   /// From now on there are to be so many workers: more are started, those beyond leave when they
   /// have done what they have begun.
   /// @returns how many there are to be: fewer when the system has no room for more
-  std::uint32_t resize(std::uint32_t wanted) {
+  std::uint32_t resize(std::uint32_t wanted) noexcept {
     const std::uint32_t before = std::exchange(wanted_, wanted);
     for (std::uint32_t worker = 0; worker < wanted_ && pool_.broken.empty(); ++worker) {
       if (!pool_.schedule.vacant(worker) || starts_.postponed(worker)) continue;
@@ -122,16 +132,27 @@ class lifecycle {
   }
 
   /// Nothing can be run any more: everything outstanding ends with BrokenPool.
-  void break_down(const std::string& why) {
-    pool_.broken = "the pool is broken: " + why;
-    starts_.clear();
-    end_all(std::make_exception_ptr(BrokenPool(pool_.broken)));
-    forget_all();  // workers that still run are not listened to any more
+  void break_down(const std::string& why) noexcept {
+    if (why.empty()) return break_down_for_want_of_memory();
+    std::exception_ptr error;
+    try {
+      std::string text = "the pool is broken: " + why;
+      error = std::make_exception_ptr(BrokenPool(text));
+      pool_.broken = std::move(text);
+    } catch (const std::bad_alloc&) {
+      return break_down_for_want_of_memory();
+    }
+    end_broken(error);
+  }
+  /// The same; needs none.
+  void break_down_for_want_of_memory() noexcept {
+    pool_.broken.swap(pool_.prepared.no_memory_text);
+    end_broken(pool_.prepared.no_memory);
   }
 
   /// Ends every job that is outstanding with this exception. Items that workers have finished by
   /// now keep their outcomes; nothing is read from them afterwards.
-  void end_all(const std::exception_ptr& why, ending how = ending::failed) {
+  void end_all(const std::exception_ptr& why, ending how = ending::failed) noexcept {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.busy(worker)) receiving_.drain_last(worker);
     }
@@ -149,7 +170,7 @@ class lifecycle {
   }
 
   /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
-  void forget_all() {
+  void forget_all() noexcept {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.schedule.vacant(worker)) continue;
       pool_.schedule.died(
@@ -159,6 +180,22 @@ class lifecycle {
   }
 
  private:
+  void end_broken(const std::exception_ptr& error) noexcept {
+    starts_.clear();
+    end_all(error);
+    forget_all();  // workers that still run are not listened to any more
+  }
+
+  // What @p make returns; nothing when there is no memory for it.
+  template <class Make>
+  [[nodiscard]] static std::string text_or_none(Make make) noexcept {
+    try {
+      return make();
+    } catch (...) {
+      return {};
+    }
+  }
+
   void start(std::uint32_t worker) {
     pool_.use(worker);
     pool_.backend->start(worker, pool_.lives.limits());
@@ -178,20 +215,20 @@ class lifecycle {
   }
 
   // One more than there were. If it cannot be had, the others go on.
-  [[nodiscard]] bool grow(std::uint32_t worker) {
+  [[nodiscard]] bool grow(std::uint32_t worker) noexcept {
     try {
       start(worker);
       return true;
-    } catch (const Error&) {
+    } catch (const std::exception&) {
       return false;
     }
   }
 
-  void replace(std::uint32_t worker) {
+  void replace(std::uint32_t worker) noexcept {
     try {
       start(worker);
-    } catch (const Error& error) {
-      start_failed(worker, error.what());
+    } catch (const std::exception& error) {
+      start_failed(worker, text_or_none([&] { return std::string(error.what()); }));
     }
   }
 
@@ -212,7 +249,7 @@ class lifecycle {
   }
 
   // The order matters: first what it still had to say, then who is to blame, then the rest.
-  void worker_exited(std::uint32_t worker, worker_death death) {
+  void worker_exited(std::uint32_t worker, worker_death death) noexcept {
     if (pool_.schedule.vacant(worker))
       return pool_.backend->vacate(worker);  // the pool broke before that
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
@@ -221,8 +258,9 @@ class lifecycle {
     complete(worker, death);
     pool_task* task = pool_.first_task(worker);
     const bool initializing = pool_.workers[worker].initializing;
-    const bool blamed = task != nullptr && !initializing && blame(worker, *task, death, unborn);
-    const worker_state last = pool_.workers[worker];
+    const bool blamed = task != nullptr && !initializing && charged(worker, *task, death, unborn);
+    if (blamed) charge(worker, *task, death);
+    const worker_state last = std::move(pool_.workers[worker]);
     sending_.abandon(worker);
     pool_.shrink(wanted_);
     if (!replacing_ || !pool_.broken.empty() || worker >= wanted_) return;
@@ -234,8 +272,14 @@ class lifecycle {
     }
   }
 
-  // What can be said of a death without looking at tasks.
-  void complete(std::uint32_t worker, worker_death& death) {
+  // What can be said of a death without looking at tasks, as far as there is memory for it.
+  void complete(std::uint32_t worker, worker_death& death) noexcept {
+    try {
+      describe_end_of(worker, death);
+    } catch (...) {  // so be it
+    }
+  }
+  void describe_end_of(std::uint32_t worker, worker_death& death) {
     const worker_state& state = pool_.workers[worker];
     death.worker = pool_.backend->name(worker);
     if (state.kill == killing::violation) death.cause = state.violation;
@@ -247,29 +291,52 @@ class lifecycle {
     death.stack = without_callers(std::move(last_words.stack));
   }
 
-  // The item that was running when the worker died is tried again, or it gets the exception.
-  // @param unborn the worker left as if it could not start. Whether that item was running.
-  bool blame(std::uint32_t worker, pool_task& task, worker_death death, bool unborn) {
+  // Whether the next item of its front task was running when the worker died.
+  // @param unborn the worker left as if it could not start
+  bool charged(std::uint32_t worker, pool_task& task, const worker_death& death,
+               bool unborn) noexcept {
     // A worker that overwrote its own word before it died cannot lead us in circles for ever, nor
     // break the pool.
     const std::uint16_t most = unborn ? pool_task::most_unborn : pool_task::most_orphaned;
     const killing kill = pool_.workers[worker].kill;
     const bool ours = kill == killing::late || kill == killing::cancelled;  // for what is done
     const bool expected = ours || left_in_order(worker, death);
-    if (!was_running(worker, task) && (expected || ++task.orphaned < most)) return false;
-    const job_rules& rules = task.owner->rules();
-    death.item = task.next_index() + running_part(worker, task);
-    death.callable = rules.callable.text();
-    death.attempt = task.attempt;
-    task.trouble_of().deaths.push_back(std::move(death));
-    if (task.attempt <= rules.retries && !task.owner->resolved()) {
+    return was_running(worker, task) || (!expected && ++task.orphaned >= most);
+  }
+
+  // That item is tried again, or it gets the exception.
+  void charge(std::uint32_t worker, pool_task& task, worker_death& death) noexcept {
+    if (task.attempt <= task.owner->rules().retries && !task.owner->resolved()) {
+      note_death(worker, task, death);
       ++task.attempt;
-      return true;
+      return;
     }
-    pool_.results.fail(task, verdict(worker, task));
+    pool_.results.fail(task, verdict_or_shortage(worker, task, death));
     task.had = nullptr;
     if (task.finished()) receiving_.finish_front(worker);
-    return true;
+  }
+
+  // Among those of the item. Whether there was memory for it.
+  bool note_death(std::uint32_t worker, pool_task& task, worker_death& death) noexcept {
+    try {
+      death.item = task.next_index() + running_part(worker, task);
+      death.callable = task.owner->rules().callable.text();
+      death.attempt = task.attempt;
+      task.trouble_of().deaths.push_back(std::move(death));
+      return true;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+  }
+
+  // What the item ends with: std::bad_alloc when there is no memory for more.
+  [[nodiscard]] std::exception_ptr verdict_or_shortage(std::uint32_t worker, pool_task& task,
+                                                       worker_death& death) noexcept {
+    try {
+      if (note_death(worker, task, death)) return verdict(worker, task);
+    } catch (...) {  // as if it could not be noted
+    }
+    return std::make_exception_ptr(std::bad_alloc());
   }
 
   // Whether it may have left because it had grown too large: after a task, in front of the next.
@@ -324,20 +391,25 @@ class lifecycle {
     return worker_died(task.had->deaths, std::move(again));
   }
 
-  void start_failed(std::uint32_t worker, const std::string& why) {
+  void start_failed(std::uint32_t worker, const std::string& why) noexcept {
     if (starts_.failed()) {
-      break_down(concat({why, " (", starts_.failures(), " workers failed to start in a row)"}));
+      break_down(text_or_none([&] {
+        return concat({why, " (", starts_.failures(), " workers failed to start in a row)"});
+      }));
     } else {
       starts_.postpone(worker, std::chrono::steady_clock::now());
     }
   }
 
-  [[nodiscard]] std::string why_not_started(const worker_state& last, const worker_death& death) {
-    if (last.init_error != nullptr)
-      return concat({"the initializer failed: ", describe(last.init_error)});
-    return concat(
-        {last.initializing ? "the initializer did not return: " : "a worker did not come up: ",
-         describe_death(death)});
+  [[nodiscard]] static std::string why_not_started(const worker_state& last,
+                                                   const worker_death& death) noexcept {
+    return text_or_none([&] {
+      if (last.init_error != nullptr)
+        return concat({"the initializer failed: ", describe(last.init_error)});
+      return concat(
+          {last.initializing ? "the initializer did not return: " : "a worker did not come up: ",
+           describe_death(death)});
+    });
   }
 
   roster& pool_;

@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <span>
 #include <utility>
@@ -17,6 +16,7 @@
 #include <procpool/detail/due_continuations.hpp>
 #include <procpool/detail/exception_transport.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/job_list.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/pool_task.hpp>
 
@@ -110,7 +110,7 @@ class outcomes {
       try {
         task.owner->piece(index, offset, head.length, bytes);
       } catch (...) {
-        task.trouble_of().half_failed = std::current_exception();
+        note_half_failed(task, std::current_exception());
       }
     }
     if (offset + bytes.size() < head.length) return;
@@ -126,11 +126,14 @@ class outcomes {
   }
 
   /// The whole job ends with this exception, unless it has ended already.
-  void abort(job& what, const std::exception_ptr& why, ending how = ending::failed) {
+  void abort(job& what, const std::exception_ptr& why, ending how = ending::failed) noexcept {
     if (what.resolved()) return;
     what.abort(why, how);
     settle(what);
   }
+
+  /// A job of no items has all its outcomes.
+  void complete(job& nothing) noexcept { settle(nothing); }
 
   /// What a record of kind error says; DecodeError when it is no exception.
   [[nodiscard]] std::exception_ptr received(std::span<const std::byte> bytes) const {
@@ -145,9 +148,7 @@ class outcomes {
   // ---- news ----------------------------------------------------------------------------------
 
   /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
-  [[nodiscard]] std::deque<boost::intrusive_ptr<job>>& with_callbacks() noexcept {
-    return with_callbacks_;
-  }
+  [[nodiscard]] job_list& with_callbacks() noexcept { return with_callbacks_; }
   /// What goes on behind jobs that have become ready.
   [[nodiscard]] due_continuations& due() noexcept { return due_; }
   /// The job is complete, and its callbacks have run.
@@ -166,6 +167,15 @@ class outcomes {
   [[nodiscard]] std::uint64_t take_ready() noexcept { return std::exchange(made_ready_, 0); }
 
  private:
+  // One that cannot even be noted ends the whole job, which is noted already.
+  void note_half_failed(pool_task& task, const std::exception_ptr& what) noexcept {
+    try {
+      task.trouble_of().half_failed = what;
+    } catch (const std::bad_alloc&) {
+      abort(*task.owner, what);
+    }
+  }
+
   // How many values a run has. Divisions cost as much as all the rest for a single one.
   [[nodiscard]] static std::uint32_t items_of(const pool_task& task, const record_head& head) {
     const std::size_t size = task.owner->plain_size();
@@ -195,7 +205,7 @@ class outcomes {
     if (what.form().sealed) seal(what);
     news_ = true;
     if (what.has_callback()) {
-      with_callbacks_.emplace_back(&what);
+      with_callbacks_.push_back(&what);
     } else {
       set_ready(what);
     }
@@ -210,7 +220,7 @@ class outcomes {
     }
   }
 
-  std::deque<boost::intrusive_ptr<job>> with_callbacks_;
+  job_list with_callbacks_;
   due_continuations due_;
   std::uint64_t made_ready_ = 0;
   bool news_ = false;

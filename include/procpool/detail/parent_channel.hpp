@@ -75,9 +75,15 @@ class parent_channel {
   [[nodiscard]] bool anything_passed() const noexcept { return sender_.passed_more(); }
 
   /// Takes back what the worker has not begun with; see task_sender::take_back.
-  std::uint64_t take_back(std::uint64_t from) {
-    const std::uint64_t taken = sender_.take_back(from);
+  template <class May>
+  std::uint64_t take_back(std::uint64_t from, May may) {
+    const std::uint64_t taken = sender_.take_back(from, may);
     bell_.ring_if_parked();  // it may have met the limit meanwhile
+    return taken;
+  }
+  [[nodiscard]] bool take_away(std::uint64_t ordinal) noexcept {
+    const bool taken = sender_.take_away(ordinal);
+    bell_.ring_if_parked();  // as above
     return taken;
   }
 

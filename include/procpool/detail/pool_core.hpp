@@ -22,11 +22,14 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/arena.hpp>
+#include <procpool/detail/block_bin.hpp>
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/continuation.hpp>
 #include <procpool/detail/core_settings.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/job_list.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/pool_service.hpp>
@@ -57,10 +60,12 @@ class pool_core final : public pool_service {
     check_usable();
     std::lock_guard lock(mutex_);
     check_open_locked();
-    for (const auto& unused : unused_blocks_.take()) engine_.backend().blocks().release(unused);
+    arena& blocks = engine_.backend().blocks();
+    unused_blocks_.empty([&](std::span<std::byte> block) { blocks.release(block); });
+    unused_blocks_.make_room(blocks.live() + 1);
     return engine_.backend().blocks().allocate(size).value_or(std::span<std::byte>());
   }
-  void release(std::span<std::byte> block) override {
+  void release(std::span<std::byte> block) noexcept override {
     if (ours()) unused_blocks_.put(block);  // in a forked child its lock may be another thread's
   }
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) override {
@@ -75,7 +80,7 @@ class pool_core final : public pool_service {
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
     check_usable();
-    std::vector<boost::intrusive_ptr<job>> dead;  // dropped without the lock
+    job_list dead;  // dropped without the lock
     std::lock_guard lock(mutex_);
     check_open_locked();
     if (owner->unattended() && service_asleep_) service_wakes_.notify_one();
@@ -91,6 +96,14 @@ class pool_core final : public pool_service {
                    long_tasks ? preference::idle : preference::awake);
     if (limit.count() != 0) wake_leader_by(limit);
     look_after_stalls();
+  }
+
+  void complete(job& nothing) override {
+    check_usable();
+    const std::lock_guard lock(mutex_);
+    check_open_locked();
+    engine_.complete(nothing);
+    spread_news();
   }
 
   // Only when nobody sleeps in the backend can workers be started; a leader that does is called
@@ -119,7 +132,7 @@ class pool_core final : public pool_service {
     if (generation_ != process_generation()) return;
     std::unique_ptr<done_callback> never_called;  // destroyed without the lock: it is the user's
     std::lock_guard lock(mutex_);
-    if (state_ != state::terminated) engine_.withdraw(what);
+    if (state_ != state::terminated) static_cast<void>(engine_.withdraw(what));
     never_called = what.take_callbacks();
     engine_.abort(what, why);
     spread_news();
@@ -137,8 +150,7 @@ class pool_core final : public pool_service {
       if (what.resolved()) return spread_news(), false;
       engine_.stop_running(what);
     }
-    engine_.abort(what, std::make_exception_ptr(CancelledError("the task was cancelled")),
-                  ending::cancelled);
+    engine_.abort_cancelled(what);
     spread_news();
     return true;
   }
@@ -287,7 +299,7 @@ class pool_core final : public pool_service {
   // With the lock: takes what has come, so that no worker is woken, and no task waits, for want of
   // a look at what those that are awake have done. Not again at once when that was nothing. Whoever
   // submits and submits keeps the service thread away, so it does all that a leader does.
-  void catch_up(std::vector<boost::intrusive_ptr<job>>& dead) {
+  void catch_up(job_list& dead) {
     if (catch_up_after_ > 0) {
       --catch_up_after_;
     } else if (engine_.advance()) {
@@ -306,7 +318,7 @@ class pool_core final : public pool_service {
     if (state_ == state::terminated) return await_end(lock);
     state_ = state::terminated;
     ending_ = true;
-    engine_.cancel_all(std::make_exception_ptr(CancelledError("the pool was terminated")));
+    engine_.cancel_all();
     spread_news();
     while (leader_ != role::nobody) {
       call_leader_back();
@@ -364,24 +376,6 @@ class pool_core final : public pool_service {
     lock.unlock();
     await_service();
   }
-
-  // Blocks that were given back and are not free yet: whoever drops the last reference to a shared
-  // one may hold the pool's lock or not.
-  class block_bin {
-   public:
-    void put(std::span<std::byte> block) {
-      std::lock_guard lock(mutex_);
-      blocks_.push_back(block);
-    }
-    [[nodiscard]] std::vector<std::span<std::byte>> take() {
-      std::lock_guard lock(mutex_);
-      return std::exchange(blocks_, {});
-    }
-
-   private:
-    std::mutex mutex_;
-    std::vector<std::span<std::byte>> blocks_;
-  };
 
   static constexpr int catch_up_every = 16;
   static constexpr std::uint64_t lead_every = 8;  ///< looks at the clock cost, too

@@ -50,7 +50,7 @@ class pool_front : public driver {
   /// A block of the arena, or an empty span when there is none of that size.
   [[nodiscard]] virtual std::span<std::byte> allocate(std::size_t size) = 0;
   /// Gives a block back; with or without the lock.
-  virtual void release(std::span<std::byte> block) = 0;
+  virtual void release(std::span<std::byte> block) noexcept = 0;
   /// Where a block lies, counted from the begin of the arena.
   [[nodiscard]] virtual std::uint64_t offset(std::span<const std::byte> block) = 0;
 
@@ -61,6 +61,8 @@ class pool_front : public driver {
   /// Hands a frame of work over; see engine::submit.
   virtual void submit(boost::intrusive_ptr<job> owner, const frame_head& head,
                       std::size_t first_index, task_body&& body) = 0;
+  /// Has the callbacks of a submission of no items run, after which it is ready.
+  virtual void complete(job& nothing) = 0;
   /// To be called before the frames of an asynchronous submission.
   /// @throws ProcessError when there can be no service thread
   virtual void care_for(job& what) = 0;

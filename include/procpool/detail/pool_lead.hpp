@@ -52,6 +52,8 @@ class pool_lead : public pool_front {
         cpus_(settings.cpus),
         engine_(make(settings), settings.sizes.workers, settings.workers, settings.rules,
                 settings.lives, settings.initializer) {
+    glance_.reserve(settings.sizes.workers);  // all that can ever be in them
+    stalled_.reserve(settings.sizes.workers);
     lack_modules(engine_.backend().missing_modules());
     if (settings.initializer == nullptr) return;
     check_code(settings.initializer->entry);

@@ -15,7 +15,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -72,12 +72,18 @@ class pool_service : public pool_lead, private fork_participant {
       // The thread keeps the core alive: a callback may destroy the pool.
       service_ = std::thread([self = boost::intrusive_ptr<pool_service>(this)] { self->serve(); });
     } catch (const std::system_error& error) {
-      registration_.unexpect_thread();
-      std::lock_guard lock(mutex_);
-      set_serving(false);
-      service_lost_ = true;
+      lose_service();
       throw ProcessError("cannot start the service thread of the pool", error.code());
+    } catch (...) {  // no memory
+      lose_service();
+      throw;
     }
+  }
+  void lose_service() noexcept {
+    registration_.unexpect_thread();
+    const std::lock_guard lock(mutex_);
+    set_serving(false);
+    service_lost_ = true;
   }
 
   // Whether there is to be one, which then counts as there.
@@ -112,7 +118,7 @@ class pool_service : public pool_lead, private fork_participant {
   }
 
   // With the lock.
-  void set_serving(bool serving) {
+  void set_serving(bool serving) noexcept {
     serving_ = serving;
     service_there_.store(serving, std::memory_order_relaxed);  // a hint to go without the lock
   }
@@ -157,13 +163,12 @@ class pool_service : public pool_lead, private fork_participant {
   void run_callbacks(std::unique_lock<std::mutex>& lock) {
     auto& waiting = engine_.with_callbacks();
     for (std::size_t left = waiting.size(); left > 0 && !waiting.empty(); --left) {
-      run_first_callbacks(lock);
+      run_callbacks_before(lock, waiting.pop_front());
     }
   }
 
-  void run_first_callbacks(std::unique_lock<std::mutex>& lock) {
-    boost::intrusive_ptr<job> first = std::move(engine_.with_callbacks().front());
-    engine_.with_callbacks().pop_front();
+  // Those of one job, which is ready then.
+  void run_callbacks_before(std::unique_lock<std::mutex>& lock, boost::intrusive_ptr<job> first) {
     const bool inside = std::exchange(in_callback_, true);  // of another callback
     auto callbacks = first->take_callbacks();               // abandon() may want them, too
     lock.unlock();
@@ -184,11 +189,9 @@ class pool_service : public pool_lead, private fork_participant {
   bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, const waitable& what,
                             bool for_ever) {
     if (server_ != std::this_thread::get_id()) return false;
-    auto& waiting = engine_.with_callbacks();
-    const auto its = std::ranges::find(waiting, what.awaited(), &boost::intrusive_ptr<job>::get);
-    if (its != waiting.end()) {  // no others: those would run in the midst of this one
-      std::rotate(waiting.begin(), its, std::next(its));
-      run_first_callbacks(lock);
+    if (auto its = engine_.with_callbacks().remove(what.awaited())) {
+      run_callbacks_before(lock,
+                           std::move(its));  // no others: those would run in the midst of this
     } else if (what.ready()) {
       return true;  // a stop was requested in this moment
     } else if (for_ever) {
@@ -274,7 +277,7 @@ class pool_service : public pool_lead, private fork_participant {
   void restart_threads() override {
     try {
       start_service();
-    } catch (const Error&) {  // the next asynchronous submission tries again and tells
+    } catch (const std::exception&) {  // the next asynchronous submission tries again and tells
     }
   }
 

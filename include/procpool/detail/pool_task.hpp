@@ -38,6 +38,8 @@ struct pool_task : scheduled_task {
 
   std::uint32_t done = 0;  ///< items that have their outcome; first: it fits behind the base
   boost::intrusive_ptr<job> owner;
+  pool_task* previous_of_job = nullptr;  ///< its neighbours among the tasks of the owner
+  pool_task* next_of_job = nullptr;
   frame_head head{};  ///< with the ordinal that it was sent with last
   task_body body;
   std::size_t first_index = 0;   ///< index in the job's input of the first item
@@ -81,8 +83,29 @@ struct pool_task : scheduled_task {
   }
 };
 
-// One for each task that waits, or is with a worker.
-static_assert(sizeof(pool_task) <= 192);
+// One for each task that waits, or is with a worker. 16 bytes of it are for job_tasks: without them
+// whoever cancels one task would look at all.
+static_assert(sizeof(pool_task) <= 208);
+
+/// The tasks that the pool has of one job, in no particular order. Used under the lock of the pool.
+class job_tasks {
+ public:
+  [[nodiscard]] static pool_task* first(const job& of) noexcept { return of.tasks_; }
+
+  /// Precondition: it has its owner.
+  static void add(pool_task& task) noexcept {
+    pool_task*& first = task.owner->tasks_;
+    task.previous_of_job = nullptr;
+    task.next_of_job = first;
+    if (first != nullptr) first->previous_of_job = &task;
+    first = &task;
+  }
+  static void remove(pool_task& task) noexcept {
+    pool_task* const before = task.previous_of_job;
+    (before != nullptr ? before->next_of_job : task.owner->tasks_) = task.next_of_job;
+    if (task.next_of_job != nullptr) task.next_of_job->previous_of_job = before;
+  }
+};
 
 /// Recycles task records: submitting allocates nothing in the long run. Those that are free hang on
 /// each other by `next`, the last one freed first: it is the one most likely in the caches.

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -64,19 +65,19 @@ class process_backend final : public worker_backend {
                                  outbound_->sizes(),
                                  {},
                                  limits};
-    if (!control_.send(request, descriptors)) gone_ = ended;
+    if (!control_.send(request, descriptors)) note_gone(ended);
     fresh->inbound.close_file();
     places_[worker] = std::move(fresh);
   }
 
   [[nodiscard]] bool can_kill() const noexcept override { return true; }
-  void kill(std::uint32_t worker) override {
+  void kill(std::uint32_t worker) noexcept override {
     const server_request request{
         server_request::kind_type::kill, worker, places_[worker]->incarnation, {}, {}, {}};
     try {
-      if (!control_.send(request)) gone_ = ended;
-    } catch (const Error& error) {
-      gone_ = error.what();
+      if (!control_.send(request)) note_gone(ended);
+    } catch (const std::exception& error) {
+      note_gone(error.what());
     }
   }
 
@@ -96,7 +97,7 @@ class process_backend final : public worker_backend {
     while (control_.receive(report) == os::transfer::message) {
       if (in_place(report)) return report;
     }
-    gone_ = ended;
+    note_gone(ended);
     return std::nullopt;
   }
 
@@ -223,13 +224,13 @@ class process_backend final : public worker_backend {
   }
 
   // Also on the service thread, so it does not throw.
-  os::transfer receive(worker_report& report) {
+  os::transfer receive(worker_report& report) noexcept {
     try {
       const os::transfer got = control_.receive(report, nullptr, true);
-      if (got == os::transfer::hang_up) gone_ = ended;
+      if (got == os::transfer::hang_up) note_gone(ended);
       return got;
-    } catch (const Error& error) {
-      gone_ = error.what();
+    } catch (const std::exception& error) {
+      note_gone(error.what());
       return os::transfer::hang_up;
     }
   }

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -63,6 +64,7 @@ class result_receiver {
   ///   sink.record(head, bytes) one whole record; the bytes are private
   ///   sink.piece(head, offset, bytes)  the next bytes of one, from this offset on; in shared
   ///                            memory, to be copied once
+  ///   sink.lost(head)          instead of record(): there was no memory for it here
   /// @param how quickly: only what was committed, and without a check of where the worker is
   /// @returns whether anything was consumed.
   template <class Sink>
@@ -129,6 +131,7 @@ class result_receiver {
     delivery_ = sink.check(head_);
     left_ = head_.length;
     buffer_.clear();
+    lost_ = false;
     open_ = true;
     return true;
   }
@@ -139,17 +142,32 @@ class result_receiver {
   template <class Sink>
   bool read_payload(std::uint64_t end, Sink& sink) {
     const std::size_t piece = std::min<std::uint64_t>(left_, end - cursor_);
-    const std::size_t before = buffer_.size();
-    buffer_.make_room(piece);
-    buffer_.resize_uninitialized(before + piece);
-    ring_.copy_out(cursor_, buffer_.data() + before, piece);
+    if (!lost_) keep_payload(piece);
     cursor_ += piece;
     left_ -= piece;
     if (left_ > 0) return false;
     open_ = false;
+    if (lost_) [[unlikely]] {
+      sink.lost(head_);
+      return true;
+    }
     sink.record(head_, std::span<const std::byte>(buffer_.data(), buffer_.size()));
     if (buffer_.capacity() > keep_bytes) buffer_ = byte_buffer();
     return true;
+  }
+
+  // Without memory the bytes are passed over, so that the worker can go on.
+  void keep_payload(std::size_t piece) noexcept {
+    const std::size_t before = buffer_.size();
+    try {
+      buffer_.make_room(piece);
+      buffer_.resize_uninitialized(before + piece);
+    } catch (const std::bad_alloc&) {
+      lost_ = true;
+      buffer_ = byte_buffer();
+      return;
+    }
+    ring_.copy_out(cursor_, buffer_.data() + before, piece);
   }
 
   template <class Sink>
@@ -201,6 +219,7 @@ class result_receiver {
   std::atomic<std::uint64_t> seen_{0};
   std::atomic<bool> unchecked_{false};  ///< drained quickly since it was drained thoroughly
   bool open_ = false;
+  bool lost_ = false;  ///< the record that is open
   bool between_frames_ = false;
 };
 

@@ -12,16 +12,19 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/job_list.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/outcomes.hpp>
 #include <procpool/detail/parent_channel.hpp>
 #include <procpool/detail/pool_task.hpp>
+#include <procpool/detail/prepared_errors.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/replay.hpp>
 #include <procpool/detail/scheduler.hpp>
@@ -58,7 +61,9 @@ class roster {
       : backend(std::move(behind)),
         schedule(rules),
         lives(life, rules.maxtasksperchild),
-        workers(places) {}
+        workers(places) {
+    schedule.reserve(static_cast<std::uint32_t>(places));
+  }
   roster(const roster&) = delete;
   roster& operator=(const roster&) = delete;
 
@@ -90,16 +95,25 @@ class roster {
 
   /// Has a worker killed; its death is reported like any other.
   /// @param target the item that it is killed for, as in `started`
-  void kill(std::uint32_t worker, killing why, std::uint64_t target = 0) {
+  void kill(std::uint32_t worker, killing why, std::uint64_t target = 0) noexcept {
     workers[worker].kill = why;
     workers[worker].target = target;
     schedule.silence(worker);  // it might begin with what it gets now
     backend->kill(worker);
   }
   /// It has done what no worker does: nothing from it counts any more.
-  void condemn(std::uint32_t worker, const char* why) {
-    workers[worker].violation = why;
+  void condemn(std::uint32_t worker, const char* why) noexcept {
+    note_violation(worker, why);
     kill(worker, killing::violation);
+  }
+  /// The same when it is dead. Whatever else fails, this must not: else it would be listened to.
+  void note_violation(std::uint32_t worker, const char* why) noexcept {
+    workers[worker].kill = killing::violation;
+    try {
+      workers[worker].violation = why;
+    } catch (const std::bad_alloc&) {
+      workers[worker].violation = "no memory";  // fits into the string itself
+    }
   }
 
   /// A new task. Its body is still to be filled in.
@@ -107,6 +121,7 @@ class roster {
                                      std::size_t first_index) {
     pool_task& task = store_.take();
     task.owner = std::move(owner);
+    job_tasks::add(task);
     copy_head(task.head, head);
     task.head.timed = task.owner->rules().timeout.count() != 0 ? 1 : 0;
     task.first_index = first_index;
@@ -119,30 +134,34 @@ class roster {
     return std::exchange(next_number_, next_number_ + items);
   }
   /// A task that is in no queue any more has come to its end.
-  void discard(pool_task& task) {
+  void discard(pool_task& task) noexcept {
     timed_ -= task.head.timed;
     if (const auto block = task.body.block(); !block.empty()) backend->blocks().release(block);
+    job_tasks::remove(task);
     job* owner = task.owner.detach();
-    if (owner->let_go()) dead_.emplace_back(owner, false);
+    if (owner->let_go()) dead_.push_back({owner, false});
     store_.give_back(task);
   }
-  /// A copy of what the next item of a worker's front task is run with; null: too large to keep.
+  /// A copy of what the next item of a worker's front task is run with; null: too large to keep, or
+  /// there is no memory for it.
   [[nodiscard]] std::shared_ptr<const replayable> copy_for_replay(std::uint32_t worker,
-                                                                  const pool_task& task) {
+                                                                  const pool_task& task) noexcept {
     const frame_bytes bytes = bytes_of(worker, task);
     if (bytes.body.size() + bytes.callable.size() > lives.replay_bytes()) return nullptr;
     frame_head head = task.head;
     head.attempt = task.attempt;
-    return std::make_shared<replay_record>(head, bytes, task.done, lives.seed());
+    try {
+      return std::make_shared<replay_record>(head, bytes, task.done, lives.seed());
+    } catch (const std::bad_alloc&) {
+      return nullptr;
+    }
   }
   /// Whether any task has a time limit.
   [[nodiscard]] bool any_timed() const noexcept { return timed_ > 0; }
 
   /// Jobs that nobody else refers to any more: to be destroyed without the lock, because that runs
   /// destructors of the user's.
-  [[nodiscard]] std::vector<boost::intrusive_ptr<job>> take_dead() noexcept {
-    return std::exchange(dead_, {});
-  }
+  [[nodiscard]] job_list take_dead() noexcept { return std::exchange(dead_, {}); }
 
   [[nodiscard]] bool any_dead() const noexcept { return !dead_.empty(); }
 
@@ -152,6 +171,7 @@ class roster {
   outcomes results;
   std::vector<worker_state> workers;
   std::string broken;  ///< why the pool cannot run tasks any more; empty while it can
+  prepared_errors prepared;
 
  private:
   [[nodiscard]] frame_bytes bytes_of(std::uint32_t worker, const pool_task& task) {
@@ -175,7 +195,7 @@ class roster {
   }
 
   task_store store_;
-  std::vector<boost::intrusive_ptr<job>> dead_;
+  job_list dead_;
   std::size_t timed_ = 0;
   std::uint32_t size_ = 0;
   std::uint64_t next_number_ = 0;

@@ -25,7 +25,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -71,10 +70,18 @@ class scheduler {
 
   // ---- workers -------------------------------------------------------------------------------
 
+  /// Makes room for so many places, so that what concerns their workers cannot fail.
+  void reserve(std::uint32_t places) {
+    workers_.reserve(places);
+    leaving_.reserve(places);
+  }
   /// A worker has been started in this place, which is new or vacant.
   /// @param most_tasks after which it is to leave; by the rules if not given, 0: never
   void add(std::uint32_t worker, std::optional<std::uint32_t> most_tasks = std::nullopt) {
-    if (worker >= workers_.size()) workers_.resize(worker + 1);
+    if (worker >= workers_.size()) {
+      reserve(worker + 1);
+      workers_.resize(worker + 1);
+    }
     place& at = workers_[worker];
     at = place{};
     at.state = worker_state::up;
@@ -88,7 +95,7 @@ class scheduler {
   /// The worker has died or left. Its tasks are handed to @p each(task), oldest first, and are
   /// in no queue then: the pool ends them or gives them back by resubmit(), youngest first.
   template <class Each>
-  void died(std::uint32_t worker, Each each) {
+  void died(std::uint32_t worker, Each each) noexcept {
     place& at = workers_[worker];
     at.state = worker_state::vacant;
     --present_;
@@ -242,6 +249,15 @@ class scheduler {
     pending_.push_front(task);
   }
 
+  /// The same for any task, which is in no queue any more.
+  void taken_away(scheduled_task& task) noexcept {
+    const std::uint32_t worker = task.worker;
+    --workers_[worker].received;
+    workers_[worker].refused = false;  // as above
+    unassign(task);
+    offer(worker);
+  }
+
   /// Orders a worker to leave after what it has.
   void retire(std::uint32_t worker) {
     if (!vacant(worker) && workers_[worker].state == worker_state::up) begin_retirement(worker);
@@ -358,7 +374,7 @@ class scheduler {
 
   assignment retire_next() {
     const std::uint32_t worker = leaving_.front();
-    leaving_.pop_front();
+    leaving_.erase(leaving_.begin());
     return {worker, nullptr};
   }
 
@@ -373,10 +389,10 @@ class scheduler {
 
   scheduling_rules rules_;
   std::vector<place> workers_;
-  worker_list idle_;                   ///< have nothing to do; served first, from the back
-  worker_list warm_;                   ///< favourites with little to do; served in turn
-  worker_list busy_;                   ///< have room for more; served in turn
-  std::deque<std::uint32_t> leaving_;  ///< who is to be told to retire
+  worker_list idle_;                    ///< have nothing to do; served first, from the back
+  worker_list warm_;                    ///< favourites with little to do; served in turn
+  worker_list busy_;                    ///< have room for more; served in turn
+  std::vector<std::uint32_t> leaving_;  ///< who is to be told to retire; has room for all
   task_queue pending_;
   std::size_t assigned_ = 0;
   std::size_t present_ = 0;

@@ -55,7 +55,7 @@ class serial_core final : public pool_front, private fork_participant {
 
   // No body goes anywhere, so none needs a place.
   [[nodiscard]] std::span<std::byte> allocate(std::size_t /*size*/) override { return {}; }
-  void release(std::span<std::byte> /*block*/) override {}
+  void release(std::span<std::byte> /*block*/) noexcept override {}
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> /*block*/) override { return 0; }
 
   [[nodiscard]] std::uint64_t take_numbers(std::size_t items) override {
@@ -75,6 +75,10 @@ class serial_core final : public pool_front, private fork_participant {
                  {owner.get(), first_index})
         .run();
     if (owner->resolved()) settle(*owner);
+  }
+  void complete(job& nothing) override {
+    const running_task now(*this);
+    settle(nothing);
   }
   void resize(std::uint32_t wanted) override {
     check_open();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -18,6 +19,9 @@ namespace procpool::detail {
 class start_policy {
  public:
   using time_point = std::chrono::steady_clock::time_point;
+
+  /// Makes room for so many places: nothing fails for want of memory then.
+  void reserve(std::size_t places) { postponed_.reserve(places); }
 
   /// A worker has come up: what went wrong before was not for good.
   void succeeded() noexcept { failures_ = 0; }

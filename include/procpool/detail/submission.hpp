@@ -141,7 +141,12 @@ class shipped_callable {
   void share() {
     const auto memory = pool_->allocate(bytes_.size());
     if (memory.empty()) return;  // no room: it travels with every frame
-    block_ = new shared_block(pool_, memory);
+    try {
+      block_ = new shared_block(pool_, memory);
+    } catch (...) {
+      pool_->release(memory);
+      throw;
+    }
     std::memcpy(memory.data(), bytes_.data(), bytes_.size());
     bytes_size_ = bytes_.size();
     bytes_ = byte_buffer();

@@ -68,6 +68,7 @@ class task_sender {
       : control_(&control), ring_(ring), worker_(&worker) {
     control.published.store(0, std::memory_order_relaxed);     // before the worker exists
     control.limit.store(no_limit, std::memory_order_relaxed);  // likewise
+    in_flight_.make_room();  // so that a worker that has nothing can always be sent something
   }
 
   /// The largest body that travels inside a frame; larger ones go by arena or stream.
@@ -167,6 +168,12 @@ class task_sender {
   /// Withdraws frames from the youngest back to @p from (ordinal), as far as the worker has not
   /// claimed them. @returns the ordinal of the first withdrawn frame; next_ordinal() if none.
   std::uint64_t take_back(std::uint64_t from) {
+    return take_back(from, [](std::uint64_t) { return true; });
+  }
+  /// The same, but asks @p may(ordinal) before each: false ends it, this one stays. Nothing has
+  /// happened to the frame by then, but the worker may be waiting for the answer.
+  template <class May>
+  std::uint64_t take_back(std::uint64_t from, May may) {
     if (streaming() || from >= next_ordinal_) return next_ordinal_;
     const entry& first = find(from);
     control_->limit.store(first.at, std::memory_order_seq_cst);      // before the claim is read
@@ -176,12 +183,23 @@ class task_sender {
       entry& frame = in_flight_[i - 1];
       if (frame.ordinal < from || frame.at < claimed) break;
       if (frame.retires || frame.skipped) continue;  // that order stands; taken back before
-      store_kind(*reinterpret_cast<frame_head*>(ring_.at(frame.at)), frame_kind::skip);
-      frame.skipped = true;
+      if (!may(frame.ordinal)) break;
+      skip(frame);
       taken = frame.ordinal;
     }
     control_->limit.store(no_limit, std::memory_order_seq_cst);  // lets a waiting worker go on
     return taken;
+  }
+  /// Withdraws one frame that is in flight, whatever is behind it. False: the worker has claimed
+  /// it, or has a part of its body.
+  [[nodiscard]] bool take_away(std::uint64_t ordinal) noexcept {
+    entry& frame = find(ordinal);
+    if (streaming() && ordinal + 1 == next_ordinal_) return false;
+    control_->limit.store(frame.at, std::memory_order_seq_cst);      // as in take_back()
+    const bool free = frame.at >= claim(std::memory_order_seq_cst);  // likewise
+    if (free) skip(frame);
+    control_->limit.store(no_limit, std::memory_order_seq_cst);  // lets a waiting worker go on
+    return free;
   }
 
   /// Whether the worker has begun with this frame; it stays so when it is dead.
@@ -225,6 +243,13 @@ class task_sender {
   [[nodiscard]] const entry& find(std::uint64_t ordinal) const noexcept {
     return in_flight_[static_cast<std::size_t>(ordinal - in_flight_.front().ordinal)];
   }
+  [[nodiscard]] entry& find(std::uint64_t ordinal) noexcept {
+    return in_flight_[static_cast<std::size_t>(ordinal - in_flight_.front().ordinal)];
+  }
+  void skip(entry& frame) noexcept {
+    store_kind(*reinterpret_cast<frame_head*>(ring_.at(frame.at)), frame_kind::skip);
+    frame.skipped = true;
+  }
   [[nodiscard]] const frame_head& head_of(const entry& frame) const noexcept {
     return *reinterpret_cast<const frame_head*>(ring_.at(frame.at));
   }
@@ -254,12 +279,12 @@ class task_sender {
   }
 
   // Writes the head where the @p length bytes of it and its in-line body lie in one piece; nullptr
-  // when there is no room. @param streamed bytes that follow it
+  // when there is no room. Nor is there when we have no memory to keep the frame in mind: then it
+  // is sent when others are done. @param streamed bytes that follow it
   std::byte* make_room(const frame_head& head, std::uint64_t length, std::uint64_t streamed) {
     if (streaming()) return nullptr;
     const std::uint64_t gap = ring_.until_end(head_) < length ? ring_.until_end(head_) : 0;
-    if (room() < gap + length) return nullptr;
-    in_flight_.make_room();
+    if (room() < gap + length || !in_flight_.may_have_room()) return nullptr;
     const std::uint64_t begin = head_;
     if (gap >= sizeof(frame_head)) write_pad(gap);
     head_ += gap;  // a gap too small for a head is understood by both sides

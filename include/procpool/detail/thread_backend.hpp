@@ -53,6 +53,7 @@ class thread_backend final : public worker_backend {
 
   void start(std::uint32_t worker, const worker_limits& limits) override {
     if (limits.pinned != 0 && cpus_.empty()) cpus_ = os::affinity_mask();  // of who made the pool
+    leaving_.reserve(leaving_.size() + threads_.size());  // so that vacate() cannot fail
     auto fresh = make_place(worker);
     auto thread = std::make_unique<worker_thread>(*this, worker, fresh->incarnation, limits,
                                                   memory_of(*fresh, worker), bell_of(*fresh));
@@ -67,9 +68,9 @@ class thread_backend final : public worker_backend {
 
   [[nodiscard]] bool can_kill() const noexcept override { return false; }
   /// It leaves when the item that it runs has come to its end.
-  void kill(std::uint32_t worker) override { threads_[worker]->stop(channel(worker)); }
+  void kill(std::uint32_t worker) noexcept override { threads_[worker]->stop(channel(worker)); }
 
-  void vacate(std::uint32_t worker) override {
+  void vacate(std::uint32_t worker) noexcept override {
     // It has told its end, but destructors of the user's thread_local objects may still run on it
     // and need the lock: it is not waited for here.
     leaving_.push_back(std::move(threads_[worker]));

@@ -36,19 +36,29 @@ class timekeeper {
 
   /// Kills a worker for the item that it runs, and for no other: frames behind are taken back, and
   /// items behind in a timed frame are not begun (see result_sender::begin_timed). False when it
-  /// has finished the item by now. Items behind in a cancelled job do not matter.
-  bool stop(std::uint32_t worker, pool_task& task, killing why, std::uint64_t target = 0) {
+  /// has finished the item by now, or cannot be kept from the frames behind. Items behind in a
+  /// cancelled job do not matter.
+  bool stop(std::uint32_t worker, pool_task& task, killing why, std::uint64_t target = 0) noexcept {
     parent_channel& channel = pool_.channel(worker);
     const pool_task* behind = roster::next_task(task);
     if (behind != nullptr) sending_.take_back(worker, behind->head.ordinal);
     behind = roster::next_task(task);
     if (behind != nullptr && channel.tasks().claimed(behind->head.ordinal)) return false;
+    if (held_up(worker, task)) return false;
     if (why == killing::late && channel.halt() != target) {
       channel.unhalt();
       return false;
     }
     pool_.kill(worker, why, target);
     return true;
+  }
+
+  /// Whether a frame behind this task cannot be taken back for want of memory: the worker cannot be
+  /// stopped then.
+  [[nodiscard]] bool held_up(std::uint32_t worker, const pool_task& task) noexcept {
+    const pool_task* behind = roster::next_task(task);
+    task_sender& frames = pool_.channel(worker).tasks();
+    return behind != nullptr && !frames.streaming() && !frames.claimed(behind->head.ordinal);
   }
 
  private:

@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -25,6 +24,7 @@
 #include <procpool/detail/byte_buffer.hpp>
 #include <procpool/detail/huge_pages.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/job_list.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/outcome.hpp>
 
@@ -142,16 +142,13 @@ class call_job final : public typed_job<R> {
 /// Collects jobs as they become ready, for imap_unordered.
 class completion_queue final : public waitable {
  public:
-  void push(boost::intrusive_ptr<job> finished) {
+  void push(boost::intrusive_ptr<job> finished) noexcept {
     std::lock_guard lock(mutex_);
     finished_.push_back(std::move(finished));
   }
-  [[nodiscard]] boost::intrusive_ptr<job> pop() {
+  [[nodiscard]] boost::intrusive_ptr<job> pop() noexcept {
     std::lock_guard lock(mutex_);
-    if (finished_.empty()) return nullptr;
-    auto first = std::move(finished_.front());
-    finished_.pop_front();
-    return first;
+    return finished_.pop_front();
   }
   /// Until the next pop().
   [[nodiscard]] bool ready() const noexcept override {
@@ -162,7 +159,7 @@ class completion_queue final : public waitable {
 
  private:
   mutable std::mutex mutex_;
-  std::deque<boost::intrusive_ptr<job>> finished_;
+  job_list finished_;
 };
 
 /// One outcome, value or exception, for each item: a chunk of an imap, or a map_outcomes.

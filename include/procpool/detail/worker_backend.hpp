@@ -5,6 +5,7 @@
 /// channels. Carries frames and tells of lives and deaths; decides nothing.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -41,11 +43,11 @@ class worker_backend {
   /// Whether kill() can be called: a thread cannot be killed.
   [[nodiscard]] virtual bool can_kill() const noexcept = 0;
   /// Has the worker killed; its death is reported like any other.
-  virtual void kill(std::uint32_t worker) = 0;
+  virtual void kill(std::uint32_t worker) noexcept = 0;
   /// Whether the calling thread is one of the workers, which cannot wait for themselves.
   [[nodiscard]] virtual bool on_worker() const noexcept { return false; }
   /// The worker's death has been dealt with: gives its memory back.
-  virtual void vacate(std::uint32_t worker) {
+  virtual void vacate(std::uint32_t worker) noexcept {
     poller_.remove(places_[worker]->bell.get());
     places_[worker] = nullptr;
   }
@@ -89,9 +91,12 @@ class worker_backend {
   }
   void disarm() noexcept { count_up(outbound_->header().armed); }
 
-  /// Workers that rang more often than there were sleeps to end, since the last call.
-  [[nodiscard]] std::vector<std::uint32_t> take_flooding() noexcept {
-    return std::exchange(flooding_, {});
+  /// Calls @p each(worker) for those that rang more often than there were sleeps to end, since the
+  /// last call.
+  template <class Each>
+  void each_flooding(Each each) {
+    for (const std::uint32_t worker : flooding_) each(worker);
+    flooding_.clear();
   }
 
   /// Sleeps until a worker rings, there is a report, interrupt() is called or @p until comes.
@@ -127,7 +132,7 @@ class worker_backend {
   }
 
  protected:
-  worker_backend() = default;
+  worker_backend() { gone_.reserve(most_gone_text); }
 
   /// One worker, as the parent sees it.
   struct place {
@@ -155,6 +160,7 @@ class worker_backend {
   void prepare(const region_sizes& sizes, memory_kind kind) {
     outbound_.emplace(sizes, kind);
     places_.resize(sizes.workers);
+    flooding_.reserve(sizes.workers);
     interrupt_ = os::event::make();
     poller_ = os::poller::make();
     poller_.add(interrupt_.get(), interrupt_tag);
@@ -177,6 +183,11 @@ class worker_backend {
            places_[report.worker]->incarnation == report.incarnation;
   }
 
+  /// There are no reports any more.
+  void note_gone(std::string_view why) noexcept {
+    gone_.assign(why.substr(0, most_gone_text));  // has room for it
+  }
+
   std::optional<outbound_region> outbound_;
   std::vector<std::unique_ptr<place>> places_;
   os::poller poller_;
@@ -194,11 +205,16 @@ class worker_backend {
   void answer_bell(std::uint32_t worker) {
     place& at = *places_[worker];
     const std::uint64_t count = at.bell.silence();
-    if (count > sleeps_ - at.rings) return flooding_.push_back(worker);
+    if (count > sleeps_ - at.rings) {
+      const bool known = std::ranges::find(flooding_, worker) != flooding_.end();
+      if (!known) flooding_.push_back(worker);  // has room for all
+      return;
+    }
     at.rings += count;
   }
 
   static constexpr std::uint64_t interrupt_tag = ~std::uint64_t{0};
+  static constexpr std::size_t most_gone_text = 250;
 
   os::event interrupt_;
   std::vector<std::uint32_t> flooding_;
