@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include <procpool/detail/os/one_per_process.hpp>
+
 namespace procpool {
 
 /// How the processes of a Pool, or a Process, come into being.
@@ -32,7 +34,7 @@ namespace detail {
 class default_start_method {
  public:
   static default_start_method& instance() {
-    static default_start_method& only = *new default_start_method;  // asked for at exit, too
+    static auto& only = os::one_per_process<default_start_method>("default start method");
     return only;
   }
 

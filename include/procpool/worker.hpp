@@ -14,6 +14,7 @@
 
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/local_store.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 
 namespace procpool {
 
@@ -81,13 +82,14 @@ class WorkerContext {
 
 namespace detail {
 /// The worker whose task the calling thread runs.
-inline constinit thread_local WorkerContext* running_worker = nullptr;
+inline constinit os::per_thread_pointer<WorkerContext> running_worker{"running worker"};
+inline const bool running_worker_prepared = running_worker.prepare();
 }  // namespace detail
 
 /// The worker that runs the calling task. On the task's own thread only; threads and processes that
 /// a task starts are no workers. @throws std::logic_error outside of a task
 [[nodiscard]] inline const WorkerContext& current_worker() {
-  if (detail::running_worker != nullptr) return *detail::running_worker;
+  if (const WorkerContext* const worker = detail::running_worker) return *worker;
   throw std::logic_error("current_worker() was called outside of a task of a pool");
 }
 

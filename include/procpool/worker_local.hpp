@@ -17,6 +17,7 @@
 #include <utility>
 
 #include <procpool/detail/local_store.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/type_name.hpp>
 #include <procpool/worker.hpp>
 
@@ -24,11 +25,18 @@ namespace procpool {
 
 namespace detail {
 
-/// Tells worker_locals apart: unlike an address, a number is never used again.
-inline std::atomic<std::uint64_t> last_local_key{0};  // 0: the random generator's
+inline std::atomic<std::uint64_t>& last_local_key() {
+  static auto& last = os::one_per_process<std::atomic<std::uint64_t>>("worker_local");
+  return last;
+}
+/// Made before main, as the guard of a static object that another thread makes while this process
+/// forks would stay taken in the child.
+inline const auto& last_local_key_made_early = last_local_key();
 
-inline std::uint64_t next_local_key() noexcept {
-  return last_local_key.fetch_add(1, std::memory_order_relaxed) + 1;  // only to be unique
+/// Tells worker_locals apart: unlike an address, a number is never used again.
+inline std::uint64_t next_local_key() {
+  return last_local_key().fetch_add(1, std::memory_order_relaxed) +
+         1;  // only to be unique; 0: for random()
 }
 
 [[noreturn]] inline void no_worker_for_local(const std::string& type) {
@@ -92,12 +100,11 @@ class worker_local {
   /// construction needs itself; for a first use while the worker leaves, by the destructor of
   /// another value. What making it throws.
   T& get() const {
-    if (detail::running_worker == nullptr) {
-      detail::no_worker_for_local(detail::type_name<T>());
-    }
+    const WorkerContext* const worker = detail::running_worker;
+    if (worker == nullptr) detail::no_worker_for_local(detail::type_name<T>());
     // In static memory that no constructor has seen: zero, which is the key of another object.
     if (key_ == 0) detail::local_not_made(detail::type_name<T>());
-    detail::local_store& mine = detail::running_worker->locals();
+    detail::local_store& mine = worker->locals();
     if (void* value = mine.find(key_)) return *static_cast<T*>(value);
     return mine.add<T>(key_, make_);
   }

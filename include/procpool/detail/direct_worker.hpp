@@ -24,7 +24,7 @@ class direct_worker {
   direct_worker(const direct_worker&) = delete;
   direct_worker& operator=(const direct_worker&) = delete;
   ~direct_worker() {  // what its values' destructors use is its own, too
-    WorkerContext* const before = std::exchange(running_worker, &context_);
+    WorkerContext* const before = running_worker.exchange(&context_);
     context_.leave();
     running_worker = before;
   }
@@ -52,7 +52,7 @@ class direct_worker {
           item_(worker.started_.load(std::memory_order_relaxed)),  // one thread
           ordinal_(std::exchange(worker.ordinal_, ++worker.frames_)),
           number_(std::exchange(worker.first_number_, first_number)),
-          before_(std::exchange(running_worker, &worker.context_)) {
+          before_(running_worker.exchange(&worker.context_)) {
       worker.context_.begin_frame(first_number);
       worker.context_.set_depth(worker.depth_++);
       worker.say_started(started_mark(worker.ordinal_, 0));

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <concepts>
+#include <cstdint>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -17,6 +18,8 @@
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/exception_text.hpp>
+#include <procpool/detail/fork_safe_mutex.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -129,16 +132,25 @@ struct registered_exception {
 };
 
 /// Without a lock, because one that another thread holds while this process forks would stay locked
-/// in the child; and there before anything runs.
-inline constinit std::atomic<const registered_exception*> registered_exceptions{nullptr};
+/// in the child.
+inline std::atomic<const registered_exception*>& registered_exceptions() {
+  static auto& first =
+      os::one_per_process<std::atomic<const registered_exception*>>("registered exceptions");
+  return first;
+}
+
+/// Made before main: the guard of a static object that another thread makes while this process
+/// forks would stay taken in the child.
+inline const auto& registered_exceptions_made_early = registered_exceptions();
 
 template <class E>
 void add_exception() {
-  // Stays for ever: readers have no lock.
+  // Stays for ever, as readers have no lock; and so must the module that it points into.
+  keep_loaded(reinterpret_cast<std::uintptr_t>(exception_entry_of<E>().rebuild));
   auto* node = new registered_exception{
       exception_entry_of<E>(),
-      registered_exceptions.load(std::memory_order_relaxed)};  // the exchange makes sure
-  while (!registered_exceptions.compare_exchange_weak(
+      registered_exceptions().load(std::memory_order_relaxed)};  // the exchange makes sure
+  while (!registered_exceptions().compare_exchange_weak(
       node->next, node, std::memory_order_release,  // the node behind it
       std::memory_order_relaxed)) {                 // the next try publishes
   }

@@ -161,7 +161,7 @@ inline constexpr std::array<exception_entry, sizeof...(E)> exception_entries{
 
 /// The entry of a type by its mangled name, or null.
 [[nodiscard]] inline const exception_entry* find_exception(std::string_view mangled) {
-  const auto* node = registered_exceptions.load(std::memory_order_acquire);  // behind the pointer
+  const auto* node = registered_exceptions().load(std::memory_order_acquire);  // behind the pointer
   for (; node != nullptr; node = node->next) {
     if (mangled == node->entry.type->name()) return &node->entry;
   }

@@ -33,9 +33,11 @@
 #include <thread>
 #include <utility>
 
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>
+#include <procpool/detail/process_generation.hpp>
 
 namespace procpool::detail {
 
@@ -60,15 +62,6 @@ struct fork_participant {
  protected:
   ~fork_participant() = default;
 };
-
-/// How often the line of processes that leads to this one has forked.
-inline std::atomic<std::uint32_t> fork_depth{0};
-
-/// Differs between a process and each process that was forked from it or from which it was forked.
-/// An object that remembers it knows later whether it is still in the process that made it.
-inline std::uint32_t process_generation() noexcept {
-  return fork_depth.load(std::memory_order_relaxed);  // written only while there is one thread
-}
 
 /// Makes a participant known for as long as it lives. Construct it before the participant's
 /// threads, destroy it after them: both wait for a fork that is under way in another thread, so
@@ -120,7 +113,8 @@ class fork_registration {
 class fork_registry {
  public:
   static fork_registry& instance() {
-    static fork_registry& registry = *new fork_registry;
+    static auto& registry = os::one_per_process<fork_registry>(
+        "fork registry", []() -> void* { return new fork_registry; });
     return registry;
   }
 
@@ -142,10 +136,10 @@ class fork_registry {
     ++node.threads_;
   }
 
-  void thread_began(fork_registration& node) noexcept { own_registration() = &node; }
+  void thread_began(fork_registration& node) noexcept { own_registration = &node; }
 
   void thread_ended(fork_registration& node) {
-    own_registration() = nullptr;
+    own_registration = nullptr;
     thread_went(node);
   }
   void thread_went(fork_registration& node) {
@@ -155,22 +149,22 @@ class fork_registry {
   }
 
   bool wait_for_threads(const fork_registration& node, std::chrono::milliseconds patience) {
-    const int self = own_registration() == &node ? 1 : 0;
+    const int self = own_registration.get() == &node ? 1 : 0;
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, patience, [&] { return node.threads_ - node.aside_ <= self; });
     return node.threads_ == 0;
   }
 
   void wait_for_end(const fork_registration& node) {
-    const int self = own_registration() == &node ? 1 : 0;
+    const int self = own_registration.get() == &node ? 1 : 0;
     std::unique_lock lock(mutex_);
-    auto* own = step_aside();
+    fork_registration* const own = step_aside();
     changed_.wait(lock, [&] { return node.threads_ <= self; });
     step_back(own);
   }
 
   /// True on a thread that belongs to a participant.
-  static bool on_library_thread() noexcept { return own_registration() != nullptr; }
+  static bool on_library_thread() noexcept { return own_registration.get() != nullptr; }
 
   /// Waits until no other thread forks, and keeps them from forking until give_turn(). May be
   /// nested.
@@ -200,6 +194,11 @@ class fork_registry {
     }
   }
 
+  /// True for the first one who asks, who is to install the handlers.
+  [[nodiscard]] bool becomes_known() noexcept {
+    return !known_.exchange(true, std::memory_order_relaxed);  // while modules are loaded
+  }
+
   // The three handlers of pthread_atfork.
   void before_fork() noexcept {
     mutex_.lock();
@@ -212,8 +211,8 @@ class fork_registry {
   }
 
   void after_fork_in_child() noexcept {
-    fork_depth.fetch_add(1, std::memory_order_relaxed);
-    own_registration() = nullptr;  // the library thread that forked is the child's main thread now
+    fork_depth().fetch_add(1, std::memory_order_relaxed);
+    own_registration = nullptr;  // the library thread that forked is the child's main thread now
     release_locks_of_all();
     // Those who waited here do not exist in this process, but the old object would wait for them
     // to wake up. It is replaced, not destroyed, because destroying waits for them, too.
@@ -236,20 +235,19 @@ class fork_registry {
  private:
   fork_registry() = default;
 
-  static fork_registration*& own_registration() noexcept {
-    static thread_local fork_registration* own = nullptr;
-    return own;
-  }
+  /// Of the participant that the calling thread belongs to.
+  static constinit inline os::per_thread_pointer<fork_registration> own_registration{
+      "fork registration"};
 
   /// Waits until no other thread forks; a thread of the library is out of the way meanwhile.
   void await_turn(std::unique_lock<std::mutex>& lock) {
-    auto* own = step_aside();
+    fork_registration* const own = step_aside();
     changed_.wait(lock, [&] { return turns_ == 0 || forker_ == std::this_thread::get_id(); });
     step_back(own);
   }
 
   fork_registration* step_aside() noexcept {
-    auto* own = own_registration();
+    fork_registration* const own = own_registration;
     if (own != nullptr) ++own->aside_;
     changed_.notify_all();
     return own;
@@ -278,6 +276,7 @@ class fork_registry {
     }
   }
 
+  std::atomic<bool> known_{false};  // to pthread_atfork
   std::mutex mutex_;
   std::condition_variable changed_;
   fork_registration* first_ = nullptr;
@@ -366,13 +365,15 @@ class fork_pause {
   std::uint32_t generation_;
 };
 
-inline int install_fork_handlers() noexcept {
+inline int install_fork_handlers() {
+  if (!fork_registry::instance().becomes_known()) return 0;  // another module has done it
+  os::keep_loaded(reinterpret_cast<std::uintptr_t>(&install_fork_handlers));
   return pthread_atfork([] { fork_registry::instance().before_fork(); },
                         [] { fork_registry::instance().after_fork_in_parent(); },
                         [] { fork_registry::instance().after_fork_in_child(); });
 }
 
-/// Installed once per program, before main: children inherit the handlers.
+/// Installed once per process, before main: children inherit the handlers.
 inline const int fork_handlers_installed = install_fork_handlers();
 
 /// Forks without any thread of the library in the process, with the standard streams flushed.

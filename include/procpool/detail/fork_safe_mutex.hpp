@@ -15,12 +15,14 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <thread>
 
 #include <procpool/detail/fork_registry.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 
 namespace procpool::detail {
 
@@ -30,7 +32,8 @@ class fork_safe_mutex final : public fork_participant {
  public:
   /// Of the calls below.
   static fork_safe_mutex& instance() {
-    static fork_safe_mutex& mutex = *new fork_safe_mutex;  // needed in handlers at exit, too
+    static auto& mutex = os::one_per_process<fork_safe_mutex>(
+        "fork-safe mutex", []() -> void* { return new fork_safe_mutex; });
     return mutex;
   }
 
@@ -80,6 +83,12 @@ inline auto& fork_safe_mutex_made_early = fork_safe_mutex::instance();
 inline int for_each_module(int (*visit)(dl_phdr_info*, std::size_t, void*), void* data) {
   const std::lock_guard lock(fork_safe_mutex::instance());
   return ::dl_iterate_phdr(visit, data);
+}
+
+/// Has the module whose code is at @p address stay in memory when it is closed.
+inline void keep_loaded(std::uintptr_t address) {
+  const std::lock_guard lock(fork_safe_mutex::instance());
+  os::keep_loaded(address);
 }
 
 /// atexit(3), once for each @p registered, which is false at first.

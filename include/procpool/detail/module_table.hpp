@@ -25,6 +25,7 @@
 #include <procpool/config.hpp>
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/fork_safe_mutex.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/symbols.hpp>
 #include <procpool/detail/type_name.hpp>
 
@@ -55,7 +56,7 @@ class module_table {
   using list = std::vector<module_entry>;
 
   static module_table& instance() {
-    static module_table table;
+    static auto& table = os::one_per_process<module_table>("module table");
     return table;
   }
 

@@ -5,8 +5,11 @@
 /// and exceptions to the job, and notices when a job has all it was waiting for.
 #pragma once
 
+#include <pthread.h>
+
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -21,9 +24,6 @@
 #include <procpool/detail/pool_task.hpp>
 
 namespace procpool::detail {
-
-/// Whose results the calling thread is decoding; null: nobody's.
-inline constinit thread_local const void* decoding_for = nullptr;
 
 /// Used under the lock of its pool. Outcomes of a job that is resolved already (cancelled, say) are
 /// counted for the task and dropped.
@@ -160,7 +160,9 @@ class outcomes {
   }
   /// Whether the calling thread is in a decoder or constructor of the user's that runs under the
   /// lock of this pool, and so must not use it.
-  [[nodiscard]] bool decoding() const noexcept { return decoding_for == this; }
+  [[nodiscard]] bool decoding() const noexcept {
+    return decoder_.load(std::memory_order_relaxed) == ::pthread_self();  // only itself writes that
+  }
   /// Whether any job has become ready or resolved since the last call.
   [[nodiscard]] bool take_news() noexcept { return std::exchange(news_, false); }
   /// How many that nobody waited for from the beginning have become ready since the last call.
@@ -192,13 +194,16 @@ class outcomes {
   class users_code {
    public:
     explicit users_code(const outcomes& pool) noexcept
-        : before_(std::exchange(decoding_for, &pool)) {}
+        : pool_(pool), before_(pool.decoder_.load(std::memory_order_relaxed)) {  // under the lock
+      pool_.decoder_.store(::pthread_self(), std::memory_order_relaxed);  // for this thread only
+    }
     users_code(const users_code&) = delete;
     users_code& operator=(const users_code&) = delete;
-    ~users_code() { decoding_for = before_; }
+    ~users_code() { pool_.decoder_.store(before_, std::memory_order_relaxed); }  // likewise
 
    private:
-    const void* before_;
+    const outcomes& pool_;
+    const pthread_t before_;
   };
 
   void settle(job& what) {
@@ -222,6 +227,7 @@ class outcomes {
 
   job_list with_callbacks_;
   due_continuations due_;
+  mutable std::atomic<pthread_t> decoder_{};  ///< the thread that is in user's code for us
   std::uint64_t made_ready_ = 0;
   bool news_ = false;
 };

@@ -17,6 +17,7 @@
 
 #include <procpool/config.hpp>
 #include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/stoppable_wait.hpp>
 #include <procpool/detail/process_handle.hpp>
@@ -28,7 +29,8 @@ namespace procpool::detail {
 class process_context {
  public:
   static process_context& instance() {
-    static process_context& context = *new process_context;
+    static auto& context = os::one_per_process<process_context>(
+        "process context", []() -> void* { return new process_context; });
     return context;
   }
 

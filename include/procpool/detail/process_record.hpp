@@ -27,6 +27,7 @@
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/os/child.hpp>
 #include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/stoppable_wait.hpp>
 #include <procpool/detail/process_context.hpp>
@@ -43,7 +44,8 @@ class process_table final : public fork_participant {
   using list = std::list<std::shared_ptr<process_record>>;
 
   static process_table& instance() {
-    static process_table& table = *new process_table;  // for handlers at exit: never destroyed
+    static auto& table = os::one_per_process<process_table>(
+        "process table", []() -> void* { return new process_table; });
     return table;
   }
 
@@ -71,7 +73,9 @@ inline const process_table& process_table_made_early = process_table::instance()
 
 /// Every descriptor of the children is the parent's, but for those that the one being born, if this
 /// process is one of ours, needs for its birth.
-inline thread_local const process_record* process_being_started = nullptr;
+inline constinit os::per_thread_pointer<const process_record> process_being_started{
+    "process being started"};
+inline const bool process_being_started_prepared = process_being_started.prepare();
 
 /// One process: made here, perhaps started, perhaps ended. Any thread may call anything.
 class process_record final : public child_process,
@@ -302,7 +306,7 @@ inline void process_record::abandon(bool is_this_process) noexcept {
 }
 
 inline void process_table::abandon() noexcept {
-  for (auto* holder : holders) holder->abandon(holder == process_being_started);
+  for (auto* holder : holders) holder->abandon(holder == process_being_started.get());
   holders.clear();
   children.clear();
 }

@@ -25,6 +25,7 @@
 #include <procpool/detail/module_table.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/memory.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/spawn.hpp>
 #include <procpool/detail/process_context.hpp>
 #include <procpool/start_method.hpp>
@@ -126,7 +127,7 @@ struct spawn_state {
   std::string program = os::own_program;
 
   static spawn_state& instance() {
-    static spawn_state& state = *new spawn_state;  // asked for in handlers at exit, too
+    static auto& state = os::one_per_process<spawn_state>("spawn state");
     return state;
   }
 };

@@ -27,6 +27,7 @@
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/event.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/process_report.hpp>
 #include <procpool/detail/regions.hpp>
@@ -91,7 +92,7 @@ class thread_backend final : public worker_backend {
   [[nodiscard]] std::optional<worker_report> await_report() override { return next_report(); }
 
   /// Whether the calling thread is one of the workers, which cannot wait for themselves.
-  [[nodiscard]] bool on_worker() const noexcept override { return own_pool() == this; }
+  [[nodiscard]] bool on_worker() const noexcept override { return own_pool.get() == this; }
 
   void await_workers() noexcept override {
     for (std::uint32_t worker = 0; worker < threads_.size(); ++worker) {
@@ -110,7 +111,7 @@ class thread_backend final : public worker_backend {
   }
   void abandon() noexcept override {
     if (on_worker()) {  // a task has forked: its copy is no task
-      own_pool() = nullptr;
+      own_pool = nullptr;
       running_worker = nullptr;
     }
     for (auto& each : threads_) {
@@ -156,7 +157,7 @@ class thread_backend final : public worker_backend {
     void live() noexcept {
       // Not those of the thread that started this one, which may be any.
       PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &pool_->mask_, nullptr));
-      own_pool() = pool_;
+      own_pool = pool_;
       pin_error_ = limits_.pinned != 0 ? pin() : 0;
       const int code = pin_error_ == 0 ? work() : 1;
       running_worker = nullptr;
@@ -219,10 +220,8 @@ class thread_backend final : public worker_backend {
     std::atomic<bool> ended_{false};  ///< all but the interrupt
   };
 
-  static const thread_backend*& own_pool() noexcept {
-    static thread_local const thread_backend* own = nullptr;
-    return own;
-  }
+  /// Of the calling thread, if it is a worker.
+  static constinit inline os::per_thread_pointer<const thread_backend> own_pool{"thread backend"};
 
   [[nodiscard]] worker_memory memory_of(const place& at, std::uint32_t worker) const {
     const region_sizes& sizes = outbound_->sizes();

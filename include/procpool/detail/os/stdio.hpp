@@ -18,6 +18,7 @@
 #include <utility>
 
 #include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/syscall.hpp>
 
 namespace procpool::detail::os {
@@ -53,10 +54,13 @@ struct other_streams {
   bool flushed_at_fork = false;  ///< nothing was in their buffers at the latest fork from here
   bool clean_at_birth = false;   ///< nothing was in them when this process was forked
   static other_streams& state() noexcept {
-    static other_streams state;
-    return state;
+    static auto& only = one_per_process<other_streams>("other streams");
+    return only;
   }
 };
+/// Made before main, as the guard of a static object that another thread makes while this process
+/// forks would stay taken in the child.
+inline const auto& other_streams_made_early = other_streams::state();
 
 /// In the parent, just before a fork. fflush(nullptr) locks every FILE in turn, so that with other
 /// threads it could wait as long as one of them sits in a read, of stdin for example: then only the
