@@ -30,7 +30,7 @@ namespace procpool {
 
 /// Called once in every worker before its first task (Python's initializer and initargs):
 /// `.initializer = {open_database, std::string{"users.db"}}`. If it throws or the worker dies in
-/// it, the worker is replaced; after three such failures in a row the pool is broken and says why.
+/// it, the worker is replaced; the third such failure in a row breaks the pool, which says why.
 class Initializer {
  public:
   Initializer() noexcept = default;

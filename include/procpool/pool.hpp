@@ -62,7 +62,7 @@ class Pool {
   /// @param processes number of workers. @throws as below
   explicit Pool(int processes) : Pool(pool_options{.processes = processes}) {}
   /// @throws std::invalid_argument for options out of range; ProcessError when the system refuses
-  /// processes, memory or descriptors: nothing is left behind then.
+  /// processes, memory or descriptors, processes and memory for 2 s: nothing is left behind then.
   explicit Pool(pool_options options)
       : core_(detail::start_pool<Backend>(options, options.initializer.frame_)) {}
 

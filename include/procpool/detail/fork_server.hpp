@@ -18,8 +18,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdint>
 #include <deque>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,6 +37,7 @@
 #include <procpool/detail/process_context.hpp>
 #include <procpool/detail/process_report.hpp>
 #include <procpool/detail/regions.hpp>
+#include <procpool/detail/startup_pipe.hpp>
 #include <procpool/detail/worker_limits.hpp>
 #include <procpool/detail/worker_loop.hpp>
 #include <procpool/detail/worker_report.hpp>
@@ -76,6 +79,7 @@ class fork_server {
     pid_t pid;
     std::uint32_t worker;
     std::uint64_t incarnation;
+    startup_pipe startup;
   };
 
   // All are blocked since before the fork, or since before the program was executed.
@@ -137,19 +141,31 @@ class fork_server {
     if (pid == -1) {
       return report({kind::not_started, request.worker, request.incarnation, 0, error});
     }
-    children_.push_back({pid, request.worker, request.incarnation});
     return report({kind::started, request.worker, request.incarnation, pid, 0});
   }
 
   // A worker begins with all signals blocked, until it has its own way with them.
+  // @returns its process id; -1: it could not be, because of @p error
   pid_t fork_worker(const server_request& request,
                     std::array<os::fd, os::max_passed_fds>& descriptors, int& error) {
-    const os::signals_blocked guard;
-    const pid_t server = PROCPOOL_SYSTEM(getpid());
-    const pid_t pid = PROCPOOL_SYSTEM(fork());
-    if (pid == 0) become_worker(request, descriptors, server);
-    error = errno;
-    return pid;
+    try {
+      startup_pipe startup = startup_pipe::make();
+      children_.reserve(children_.size() + 1);  // before there is a child to be remembered
+      const os::signals_blocked guard;
+      const pid_t server = PROCPOOL_SYSTEM(getpid());
+      const pid_t pid = PROCPOOL_SYSTEM(fork());
+      if (pid == 0) become_worker(request, descriptors, std::move(startup), server);
+      error = errno;
+      if (pid == -1) return -1;
+      startup.keep_server_end();
+      children_.push_back({pid, request.worker, request.incarnation, std::move(startup)});
+      return pid;
+    } catch (const ProcessError& refused) {
+      error = refused.code().value();
+    } catch (const std::bad_alloc&) {
+      error = ENOMEM;
+    }
+    return -1;
   }
 
   // This process goes ahead to the worker's CPU, so that nothing of the worker runs on another one,
@@ -187,7 +203,8 @@ class fork_server {
   void forget(pid_t pid, int exitcode) {
     for (auto each = children_.begin(); each != children_.end(); ++each) {
       if (each->pid != pid) continue;
-      report({worker_report::kind_type::exited, each->worker, each->incarnation, pid, exitcode});
+      report({worker_report::kind_type::exited, each->worker, each->incarnation, pid, exitcode,
+              each->startup.received()});
       children_.erase(each);
       return;
     }
@@ -231,9 +248,13 @@ class fork_server {
   // In the new worker, which has a copy of everything the server has. Throws nothing into that.
   [[noreturn]] void become_worker(const server_request& request,
                                   std::array<os::fd, os::max_passed_fds>& descriptors,
-                                  pid_t server) noexcept {
+                                  startup_pipe startup, pid_t server) noexcept {
+    startup.keep_worker_end();
+    children_.clear();  // closes the pipes of the others
     if (PROCPOOL_SYSTEM(prctl(PR_SET_PDEATHSIG, SIGKILL)) != 0) {
-      os::leave_saying("a worker cannot be made to end with its fork server");
+      constexpr const char* what = "a worker cannot be made to end with its fork server";
+      startup.tell_errno(what);
+      os::leave_saying(what);
     }
     if (PROCPOOL_SYSTEM(getppid()) != server) PROCPOOL_SYSTEM(_exit(1));  // it died before that
     PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-worker"));
@@ -246,15 +267,16 @@ class fork_server {
     identity.position.push_back(static_cast<int>(request.incarnation));
     enter_child(std::move(identity));
     try {
-      work(request, descriptors, name);
+      work(request, descriptors, startup, name);
     } catch (...) {
+      startup.tell_exception();
       uncaught(name);
     }
     leave_child(1);
   }
 
   void work(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors,
-            const std::string& name) {
+            startup_pipe& startup, const std::string& name) {
     const os::mapping outbound(outbound_, sizes_.outbound_bytes(), PROT_READ);
     const os::mapping inbound(descriptors[0], sizes_.inbound_bytes(), PROT_READ | PROT_WRITE);
     outbound_.reset();
@@ -277,6 +299,7 @@ class fork_server {
     worker_equipment equipment{
         WorkerContext(name, request.worker, request.limits.seed, memory.results->started),
         limit_guard(request.limits)};
+    startup.tell_ready();
     leave_child(run_worker(channel, equipment));
   }
 

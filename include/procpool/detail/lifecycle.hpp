@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Level 6: pool.
 /// @file
-/// Births and deaths of workers: who starts, who is replaced, and which item is charged for a
-/// death.
-///
-/// What is lost when a worker dies: the item that was running, nothing else. Items before it have
-/// their outcomes in the ring; items behind it and frames not begun go back to the queue.
+/// Births and deaths of workers: who starts, and who is replaced. Which item is charged for a
+/// death: death_inquiry.hpp.
 ///
 /// A death is told once, and nobody calls who could be told of a failure here. So nothing fails:
 /// what has to be said of a death is said as far as there is memory, an item that cannot be told
@@ -31,6 +28,7 @@
 #include <procpool/detail/collector.hpp>
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/crash_report.hpp>
+#include <procpool/detail/death_inquiry.hpp>
 #include <procpool/detail/death_report.hpp>
 #include <procpool/detail/dispatcher.hpp>
 #include <procpool/detail/layout.hpp>
@@ -56,6 +54,7 @@ class lifecycle {
         sending_(sending),
         receiving_(receiving),
         starts_(starts),
+        deaths_(pool, receiving),
         initializer_(std::move(initializer)),
         wanted_(wanted),
         spinners_(spinners) {
@@ -67,12 +66,19 @@ class lifecycle {
   void start_all() {
     constexpr std::uint32_t window = 16;  // requests on the way, so that no socket buffer fills up
     std::vector<worker_report> early_deaths;
+    start_patience patience;
     std::uint32_t asked = 0;
     for (std::uint32_t started = 0; started < wanted_;) {
-      while (asked < wanted_ && asked - started < window) start(asked++);
+      while (asked < wanted_ && asked - started < window) start_patiently(asked++, patience);
       const worker_report report = await_report();
-      if (report.kind == worker_report::kind_type::started) ++started;
-      if (report.kind == worker_report::kind_type::exited) early_deaths.push_back(report);
+      if (report.kind == worker_report::kind_type::started) {
+        ++started;
+      } else if (report.kind == worker_report::kind_type::exited) {
+        early_deaths.push_back(report);
+      } else {
+        sending_.abandon(report.worker);
+        start_again(report, patience);
+      }
     }
     for (const worker_report& report : early_deaths) handle(report);
   }
@@ -81,7 +87,7 @@ class lifecycle {
   void handle(const worker_report& report) noexcept {
     using kind = worker_report::kind_type;
     if (report.kind == kind::exited) {
-      worker_exited(report.worker, {.pid = report.pid, .exitcode = report.status});
+      worker_exited(report);
     } else if (report.failed_to_start()) {
       if (pool_.schedule.vacant(report.worker)) return pool_.backend->vacate(report.worker);
       sending_.abandon(report.worker);
@@ -89,7 +95,8 @@ class lifecycle {
       start_failed(
           report.worker, text_or_none([&] {
             return concat({report.attempt(), ": ", std::generic_category().message(report.status)});
-          }));
+          }),
+          failure_of(report.status));
     }
   }
 
@@ -208,10 +215,26 @@ class lifecycle {
   worker_report await_report() {
     const auto got = pool_.backend->await_report();
     if (!got) throw ProcessError("the fork server of the pool ended while workers were started");
-    if (got->failed_to_start()) {
-      os::throw_errno(concat({"the pool cannot be made: ", got->attempt()}), got->status);
-    }
     return *got;
+  }
+
+  // While the pool is made. What the system refuses at once comes as an exception.
+  void start_patiently(std::uint32_t worker, start_patience& patience) {
+    while (true) {
+      try {
+        return start(worker);
+      } catch (const ProcessError& refused) {
+        if (!patience.wait_after(refused.code().value())) throw;
+      }
+    }
+  }
+  // What it refuses later comes as a report.
+  void start_again(const worker_report& refused, start_patience& patience) {
+    if (!patience.wait_after(refused.status)) {
+      os::throw_errno(concat({"the pool cannot be made: ", refused.attempt(), patience.text()}),
+                      refused.status);
+    }
+    start_patiently(refused.worker, patience);
   }
 
   // One more than there were. If it cannot be had, the others go on.
@@ -228,7 +251,11 @@ class lifecycle {
     try {
       start(worker);
     } catch (const std::exception& error) {
-      start_failed(worker, text_or_none([&] { return std::string(error.what()); }));
+      const auto* refused = dynamic_cast<const ProcessError*>(&error);
+      const bool shortage = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+      start_failed(worker, text_or_none([&] { return std::string(error.what()); }),
+                   shortage ? start_failure::refusal
+                            : failure_of(refused != nullptr ? refused->code().value() : 0));
     }
   }
 
@@ -249,156 +276,81 @@ class lifecycle {
   }
 
   // The order matters: first what it still had to say, then who is to blame, then the rest.
-  void worker_exited(std::uint32_t worker, worker_death death) noexcept {
+  void worker_exited(const worker_report& report) noexcept {
+    const std::uint32_t worker = report.worker;
     if (pool_.schedule.vacant(worker))
       return pool_.backend->vacate(worker);  // the pool broke before that
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
-    const bool unborn = death.exitcode > 0 && pool_.workers[worker].finished == 0 &&
-                        !pool_.channel(worker).tasks().anything_claimed();
-    complete(worker, death);
+    const bool idle_to_the_end =
+        pool_.workers[worker].finished == 0 && !pool_.channel(worker).tasks().anything_claimed();
+    worker_death death{.pid = report.pid, .exitcode = report.status};
+    deaths_.complete(worker, death);
+    if (report.startup.ready == 0 && idle_to_the_end) return never_came_up(report, death);
+    starts_.came_up(worker);
+    const bool unborn = death.exitcode > 0 && idle_to_the_end;
     pool_task* task = pool_.first_task(worker);
     const bool initializing = pool_.workers[worker].initializing;
-    const bool blamed = task != nullptr && !initializing && charged(worker, *task, death, unborn);
-    if (blamed) charge(worker, *task, death);
+    const bool blamed =
+        task != nullptr && !initializing && deaths_.charged(worker, *task, death, unborn);
+    if (blamed) deaths_.charge(worker, *task, death);
     const worker_state last = std::move(pool_.workers[worker]);
     sending_.abandon(worker);
     pool_.shrink(wanted_);
     if (!replacing_ || !pool_.broken.empty() || worker >= wanted_) return;
     if (blamed) starts_.succeeded();  // it was the task, not the start
     if (last.initializing || (unborn && !blamed)) {
-      start_failed(worker, why_not_started(last, death));
+      start_failed(worker, why_not_started(last, death), start_failure::error);
     } else {
       replace(worker);
     }
   }
 
-  // What can be said of a death without looking at tasks, as far as there is memory for it.
-  void complete(std::uint32_t worker, worker_death& death) noexcept {
-    try {
-      describe_end_of(worker, death);
-    } catch (...) {  // so be it
+  // Nothing that it was sent was begun: nobody is to blame, and others do it.
+  void never_came_up(const worker_report& report, const worker_death& death) noexcept {
+    const std::uint32_t worker = report.worker;
+    const bool killed = pool_.workers[worker].kill != killing::no;  // by the pool
+    sending_.abandon(worker);
+    pool_.shrink(wanted_);
+    if (!replacing_ || !pool_.broken.empty() || worker >= wanted_) return;
+    if (killed) return replace(worker);
+    const bool by_others = death.exitcode < 0 && !is_of_its_own(-death.exitcode);
+    start_failed(
+        worker, text_or_none([&] {
+          const std::string what = concat({"a worker did not come up: ", describe_death(death)});
+          const auto why = report.startup.why();
+          return why.empty() ? what : concat({what, ": ", why});
+        }),
+        by_others ? start_failure::refusal : failure_of(report.startup.error));
+  }
+
+  // Whether a process gets this signal for what it does itself.
+  [[nodiscard]] static bool is_of_its_own(int signal) noexcept {
+    return signal == SIGABRT || signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE ||
+           signal == SIGILL || signal == SIGSYS || signal == SIGTRAP;
+  }
+
+  [[nodiscard]] static start_failure failure_of(int error) noexcept {
+    return is_transient(error) ? start_failure::refusal : start_failure::error;
+  }
+
+  void start_failed(std::uint32_t worker, const std::string& why, start_failure how) noexcept {
+    const auto now = std::chrono::steady_clock::now();
+    if (!starts_.failed(worker, how, anybody_up(), now)) return;
+    break_down(text_or_none([&] {
+      if (how == start_failure::error) {
+        return concat({why, " (", starts_.errors(), " workers failed to start in a row)"});
+      }
+      return concat({why, " (no worker could be started for ",
+                     in_seconds(round<std::chrono::milliseconds>(starts_.refused_for())), ", ",
+                     starts_.refusals(), " attempts)"});
+    }));
+  }
+
+  [[nodiscard]] bool anybody_up() const noexcept {
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      if (!pool_.schedule.vacant(worker) && pool_.channel(worker).anybody_there()) return true;
     }
-  }
-  void describe_end_of(std::uint32_t worker, worker_death& death) {
-    const worker_state& state = pool_.workers[worker];
-    death.worker = pool_.backend->name(worker);
-    if (state.kill == killing::violation) death.cause = state.violation;
-    if (state.kill == killing::late) death.cause = "it ran longer than its time limit";
-    if (state.kill != killing::no || death.exitcode >= 0) return;
-    crash_report last_words = pool_.backend->last_words(worker, -death.exitcode);
-    death.fault_address = last_words.fault_address;
-    death.reason = std::move(last_words.reason);
-    death.stack = without_callers(std::move(last_words.stack));
-  }
-
-  // Whether the next item of its front task was running when the worker died.
-  // @param unborn the worker left as if it could not start
-  bool charged(std::uint32_t worker, pool_task& task, const worker_death& death,
-               bool unborn) noexcept {
-    // A worker that overwrote its own word before it died cannot lead us in circles for ever, nor
-    // break the pool.
-    const std::uint16_t most = unborn ? pool_task::most_unborn : pool_task::most_orphaned;
-    const killing kill = pool_.workers[worker].kill;
-    const bool ours = kill == killing::late || kill == killing::cancelled;  // for what is done
-    const bool expected = ours || left_in_order(worker, death);
-    return was_running(worker, task) || (!expected && ++task.orphaned >= most);
-  }
-
-  // That item is tried again, or it gets the exception.
-  void charge(std::uint32_t worker, pool_task& task, worker_death& death) noexcept {
-    if (task.attempt <= task.owner->rules().retries && !task.owner->resolved()) {
-      note_death(worker, task, death);
-      ++task.attempt;
-      return;
-    }
-    pool_.results.fail(task, verdict_or_shortage(worker, task, death));
-    task.had = nullptr;
-    if (task.finished()) receiving_.finish_front(worker);
-  }
-
-  // Among those of the item. Whether there was memory for it.
-  bool note_death(std::uint32_t worker, pool_task& task, worker_death& death) noexcept {
-    try {
-      death.item = task.next_index() + running_part(worker, task);
-      death.callable = task.owner->rules().callable.text();
-      death.attempt = task.attempt;
-      task.trouble_of().deaths.push_back(std::move(death));
-      return true;
-    } catch (const std::bad_alloc&) {
-      return false;
-    }
-  }
-
-  // What the item ends with: std::bad_alloc when there is no memory for more.
-  [[nodiscard]] std::exception_ptr verdict_or_shortage(std::uint32_t worker, pool_task& task,
-                                                       worker_death& death) noexcept {
-    try {
-      if (note_death(worker, task, death)) return verdict(worker, task);
-    } catch (...) {  // as if it could not be noted
-    }
-    return std::make_exception_ptr(std::bad_alloc());
-  }
-
-  // Whether it may have left because it had grown too large: after a task, in front of the next.
-  [[nodiscard]] bool left_in_order(std::uint32_t worker, const worker_death& death) const {
-    return pool_.lives.may_leave() && death.exitcode == 0 && pool_.workers[worker].finished > 0;
-  }
-
-  // Whether a dead worker had begun with the next item of its front task: it was seen running it,
-  // or says so. What may have run must not run again.
-  [[nodiscard]] bool was_running(std::uint32_t worker, const pool_task& task) {
-    const worker_state& state = pool_.workers[worker];
-    parent_channel& channel = pool_.channel(worker);
-    const std::uint64_t next = started_mark(task.head.ordinal, task.done);
-    const bool seen = state.running && state.watched >= next &&
-                      state.watched < started_mark(task.head.ordinal, task.most_started());
-    if (seen || !word_possible(channel, task)) return true;
-    if (!task.part(channel.started()) || !channel.tasks().claimed(task.head.ordinal)) return false;
-    if (task.body.parts != 1) return true;  // what ran of it is lost
-    // One that came after the item it was killed for was held back, see stop().
-    return state.kill == killing::no || state.kill == killing::violation || state.target == next;
-  }
-
-  // Of an item with several parts: the one for which the worker died, if that can be told.
-  [[nodiscard]] std::uint32_t running_part(std::uint32_t worker, const pool_task& task) {
-    const worker_state& state = pool_.workers[worker];
-    const bool late = state.kill == killing::late;
-    return task.part(late ? state.target : pool_.channel(worker).started()).value_or(0);
-  }
-
-  // Whether what a worker says it has started can be true. Outcomes are in order, so it was at the
-  // next item or had just finished the one before it; or it had not begun with this frame.
-  [[nodiscard]] static bool word_possible(parent_channel& channel, const pool_task& task) {
-    const std::uint64_t started = channel.started();
-    const std::uint64_t next = started_mark(task.head.ordinal, task.done);
-    if (task.part(started) || (task.done > 0 && started + 1 == next)) return true;
-    const auto answered = channel.tasks().last_answered();
-    if (answered) return started >> 32 == started_mark(*answered, 0) >> 32;
-    return started == nothing_started || started == 0;  // 0: it did not come as far as to say so
-  }
-
-  [[nodiscard]] std::exception_ptr verdict(std::uint32_t worker, const pool_task& task) {
-    const worker_state& state = pool_.workers[worker];
-    auto again = pool_.copy_for_replay(worker, task);
-    const std::size_t index = task.next_index();
-    if (task.owner->wants_replay(index)) task.owner->keep_replay(index, again);
-    const bool out_of_cpu =
-        pool_.lives.cpu_ns() != 0 && task.had->deaths.back().exitcode == -SIGXCPU;
-    if (state.kill == killing::late) return too_late(task.had->deaths, task.owner->rules().timeout);
-    if (out_of_cpu) {
-      return out_of_time(task.had->deaths, std::chrono::nanoseconds(pool_.lives.cpu_ns()));
-    }
-    return worker_died(task.had->deaths, std::move(again));
-  }
-
-  void start_failed(std::uint32_t worker, const std::string& why) noexcept {
-    if (starts_.failed()) {
-      break_down(text_or_none([&] {
-        return concat({why, " (", starts_.failures(), " workers failed to start in a row)"});
-      }));
-    } else {
-      starts_.postpone(worker, std::chrono::steady_clock::now());
-    }
+    return false;
   }
 
   [[nodiscard]] static std::string why_not_started(const worker_state& last,
@@ -416,6 +368,7 @@ class lifecycle {
   dispatcher& sending_;
   collector& receiving_;
   start_policy& starts_;
+  death_inquiry deaths_;
   std::shared_ptr<const initializer_frame> initializer_;
   std::uint32_t wanted_;
   std::uint32_t spinners_;

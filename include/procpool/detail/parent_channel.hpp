@@ -102,6 +102,11 @@ class parent_channel {
   [[nodiscard]] std::uint64_t started() const noexcept {
     return worker_->started.load(std::memory_order_acquire);  // of a dead worker: final
   }
+  /// Whether the worker has come as far as to wait for its first frame, if it is honest.
+  [[nodiscard]] bool anybody_there() noexcept {
+    return sender_.anything_claimed() ||
+           worker_->parked.load(std::memory_order_relaxed) != 0;  // one word
+  }
   /// When the item that started() names was begun, if its frame is timed and the worker is honest.
   [[nodiscard]] std::chrono::steady_clock::time_point started_at() const noexcept {
     const auto at = worker_->started_at.load(std::memory_order_relaxed);  // ordered by started()

@@ -30,6 +30,7 @@
 #include <procpool/detail/os/worker_signals.hpp>
 #include <procpool/detail/process_settings.hpp>
 #include <procpool/detail/spawn_order.hpp>
+#include <procpool/detail/start_policy.hpp>
 #include <procpool/detail/worker_backend.hpp>
 #include <procpool/start_method.hpp>
 
@@ -130,6 +131,17 @@ class process_backend final : public worker_backend {
   };
 
   void make_server(start_method method) {
+    start_patience patience;
+    while (true) {
+      try {
+        return try_to_make_server(method);
+      } catch (const ProcessError& refused) {
+        if (!patience.wait_after(refused.code().value())) throw;
+      }
+    }
+  }
+
+  void try_to_make_server(start_method method) {
     process_identity workers{.daemon = false,
                              .position = process_context::instance().identity().position,
                              .parent = link_to_this_process()};

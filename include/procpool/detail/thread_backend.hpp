@@ -31,6 +31,7 @@
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/process_report.hpp>
 #include <procpool/detail/regions.hpp>
+#include <procpool/detail/startup_status.hpp>
 #include <procpool/detail/worker_backend.hpp>
 #include <procpool/detail/worker_limits.hpp>
 #include <procpool/detail/worker_loop.hpp>
@@ -174,7 +175,7 @@ class thread_backend final : public worker_backend {
       if (told_end_ || !ended_.load(std::memory_order_acquire)) return std::nullopt;  // the code
       told_end_ = true;
       if (pin_error_ != 0) return worker_report{kind::not_pinned, place_, number_, 0, pin_error_};
-      return worker_report{kind::exited, place_, number_, 0, code_};
+      return worker_report{kind::exited, place_, number_, 0, code_, startup_};
     }
 
     std::thread handle;
@@ -196,10 +197,12 @@ class thread_backend final : public worker_backend {
       try {
         worker_equipment equipment{WorkerContext(name_, place_, limits_.seed, results_->started),
                                    limit_guard({})};
+        startup_.ready = 1;
         return run_worker(channel_, equipment);
       } catch (const worker_stopped&) {
         return 0;
       } catch (...) {
+        if (startup_.ready == 0) startup_ = status_of_exception();
         uncaught(name_);
         return 1;
       }
@@ -217,6 +220,7 @@ class thread_backend final : public worker_backend {
     bool told_end_ = false;
     int code_ = 0;
     int pin_error_ = 0;
+    startup_status startup_;
     std::atomic<bool> ended_{false};  ///< all but the interrupt
   };
 

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <string>
 
+#include <procpool/detail/startup_status.hpp>
+
 namespace procpool::detail {
 
 /// Travels as it is over the control socket of the fork server. A spawned one begins with
@@ -26,7 +28,8 @@ struct worker_report {
   std::uint32_t worker;       ///< its place in the pool; of modules: their number
   std::uint64_t incarnation;  ///< counts the workers ever started; module_place: where it is
   pid_t pid;
-  int status;  ///< exited: Python's exit code; not started or pinned: errno
+  int status;                   ///< exited: Python's exit code; not started or pinned: errno
+  startup_status startup = {};  ///< exited: what became of its start
 
   [[nodiscard]] bool failed_to_start() const noexcept {
     return kind == kind_type::not_started || kind == kind_type::not_pinned;
