@@ -70,7 +70,7 @@ auto Pool<Backend>::map_reduce(F&& function, Range&& items, Reduce&& reduce, Ini
                                map_options options) {
   if constexpr (check_map<detail::as_argument, std::decay_t<F>, std::remove_reference_t<Range>>()) {
     return detail::map_reduce<std::decay_t<F>, std::remove_reference_t<Range>,
-                              std::decay_t<Reduce>>(core_, function, items, reduce,
+                              std::decay_t<Reduce>>(core(), function, items, reduce,
                                                     std::forward<Initial>(initial), options);
   }
 }

@@ -46,7 +46,8 @@ namespace procpool {
 ///
 /// Threads: all members may be called from several threads of the process that made the pool, but
 /// none may still be in a call of it when the destructor begins, except waits on results, which end
-/// with CancelledError. In a forked child a pool cannot be used; make another one.
+/// with CancelledError. In a forked child, and in a task that it runs, a pool cannot be used: all
+/// members are std::logic_error there, and the destructor does nothing. Make another one.
 ///
 /// If this process is killed, the workers are gone within a moment.
 template <class Backend = Processes>
@@ -63,13 +64,16 @@ class Pool {
   explicit Pool(int processes) : Pool(pool_options{.processes = processes}) {}
   /// @throws std::invalid_argument for options out of range; ProcessError when the system refuses
   /// processes, memory or descriptors, processes and memory for 2 s: nothing is left behind then.
-  explicit Pool(pool_options options)
-      : core_(detail::start_pool<Backend>(options, options.initializer.frame_)) {}
+  explicit Pool(pool_options options) {
+    // Not as an initializer: the workers, which are forked in between, see that it is not there.
+    core_ = detail::start_pool<Backend>(options, options.initializer.frame_);
+  }
 
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
   /// Terminates, as leaving Python's `with` does: outstanding results end with CancelledError.
   ~Pool() {
+    if (core_ == nullptr) return;  // in one of its workers
     if (core_->ours()) {
       core_->terminate();
       core_->close_fileno();
@@ -93,7 +97,7 @@ class Pool {
   auto apply(call_options options, F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       const auto limits = detail::checked_limits(options.timeout, options.retries);
-      return detail::finish(*detail::start_call(core_, detail::attended::yes, limits, function,
+      return detail::finish(*detail::start_call(core(), detail::attended::yes, limits, function,
                                                 nullptr, arguments...),
                             options.stop);
     }
@@ -106,7 +110,7 @@ class Pool {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
       return AsyncResult<result>(
-          detail::start_call(core_, detail::attended::no, {}, function, nullptr, arguments...));
+          detail::start_call(core(), detail::attended::no, {}, function, nullptr, arguments...));
     }
   }
   /// With options: `pool.apply_async({.timeout = 2s, .callback = log}, f, 7)`.
@@ -117,7 +121,7 @@ class Pool {
       using result = detail::task_result_t<std::decay_t<F>, A...>;
       const auto limits = detail::checked_limits(options.timeout, options.retries);
       return AsyncResult<result>(
-          detail::start_call(core_, detail::attended::no, limits, function,
+          detail::start_call(core(), detail::attended::no, limits, function,
                              detail::callback_of<result>(
                                  {std::move(options.callback), std::move(options.error_callback)}),
                              arguments...));
@@ -217,10 +221,10 @@ class Pool {
   /// @throws std::invalid_argument; PoolClosed, BrokenPool
   void resize(int processes) {
     if (processes < 1) throw std::invalid_argument("a pool has at least 1 worker");
-    core_->resize(static_cast<std::uint32_t>(processes));
+    core()->resize(static_cast<std::uint32_t>(processes));
   }
   /// How many workers there are to be.
-  [[nodiscard]] int processes() const noexcept { return static_cast<int>(core_->workers()); }
+  [[nodiscard]] int processes() const { return static_cast<int>(core()->workers()); }
   /// A descriptor for event loops (poll, epoll, libuv): an eventfd(2) that counts the results that
   /// have become ready, of apply_async and the other asynchronous calls (a chunk of an imap counts
   /// as one; what is ready when it is submitted, a map of nothing
@@ -234,23 +238,29 @@ class Pool {
   /// terminate(), so that a loop hears of what that ends): take it out of the loop before. In a
   /// process forked from this one it is closed.
   /// @throws ProcessError when there is no descriptor left; std::logic_error in a forked process
-  [[nodiscard]] int fileno() { return core_->fileno(); }
+  [[nodiscard]] int fileno() { return core()->fileno(); }
 
   /// No more work can be submitted; what was submitted goes on. Idempotent.
-  void close() { core_->close(); }
+  void close() { core()->close(); }
   /// Waits until all work is done and all workers have left.
   /// @throws std::logic_error unless close() or terminate() was called before
-  void join() { static_cast<void>(core_->join({})); }
+  void join() { static_cast<void>(core()->join({})); }
   /// The same, but gives up when a stop is requested; whether all have left.
-  bool join(const std::stop_token& stop) { return core_->join(stop); }
+  bool join(const std::stop_token& stop) { return core()->join(stop); }
   /// Kills the workers; outstanding results end with CancelledError. Idempotent.
-  void terminate() { core_->terminate(); }
+  void terminate() { core()->terminate(); }
 
  private:
+  [[nodiscard]] const boost::intrusive_ptr<detail::pool_front>& core() const {
+    if (core_ == nullptr) [[unlikely]]
+      detail::pool_front::not_there();
+    return core_;
+  }
+
   template <class How, class Gather = detail::gather_results, class F, class Range>
   auto run_map(const F& function, Range& items, const map_options& options) {
     if constexpr (check_map<How, F, Range>()) {
-      return detail::finish(*detail::start_map<How, Gather>(core_, detail::attended::yes, function,
+      return detail::finish(*detail::start_map<How, Gather>(core(), detail::attended::yes, function,
                                                             items, options, nullptr),
                             options.stop);
     }
@@ -263,7 +273,7 @@ class Pool {
       auto callback = detail::callback_of<result>(
           {std::move(options.callback), std::move(options.error_callback)});
       return AsyncResult<result>(detail::start_map<How, Gather>(
-          core_, detail::attended::no, function, items, options, std::move(callback)));
+          core(), detail::attended::no, function, items, options, std::move(callback)));
     }
   }
 
@@ -271,13 +281,13 @@ class Pool {
   auto start_imap(const F& function, Range&& items, const imap_options& options, bool ordered) {
     if constexpr (check_map<detail::as_argument, F, std::remove_reference_t<Range>>()) {
       using iterator = ImapIterator<std::decay_t<F>, std::views::all_t<Range>>;
-      core_->check_open();
+      core()->check_open();
       const auto sizes =
-          detail::imap_sizes(options.chunksize, options.buffersize, core_->workers());
+          detail::imap_sizes(options.chunksize, options.buffersize, core()->workers());
       const auto rules =
           detail::rules_of<std::decay_t<F>>(options.timeout, options.retries, function);
-      core_->check_timeout(rules.timeout);
-      iterator results(core_, rules, function, std::views::all(std::forward<Range>(items)),
+      core()->check_timeout(rules.timeout);
+      iterator results(core(), rules, function, std::views::all(std::forward<Range>(items)),
                        sizes.chunk, sizes.buffer, ordered);
       results.refill();
       return results;

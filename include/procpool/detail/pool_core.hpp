@@ -282,6 +282,7 @@ class pool_core final : public pool_service {
   }
 
   void terminate() override {
+    check_process();
     check_not_own_worker();
     if (engine_.decoding()) being_decoded();
     end();

@@ -85,6 +85,9 @@ class pool_front : public driver {
   /// Ends everything now: what is outstanding gets CancelledError. Idempotent; any thread.
   virtual void terminate() = 0;
 
+  /// Says why a Pool has nothing behind it: this is one of its workers, or it is still being made.
+  [[noreturn]] static void not_there();
+
   /// Whether this is the process that made the pool.
   [[nodiscard]] virtual bool ours() const noexcept = 0;
   /// How many there are to be.

@@ -179,7 +179,8 @@ class serial_core final : public pool_front, private fork_participant {
     return true;
   }
   void terminate() override {
-    if (ours()) shut();  // else another thread may have had the lock when this process was forked
+    check_process();  // another thread may have had the lock when this process was forked
+    shut();
   }
   [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
 

@@ -26,6 +26,7 @@
 #include <procpool/detail/serial_core.hpp>
 #include <procpool/options.hpp>
 #include <procpool/start_method.hpp>
+#include <procpool/worker.hpp>
 
 namespace procpool::detail {
 
@@ -45,6 +46,12 @@ PROCPOOL_FUNCTION void pool_front::check_rare_code(code_ref code) const {
 PROCPOOL_FUNCTION void pool_front::cannot_limit_time() {
   throw std::invalid_argument(
       "a timeout needs workers that are processes: a thread cannot be killed");
+}
+
+PROCPOOL_FUNCTION void pool_front::not_there() {
+  throw std::logic_error(running_worker != nullptr
+                             ? "a task cannot use the pool that runs it, nor can an initializer"
+                             : "a process that was forked by a pool cannot use that pool");
 }
 
 inline boost::intrusive_ptr<pool_front> start_pool_of(
