@@ -42,7 +42,7 @@ class start_policy {
   /// So many errors in a row are enough.
   static constexpr int enough = 3;
   /// Refusals are, when they have lasted for so long and no worker is there.
-  static constexpr std::chrono::seconds patience{5};
+  static constexpr std::chrono::seconds patience{3};
   /// The same while a pool is made: its maker may try again.
   static constexpr std::chrono::seconds patience_at_first{2};
 
