@@ -116,6 +116,12 @@ struct pool_options {
   /// worker has the default action of every signal, as a fresh program has. Of no effect on
   /// threads.
   bool ignore_signals = true;
+  /// Whether processes that tasks have started (commands, a Process, daemons, and what comes of
+  /// them) are killed: those of a worker when it is killed or crashes (a time limit, cancel, a
+  /// signal, an exit code other than 0), all at the end of the pool. Those of a worker that leaves
+  /// in order live until the end of the pool. With false they are left alone, and live on as
+  /// children of init. Of no effect on threads.
+  bool kill_descendants = true;
 };
 
 /// How a call runs whose caller waits.

@@ -6,8 +6,9 @@
 /// begin with the same snapshot of the program, reaps them and reports.
 ///
 /// It ends when its control socket closes, however that comes about (the pool ends, the program is
-/// killed), and takes its workers with it; and should it be killed itself, the kernel kills them
-/// (PR_SET_PDEATHSIG is right here: the thread that forks them is the only one there is).
+/// killed), and takes its workers with it, and what they have started; and should it be killed
+/// itself, the kernel kills them (PR_SET_PDEATHSIG is right here: the thread that forks them is the
+/// only one there is).
 #pragma once
 
 #include <poll.h>
@@ -17,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -27,6 +29,7 @@
 #include <vector>
 
 #include <procpool/detail/crash_handler.hpp>
+#include <procpool/detail/orphan_reaper.hpp>
 #include <procpool/detail/os/cpu.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
@@ -46,12 +49,13 @@ namespace procpool::detail {
 
 /// What the pool asks of its fork server.
 struct server_request {
-  enum class kind_type : std::uint32_t { hello, start, kill } kind;
-  std::uint32_t worker;       ///< place of the worker in the pool
-  std::uint64_t incarnation;  ///< counts the workers ever started
-  region_sizes sizes;         ///< with hello
-  os::signal_rules signals;   ///< with hello
-  worker_limits limits;       ///< with start
+  enum class kind_type : std::uint32_t { hello, start, kill } kind{};
+  std::uint32_t worker = 0;            ///< place of the worker in the pool
+  std::uint64_t incarnation = 0;       ///< counts the workers ever started
+  region_sizes sizes{};                ///< with hello
+  os::signal_rules signals{};          ///< with hello
+  std::uint64_t ends_descendants = 0;  ///< with hello: 1 if of dead workers, and all at the end
+  worker_limits limits{};              ///< with start
 };
 
 class fork_server {
@@ -115,6 +119,7 @@ class fork_server {
       case server_request::kind_type::hello:
         sizes_ = request.sizes;
         signals_ = request.signals;
+        if (request.ends_descendants != 0) orphans_.adopt_orphans();
         outbound_ = std::move(descriptors[0]);
         return true;
       case server_request::kind_type::start:
@@ -195,19 +200,22 @@ class fork_server {
       if (WIFSTOPPED(status)) {  // it made us its tracer, to be told of stops like of deaths
         PROCPOOL_SYSTEM(kill(pid, SIGKILL));
       } else {
-        forget(pid, os::exitcode_of_status(status));
+        reaped(pid, os::exitcode_of_status(status));
       }
     }
   }
 
-  void forget(pid_t pid, int exitcode) {
-    for (auto each = children_.begin(); each != children_.end(); ++each) {
-      if (each->pid != pid) continue;
-      report({worker_report::kind_type::exited, each->worker, each->incarnation, pid, exitcode,
-              each->startup.received()});
-      children_.erase(each);
-      return;
-    }
+  void reaped(pid_t pid, int exitcode) {
+    const auto is_worker = [this](pid_t other) {
+      return std::ranges::find(children_, other, &child::pid) != children_.end();
+    };
+    const auto each = std::ranges::find(children_, pid, &child::pid);
+    if (each == children_.end()) return orphans_.orphan_reaped(is_worker);
+    child worker = std::move(*each);
+    children_.erase(each);
+    if (exitcode != 0) orphans_.end_descendants(worker.incarnation, is_worker);
+    report({worker_report::kind_type::exited, worker.worker, worker.incarnation, pid, exitcode,
+            worker.startup.received()});
   }
 
   // Never waits for room: the program may itself be waiting for us to read what it sends.
@@ -233,6 +241,7 @@ class fork_server {
       return PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)) != 0 && errno != ESRCH;
     });
     for (const child& each : children_) await_death(each.pid);
+    orphans_.end_all(deaths_.get());
     PROCPOOL_SYSTEM(_exit(0));
     __builtin_unreachable();
   }
@@ -260,6 +269,7 @@ class fork_server {
     PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-worker"));
     control_.reset();
     deaths_.reset();
+    orphans_.mark_worker(request.incarnation);
     os::set_worker_signals(signals_, ignored_);
     const std::string name = worker_name(request.incarnation);
     process_identity identity = identity_;
@@ -330,6 +340,7 @@ class fork_server {
   os::signal_bits ignored_ = 0;  ///< signals that the program ignores
   os::cpu_mask cpus_;            ///< that this process may use; read when it is needed
   std::vector<child> children_;
+  orphan_reaper orphans_;
   std::deque<worker_report> unsent_;
 };
 

@@ -90,7 +90,8 @@ inline void check_for_threads(const pool_options& options) {
 
 inline process_settings process_settings_of(worker_kind kind, const pool_options& options) {
   return {.start_method = kind == worker_kind::spawned ? start_method::spawn : start_method::fork,
-          .ignore_signals = options.ignore_signals};
+          .ignore_signals = options.ignore_signals,
+          .kill_descendants = options.kill_descendants};
 }
 
 /// @throws std::invalid_argument for what cannot be.

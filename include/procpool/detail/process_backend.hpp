@@ -4,6 +4,7 @@
 /// The backend of a pool of processes: the fork server, and what it is told and tells.
 #pragma once
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -24,6 +25,7 @@
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/fork_server.hpp>
 #include <procpool/detail/module_table.hpp>
+#include <procpool/detail/os/descendants.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
@@ -43,6 +45,7 @@ class process_backend final : public worker_backend {
   /// then.
   process_backend(const region_sizes& sizes, const process_settings& settings) {
     const start_method method = settings.start_method;
+    ends_descendants_ = settings.kill_descendants;
     const os::signal_rules signals =
         os::rules_for_workers(fork_registry::on_library_thread(), settings.ignore_signals);
     make_server(method);
@@ -60,12 +63,10 @@ class process_backend final : public worker_backend {
   void start(std::uint32_t worker, const worker_limits& limits) override {
     auto fresh = make_place(worker);
     const int descriptors[] = {fresh->inbound.file(), fresh->bell.get()};
-    const server_request request{server_request::kind_type::start,
-                                 worker,
-                                 fresh->incarnation,
-                                 outbound_->sizes(),
-                                 {},
-                                 limits};
+    const server_request request{.kind = server_request::kind_type::start,
+                                 .worker = worker,
+                                 .incarnation = fresh->incarnation,
+                                 .limits = limits};
     if (!control_.send(request, descriptors)) note_gone(ended);
     fresh->inbound.close_file();
     places_[worker] = std::move(fresh);
@@ -73,8 +74,9 @@ class process_backend final : public worker_backend {
 
   [[nodiscard]] bool can_kill() const noexcept override { return true; }
   void kill(std::uint32_t worker) noexcept override {
-    const server_request request{
-        server_request::kind_type::kill, worker, places_[worker]->incarnation, {}, {}, {}};
+    const server_request request{.kind = server_request::kind_type::kill,
+                                 .worker = worker,
+                                 .incarnation = places_[worker]->incarnation};
     try {
       if (!control_.send(request)) note_gone(ended);
     } catch (const std::exception& error) {
@@ -212,14 +214,26 @@ class process_backend final : public worker_backend {
   // By descriptor where there is one: when somebody else has reaped the server (a waitpid for any
   // child in the host program) its number may be another child's by now, which is not ours to reap.
   void end_server() noexcept {
+    bool in_order = false;
     if (!server_process_) {
-      os::retry([this] { return PROCPOOL_SYSTEM(waitpid(server_, nullptr, 0)); });
-      return;
+      int status = 0;
+      os::retry([&] { return PROCPOOL_SYSTEM(waitpid(server_, &status, 0)); });
+      in_order = status == 0;
+    } else {
+      // One that was stopped (SIGSTOP) would not see that the socket has closed.
+      PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, server_process_.get(), SIGCONT, nullptr, 0U));
+      in_order = os::await_end(server_process_.get()) == 0;
+      server_process_.reset();
     }
-    // One that was stopped (SIGSTOP) would not see that the socket has closed.
-    PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, server_process_.get(), SIGCONT, nullptr, 0U));
-    os::await_end(server_process_.get());
-    server_process_.reset();
+    if (!in_order && ends_descendants_) end_descendants();
+  }
+
+  // Of a fork server that was killed. Its workers go with it, what they have started does not.
+  void end_descendants() const noexcept {
+    constexpr int most_rounds = 20;  // what forks faster than it can be killed is left to init
+    for (int round = 0; round < most_rounds && os::kill_marked(server_) != 0; ++round) {
+      PROCPOOL_SYSTEM(poll(nullptr, 0, 1));
+    }
   }
 
   // Gives the fork server what it works with.
@@ -227,8 +241,10 @@ class process_backend final : public worker_backend {
     prepare(sizes, memory_kind::shared);
     poller_.add(control_.get(), control_tag);
     const int descriptors[] = {outbound_->file()};
-    const server_request request{
-        server_request::kind_type::hello, 0, 0, outbound_->sizes(), signals, {}};
+    const server_request request{.kind = server_request::kind_type::hello,
+                                 .sizes = outbound_->sizes(),
+                                 .signals = signals,
+                                 .ends_descendants = ends_descendants_ ? 1U : 0U};
     if (!control_.send(request, descriptors)) {
       throw ProcessError("the fork server of the pool ended before it had begun");
     }
@@ -250,6 +266,7 @@ class process_backend final : public worker_backend {
   pid_t server_ = 0;
   std::vector<moved_code> moved_;  ///< of spawned workers
   os::fd server_process_;
+  bool ends_descendants_ = false;
   os::message_socket control_;
   static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";
   early_abandon at_fork_{*this};  // last: known to others only while all else is there

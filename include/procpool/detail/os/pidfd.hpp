@@ -122,13 +122,16 @@ inline std::optional<int> reap(int process) {
   return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
 }
 
-/// Waits until a child of this process has ended and collects it, unless somebody else does.
-inline void await_end(int process) noexcept {
+/// Waits until a child of this process has ended and collects it. @returns its exit code, if nobody
+/// else has collected it
+inline std::optional<int> await_end(int process) noexcept {
   siginfo_t info{};
   const auto by_descriptor = static_cast<idtype_t>(3);  // P_PIDFD, missing before glibc 2.36
-  retry([&] {
+  const int result = retry([&] {
     return PROCPOOL_SYSTEM(waitid(by_descriptor, static_cast<id_t>(process), &info, WEXITED));
   });
+  if (result != 0) return std::nullopt;
+  return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
 }
 
 }  // namespace procpool::detail::os
