@@ -4,8 +4,6 @@
 /// What a task calls: the parameters of a callable, and how the callable itself travels.
 #pragma once
 
-#include <pthread.h>
-
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +17,7 @@
 #include <procpool/codec.hpp>
 #include <procpool/config.hpp>
 #include <procpool/detail/code_ref.hpp>
+#include <procpool/detail/os/stack.hpp>
 #include <procpool/detail/type_name.hpp>
 
 namespace procpool::detail {
@@ -89,26 +88,10 @@ using task_result_t = std::decay_t<typename call_result<F, shipped_types_t<F, A.
 
 // ---- the callable itself -----------------------------------------------------------------------
 
-/// The calling thread's stack, found once for each thread (pthread_getattr_np(3)).
-inline std::span<const std::byte> thread_stack() {
-  thread_local const std::span<const std::byte> stack = [] {
-    pthread_attr_t attributes;
-    void* lowest = nullptr;
-    std::size_t size = 0;
-    if (PROCPOOL_SYSTEM(pthread_getattr_np(pthread_self(), &attributes)) != 0) {
-      return std::span<const std::byte>();
-    }
-    pthread_attr_getstack(&attributes, &lowest, &size);
-    pthread_attr_destroy(&attributes);
-    return std::span(static_cast<const std::byte*>(lowest), size);
-  }();
-  return stack;
-}
-
 /// Throws std::invalid_argument when the bytes of a closure hold an address in this thread's stack:
 /// almost surely it captured a local variable by reference, which no other process can follow.
 inline void reject_captured_references(const void* closure, std::size_t size) {
-  const auto stack = thread_stack();
+  const auto stack = os::thread_stack();
   const auto low = reinterpret_cast<std::uintptr_t>(stack.data());
   for (std::size_t at = 0; at + sizeof(std::uintptr_t) <= size; at += sizeof(std::uintptr_t)) {
     std::uintptr_t word = 0;

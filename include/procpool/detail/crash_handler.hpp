@@ -25,6 +25,7 @@
 
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/os/stack.hpp>
 #include <procpool/detail/os/worker_signals.hpp>
 
 namespace procpool::detail {
@@ -93,6 +94,7 @@ inline bool is_stack_overflow(const siginfo_t& info, std::uintptr_t stack) noexc
   constexpr std::uintptr_t frame = std::uintptr_t{16} << 20;
   if (info.si_signo != SIGSEGV || !is_bad_access(info) || stack < below) return false;
   const auto address = reinterpret_cast<std::uintptr_t>(info.si_addr);
+  if (os::guard_of_process_stack.holds(address)) return true;
   const auto page = static_cast<std::uintptr_t>(PROCPOOL_SYSTEM(sysconf(_SC_PAGESIZE)));
   if (address < stack) return stack - address <= below;
   if (address / page == stack / page) return true;

@@ -29,6 +29,7 @@
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
+#include <procpool/detail/os/stack.hpp>
 #include <procpool/detail/os/worker_signals.hpp>
 #include <procpool/detail/process_settings.hpp>
 #include <procpool/detail/spawn_order.hpp>
@@ -163,10 +164,12 @@ class process_backend final : public worker_backend {
     // No handler of the program's runs in the fork server, and no Ctrl-C ends it, before it has
     // its own way with signals (fork_server::prepare_signals).
     const os::signals_blocked guard;
+    static_cast<void>(os::thread_stack());  // known to the server then, and to its workers
     server_ = fork_process();
     if (server_ != 0) return;
     control_.reset();
-    fork_server(std::move(theirs), std::move(workers)).run();
+    fork_server server(std::move(theirs), std::move(workers));
+    os::run_on_process_stack([](void* it) { static_cast<fork_server*>(it)->run(); }, &server);
   }
 
   void spawn_server(os::message_socket theirs, process_identity workers) {

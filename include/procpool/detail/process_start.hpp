@@ -21,6 +21,7 @@
 #include <procpool/detail/os/child.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/os/stack.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/process_child.hpp>
 #include <procpool/detail/process_context.hpp>
@@ -106,8 +107,18 @@ inline pid_t process_record::fork_child() {
     throw;
   }
   process_being_started = nullptr;
-  if (pid == 0) live(library_thread);
-  return pid;
+  if (pid != 0) return pid;
+  struct life {
+    process_record* of;
+    bool library_thread;
+  };
+  life child{this, library_thread};
+  os::run_on_process_stack(
+      [](void* it) {
+        const life& own = *static_cast<life*>(it);
+        own.of->live(own.library_thread);
+      },
+      &child);
 }
 
 /// The child takes over in freeze_support(), see spawned_process.hpp.
