@@ -25,6 +25,7 @@
 #include <procpool/config.hpp>
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/fork_safe_mutex.hpp>
+#include <procpool/detail/module_content.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/symbols.hpp>
 #include <procpool/detail/type_name.hpp>
@@ -37,7 +38,8 @@ struct module_entry {
   std::uintptr_t begin = 0;  ///< of its executable part
   std::uintptr_t end = 0;
   std::string name;
-  std::string build;  ///< the build id; of a module without one, the size of its code
+  std::string build;         ///< the build id; of a module without one, the size of its code
+  bool has_build_id = true;  ///< without one its content tells builds apart (module_content.hpp)
 
   [[nodiscard]] bool loaded() const { return end != 0; }
   friend bool operator==(const module_entry&, const module_entry&) = default;
@@ -46,7 +48,7 @@ struct module_entry {
 /// How a module is known in another process.
 struct module_id {
   std::string name;
-  std::string build;
+  std::string build;  ///< its build id, or else its content; empty: like no other
 };
 
 /// The modules of this process. Thread-safe without a lock, because a lock that another thread
@@ -104,29 +106,28 @@ class module_table {
   }
 
   /// What is known here, in order.
-  [[nodiscard]] std::vector<module_id> identities() const {
-    std::vector<module_id> all;
-    for (const module_entry& each : modules()) all.push_back({each.name, each.build});
-    return all;
-  }
+  [[nodiscard]] std::vector<module_id> identities() const { return identities_of(modules()); }
 
   /// Numbers the modules of this process as another process does that has the same program. While
   /// there is one thread. @returns the numbers of those that are not here, or in another build
   [[nodiscard]] std::vector<std::uint32_t> adopt(const std::vector<module_id>& others) {
     refresh();
     list own = modules();
+    std::vector<module_id> known_as = identities_of(own);
     list numbered;
     std::vector<std::uint32_t> missing;
     for (const module_id& wanted : others) {
-      const auto found = std::ranges::find_if(own, [&](const module_entry& each) {
-        return each.name == wanted.name && each.build == wanted.build;
+      const auto found = std::ranges::find_if(known_as, [&](const module_id& each) {
+        return each.name == wanted.name && each.build == wanted.build && !each.build.empty();
       });
-      if (found == own.end()) {
+      if (found == known_as.end()) {
         missing.push_back(static_cast<std::uint32_t>(numbered.size()));
         numbered.push_back({.name = wanted.name, .build = wanted.build});
       } else {
-        numbered.push_back(std::move(*found));
-        own.erase(found);
+        const auto at = own.begin() + (found - known_as.begin());
+        numbered.push_back(std::move(*at));
+        own.erase(at);
+        known_as.erase(found);
       }
     }
     for (module_entry& each : own) numbered.push_back(std::move(each));
@@ -140,6 +141,20 @@ class module_table {
   [[noreturn]] static void missing(const std::string& where) {
     throw std::invalid_argument("the function to run is in " + where +
                                 ": this process does not have it, or another build of it");
+  }
+
+  // A content takes a look at all of a module, so it is asked for when processes are spawned.
+  static std::vector<module_id> identities_of(const list& modules) {
+    std::vector<std::uintptr_t> without;
+    for (const module_entry& each : modules) {
+      if (each.loaded() && !each.has_build_id) without.push_back(each.base);
+    }
+    const module_contents contents(std::move(without));
+    std::vector<module_id> all;
+    for (const module_entry& each : modules) {
+      all.push_back({each.name, each.has_build_id ? each.build : contents.of(each.base)});
+    }
+    return all;
   }
 
   struct generation {
@@ -156,7 +171,7 @@ class module_table {
   static int note(dl_phdr_info* info, std::size_t, void* result) {
     survey& now = *static_cast<survey*>(result);
     now.unloaded = info->dlpi_subs;
-    module_entry found{info->dlpi_addr, 0, 0, info->dlpi_name, {}};
+    module_entry found{info->dlpi_addr, 0, 0, info->dlpi_name, {}, true};
     for (int i = 0; i < info->dlpi_phnum; ++i) {
       const auto& part = info->dlpi_phdr[i];
       if (part.p_type == PT_NOTE && found.build.empty()) {
@@ -167,7 +182,8 @@ class module_table {
       found.begin = info->dlpi_addr + part.p_vaddr;
       found.end = found.begin + part.p_memsz;
     }
-    if (found.build.empty()) found.build = std::to_string(found.end - found.begin);
+    found.has_build_id = !found.build.empty();
+    if (!found.has_build_id) found.build = std::to_string(found.end - found.begin);
     if (found.loaded()) now.modules.push_back(std::move(found));
     return 0;
   }
