@@ -172,6 +172,48 @@ TEST_CASE("task ring: what was not claimed can be taken back", "[rings]") {
   for (int i = 0; i < 3; ++i) REQUIRE(sender.try_send(head_for(large, 5), large));
 }
 
+TEST_CASE("task ring: one frame can be taken away from between others", "[rings]") {
+  memory m(4096);
+  auto sender = m.sender();
+  auto receiver = m.receiver();
+  for (std::uint32_t i = 0; i < 5; ++i) REQUIRE(sender.try_send(head_for({}, i), {}));
+  const frame_head first = receiver.next(must_be_ready);
+  CHECK_FALSE(sender.take_away(0));  // claimed
+  CHECK(sender.take_away(3));
+  CHECK(sender.take_away(1));
+  receiver.pass(first);
+  sender.pop_front();
+  for (const std::uint32_t tag : {2U, 4U}) {
+    const frame_head next = receiver.next(must_be_ready);
+    CHECK(next.item_count == tag);
+    CHECK(sender.front_ordinal() == tag);
+    receiver.pass(next);
+    sender.pop_front();
+  }
+  const auto large = pattern(sender.in_line_limit(), 5);  // all space is free again
+  for (int i = 0; i < 3; ++i) REQUIRE(sender.try_send(head_for(large, 5), large));
+}
+
+TEST_CASE("task ring: a frame that may not be taken back ends it", "[rings]") {
+  memory m(4096);
+  auto sender = m.sender();
+  auto receiver = m.receiver();
+  for (std::uint32_t i = 0; i < 4; ++i) REQUIRE(sender.try_send(head_for({}, i), {}));
+  std::vector<std::uint64_t> asked;
+  const auto may = [&](std::uint64_t ordinal) {
+    asked.push_back(ordinal);
+    return ordinal != 1;
+  };
+  CHECK(sender.take_back(0, may) == 2);
+  CHECK(asked == std::vector<std::uint64_t>{3, 2, 1});
+  for (const std::uint32_t tag : {0U, 1U}) {
+    const frame_head next = receiver.next(must_be_ready);
+    CHECK(next.item_count == tag);
+    receiver.pass(next);
+    sender.pop_front();
+  }
+}
+
 TEST_CASE("task ring: taking back against claiming, in two threads, loses and doubles nothing",
           "[rings]") {
   constexpr std::uint32_t frames = 200'000;
@@ -197,6 +239,7 @@ TEST_CASE("task ring: taking back against claiming, in two threads, loses and do
   std::vector<std::uint64_t> ordinals;
   std::vector<std::uint32_t> again;  // taken back
   std::uint64_t taken_back = 0;
+  std::uint64_t taken_away = 0;
   std::mt19937 random(3);
   const auto retire_finished = [&] {
     while (!ordinals.empty() && ordinals.front() < done.load(std::memory_order_acquire)) {
@@ -219,6 +262,15 @@ TEST_CASE("task ring: taking back against claiming, in two threads, loses and do
     } else {
       std::this_thread::yield();
     }
+    if (random() % 16 == 1 && !ordinals.empty()) {
+      const std::size_t which = random() % ordinals.size();
+      if (sender.take_away(ordinals[which])) {
+        again.push_back(in_ring[which]);
+        ordinals.erase(ordinals.begin() + static_cast<std::ptrdiff_t>(which));
+        in_ring.erase(in_ring.begin() + static_cast<std::ptrdiff_t>(which));
+        ++taken_away;
+      }
+    }
     if (random() % 16 == 0 && !ordinals.empty()) {
       const std::uint64_t first = sender.take_back(ordinals[random() % ordinals.size()]);
       while (!ordinals.empty() && ordinals.back() >= first) {
@@ -236,6 +288,7 @@ TEST_CASE("task ring: taking back against claiming, in two threads, loses and do
   worker.join();
   CHECK(std::ranges::all_of(ran, [](std::uint8_t times) { return times == 1; }));
   CHECK(taken_back > 0);
+  CHECK(taken_away > 0);
 }
 
 // ---- results

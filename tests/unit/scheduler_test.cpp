@@ -242,6 +242,21 @@ TEST_CASE("a worker that gave everything back gets tasks again", "[scheduler]") 
   CHECK(workers_of(s).size() == 2);
 }
 
+TEST_CASE("a task can be taken away from between others", "[scheduler]") {
+  scheduler s({.least_depth = 3});
+  s.add(0);
+  auto tasks = tasks_of(4);
+  submit_all(s, tasks);
+  CHECK(workers_of(s).size() == 3);
+  s.taken_away(tasks[1]);
+  CHECK(tasks[1].worker == procpool::detail::no_worker);
+  CHECK(s.assigned() == 2);
+  CHECK(s.front(0) == &tasks[0]);
+  CHECK(s.back(0) == &tasks[2]);
+  CHECK(s.next()->task == &tasks[3]);  // there is room for another one
+  CHECK(s.pending() == 0);
+}
+
 TEST_CASE("a pending task can be withdrawn", "[scheduler]") {
   scheduler s({});
   auto tasks = tasks_of(3);

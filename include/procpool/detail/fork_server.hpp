@@ -34,6 +34,7 @@
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
+#include <procpool/detail/os/stack.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/worker_signals.hpp>
 #include <procpool/detail/process_child.hpp>
@@ -63,6 +64,17 @@ class fork_server {
   /// @param parent the program, as its workers are to know it
   fork_server(os::message_socket control, process_identity parent)
       : control_(std::move(control)), identity_(std::move(parent)) {}
+
+  /// What the forked process does: all of it, and nothing else, whatever is thrown.
+  [[noreturn]] static void become(os::message_socket control, process_identity parent) noexcept {
+    try {
+      fork_server server(std::move(control), std::move(parent));
+      os::run_on_process_stack([](void* it) { static_cast<fork_server*>(it)->run(); }, &server);
+    } catch (...) {
+      uncaught("procpool-server");
+    }
+    os::leave_now(1);
+  }
 
   /// Runs until the control socket closes, or until it cannot go on, which stderr is told. Never
   /// returns to the program it was forked from, nor throws into it.
@@ -139,7 +151,6 @@ class fork_server {
     if (request.limits.pinned != 0 && !pin(request.worker)) {
       return report({kind::not_pinned, request.worker, request.incarnation, 0, errno});
     }
-    children_.reserve(children_.size() + 1);  // not when there is a child that is not known yet
     int error = 0;
     const pid_t pid = fork_worker(request, descriptors, error);
     if (request.limits.pinned != 0) os::set_affinity(cpus_);  // if not, it has little to do
@@ -271,11 +282,13 @@ class fork_server {
     deaths_.reset();
     orphans_.mark_worker(request.incarnation);
     os::set_worker_signals(signals_, ignored_);
-    const std::string name = worker_name(request.incarnation);
-    process_identity identity = identity_;
-    identity.name = name;
-    identity.position.push_back(static_cast<int>(request.incarnation));
-    enter_child(std::move(identity));
+    std::string name;
+    try {
+      name = enter_worker(request.incarnation);
+    } catch (...) {  // no memory; what exit() would do is the program's as yet
+      startup.tell_exception();
+      os::leave_now(1);
+    }
     try {
       work(request, descriptors, startup, name);
     } catch (...) {
@@ -283,6 +296,16 @@ class fork_server {
       uncaught(name);
     }
     leave_child(1);
+  }
+
+  // Its name.
+  std::string enter_worker(std::uint64_t incarnation) {
+    std::string name = worker_name(incarnation);
+    process_identity identity = identity_;
+    identity.name = name;
+    identity.position.push_back(static_cast<int>(incarnation));
+    enter_child(std::move(identity));
+    return name;
   }
 
   void work(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors,

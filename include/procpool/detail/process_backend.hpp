@@ -168,8 +168,7 @@ class process_backend final : public worker_backend {
     server_ = fork_process();
     if (server_ != 0) return;
     control_.reset();
-    fork_server server(std::move(theirs), std::move(workers));
-    os::run_on_process_stack([](void* it) { static_cast<fork_server*>(it)->run(); }, &server);
+    fork_server::become(std::move(theirs), std::move(workers));
   }
 
   void spawn_server(os::message_socket theirs, process_identity workers) {

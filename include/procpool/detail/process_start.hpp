@@ -57,7 +57,12 @@ inline void process_record::live(bool library_thread) noexcept {
   // Forked by a callback on a thread of the library: its mask is ours, not one the user has set.
   if (library_thread) os::unblock_signals();
   if (!gate_.pass()) os::leave_now(1);
-  enter_child({name_, daemon_, position_, std::move(parent_)});
+  try {
+    enter_child({name_, daemon_, position_, std::move(parent_)});
+  } catch (...) {  // no memory; what exit() would do is the parent's as yet
+    uncaught(name_);
+    os::leave_now(1);
+  }
   leave_child(run_to_the_end(std::move(target_)));
 }
 

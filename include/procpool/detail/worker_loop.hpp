@@ -27,11 +27,24 @@
 
 namespace procpool::detail {
 
+/// The exception of an item that there is no memory to tell the exception of, encoded beforehand.
+inline byte_buffer encoded_shortage() {
+  byte_buffer bytes;
+  encoder out(bytes);
+  try {
+    throw std::bad_alloc();
+  } catch (...) {
+    encode_current_exception(out, "in a worker that had no memory to say more:\n");
+  }
+  return bytes;
+}
+
 /// What a worker has besides its channel.
 struct worker_equipment {
   WorkerContext context;
   limit_guard limits;
   byte_buffer scratch = {};
+  byte_buffer shortage = encoded_shortage();
 };
 
 /// Where in a traceback something was thrown.
@@ -99,6 +112,17 @@ class worker_frame final : public frame_context {
   void put_exception(std::uint32_t item, const callable_label& callable) override {
     channel_->check_stop();
     const limit_guard::more_memory room(worker_->limits);
+    bool told = true;
+    try {
+      encode_exception(callable);
+    } catch (const std::bad_alloc&) {
+      told = false;
+    }
+    if (told) return put_scratch(record_kind::error, item, {});
+    channel_->results().put(record_kind::error, item, worker_->shortage.view(), {});
+  }
+
+  void encode_exception(const callable_label& callable) {
     encoder out(empty_scratch());
     const std::string where = place_of_error(worker_->context, callable.text());
     try {
@@ -108,7 +132,6 @@ class worker_frame final : public frame_context {
     } catch (...) {
       encode_current_exception(out, where);
     }
-    put_scratch(record_kind::error, item, {});
   }
 
   // A std::bad_alloc in a worker that may not have all the memory there is says why.

@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <procpool/detail/os/fd.hpp>
@@ -68,8 +69,9 @@ class spawn_plan {
 
   // First out of the way: its number may be one that another one is to have.
   void give(int descriptor, int out_of_the_way) {
-    moved_.emplace_back(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, out_of_the_way)),
-                              "cannot pass a descriptor to a process"));
+    fd moved(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, out_of_the_way)),
+                   "cannot pass a descriptor to a process"));
+    moved_.push_back(std::move(moved));  // an fd by then: there may be no memory for this
     must(posix_spawn_file_actions_adddup2(actions_.get(), moved_.back().get(), next_));
     ++next_;
   }

@@ -158,10 +158,8 @@ inline constinit thread_local stack_entry entry_of_stack{};
   std::abort();  // it must not return
 }
 
-/// Goes on with body(argument), which must not return, in a forked child that has one thread: on a
-/// stack as a fresh process has, if the one it has is much smaller. The old stack stays as it is.
-/// Without room for a new one it goes on where it is.
-[[noreturn]] inline void run_on_process_stack(void (*body)(void*), void* argument) {
+/// Does what run_on_process_stack() says; returns when it goes on where it is.
+inline void change_to_process_stack(void (*body)(void*), void* argument) {
   const std::size_t wanted = wanted_stack();
   const std::size_t left = stack_left().value_or(wanted);
   if (left < wanted / 4 * 3) {
@@ -179,6 +177,17 @@ inline constinit thread_local stack_entry entry_of_stack{};
 #endif
       setcontext(&context);
     }
+  }
+}
+
+/// Goes on with body(argument), which must not return, in a forked child that has one thread: on a
+/// stack as a fresh process has, if the one it has is much smaller. The old stack stays as it is.
+/// Without room for a new one it goes on where it is. Throws nothing into the frames of
+/// the process that it was forked from.
+[[noreturn]] inline void run_on_process_stack(void (*body)(void*), void* argument) noexcept {
+  try {
+    change_to_process_stack(body, argument);
+  } catch (...) {  // no memory to find out what stack there is
   }
   body(argument);
   std::abort();  // it must not return
