@@ -161,6 +161,10 @@ void conclude(const char* title, const progress& sum, int bad, long least) {
   CHECK((sum.runs >= least || wanted_name() != nullptr));
 }
 
+procpool::pool_options small() {
+  return {.processes = 1, .ring_bytes = 8192, .arena_bytes = std::size_t{1} << 20};
+}
+
 // ---- pools -------------------------------------------------------------------------------------
 
 void set_up(int) {}
@@ -265,6 +269,36 @@ void run_in_workers(const std::string& backend, const procpool::pool_options& op
   }
 }
 
+/// The fork server has no memory: it goes on, or ends, and the pool says so.
+void run_in_server(progress& sum, int& bad) {
+  const support::shared<std::atomic<long>> injected;
+  run_series(
+      "fork server",
+      [&](long succeed, long fail_for, progress& told) {
+        *injected = 0;
+        bool ended = true;
+        failing_memory::arm_next_child(succeed, fail_for, *injected);
+        try {
+          procpool::Pool<> pool(small());
+          for (int i = 0; i < 2; ++i) {
+            try {
+              pool.apply(die, 1L);
+            } catch (const procpool::WorkerDied&) {
+            }
+          }
+          pool.resize(3);
+          ended = !check(pool);
+        } catch (const procpool::Error&) {
+        }
+        failing_memory::next_child = false;
+        if (*injected == 0) return false;
+        ++told.runs;
+        ++(ended ? told.broken : told.fine);
+        return true;
+      },
+      sum, bad);
+}
+
 // ---- processes ---------------------------------------------------------------------------------
 
 void run_process(procpool::start_method method, progress& sum, int& bad) {
@@ -310,10 +344,6 @@ void run_process(procpool::start_method method, progress& sum, int& bad) {
       sum, bad);
 }
 
-procpool::pool_options small() {
-  return {.processes = 1, .ring_bytes = 8192, .arena_bytes = std::size_t{1} << 20};
-}
-
 }  // namespace
 
 TEST_CASE("Any allocation may fail in a program with a forked pool", "[fault][limit:900]") {
@@ -322,6 +352,7 @@ TEST_CASE("Any allocation may fail in a program with a forked pool", "[fault][li
   int bad = 0;
   run_scenarios<procpool::Pool<>>("fork", small(), true, sum, bad);
   run_in_workers("fork", small(), sum, bad);
+  run_in_server(sum, bad);
   run_process(procpool::start_method::fork, sum, bad);
   conclude("forked workers", sum, bad, 400);
 }
@@ -350,6 +381,7 @@ namespace {
 
 /// What the system lets this process have, by and by less: malloc itself fails.
 int run_short_of_data() {
+  int shortages = 0;
   procpool::Pool pool(small());
   pool.apply(square, 2L);
   for (const std::size_t spare :
@@ -372,13 +404,15 @@ int run_short_of_data() {
         pool.apply(reversed, std::string(std::size_t{1} << (i % 26), 'x'));
         static_cast<void>(pool.map(square, numbers(1L << (i % 20))));
       } catch (const std::bad_alloc&) {
+        ++shortages;
       } catch (const procpool::Error&) {
+        ++shortages;
       }
     }
     ::setrlimit(RLIMIT_DATA, &all);
     static_cast<void>(check(pool));
   }
-  return 0;
+  return shortages > 0 ? 0 : 1;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include "support/sanitizers.hpp"
 
@@ -24,6 +25,8 @@ inline std::atomic<long> injected{0};  ///< of these: have failed
 inline std::atomic<long> first{0};     ///< the first that fails, counted from 0
 inline std::atomic<long> end{0};       ///< the first behind those that fails no more
 inline std::atomic<long> live{0};      ///< pieces of operator new there are
+
+inline std::atomic<long>* counted_elsewhere = nullptr;  ///< the same as injected
 
 /// So many allocations succeed, then @p fail of them do not.
 inline void arm(long succeed, long fail) noexcept {
@@ -43,11 +46,23 @@ inline void disarm() noexcept {
   const long number = made.fetch_add(1);
   if (number < first.load() || number >= end.load()) return false;
   ++injected;
+  if (counted_elsewhere != nullptr) ++*counted_elsewhere;
   return true;
 }
 
-/// In processes forked from this one, the library's too, all is well.
-inline const int calm_children = ::pthread_atfork(nullptr, nullptr, [] { armed = false; });
+/// In processes forked from this one, the library's too, all is well; but for the next one, if
+/// arm_next_child() was called.
+inline bool next_child = false;
+inline const int calm_children =
+    ::pthread_atfork(nullptr, nullptr, [] { armed = std::exchange(next_child, false); });
+
+/// As arm(), but in the next process that this one forks, alone. @param count is in shared memory
+inline void arm_next_child(long succeed, long fail, std::atomic<long>& count) noexcept {
+  arm(succeed, fail);
+  armed = false;
+  counted_elsewhere = &count;
+  next_child = true;
+}
 
 }  // namespace failing_memory
 

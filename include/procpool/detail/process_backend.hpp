@@ -29,7 +29,6 @@
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
-#include <procpool/detail/os/stack.hpp>
 #include <procpool/detail/os/worker_signals.hpp>
 #include <procpool/detail/process_settings.hpp>
 #include <procpool/detail/spawn_order.hpp>
