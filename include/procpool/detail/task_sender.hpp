@@ -12,8 +12,9 @@
 /// the limit, then reads the claim; all four sequentially consistent, so at least one of them sees
 /// the other. What the parent read decides: a frame that it saw claimed stays, the others it marks
 /// as skipped, then it lifts the limit. A worker that finds the limit at or below its frame waits
-/// until it is lifted and looks at the frame's kind again. If the worker dies meanwhile, its claim
-/// says what it had; if the parent dies, the worker is killed by its fork server.
+/// until it is lifted and looks at the frame's kind again. The same for one frame between others.
+/// If the worker dies meanwhile, its claim says what it had; if the parent dies, the worker is
+/// killed by its fork server.
 #pragma once
 
 #include <algorithm>

@@ -3,7 +3,7 @@
  * Who has a frame: the worker that claims it or the parent that takes it back, and when its space
  * in the ring may be used again. One worker, a ring of two frames, store buffers on both sides.
  *
- *   proctype parent   task_sender.hpp: try_send, take_back, pop_front, forget_skipped
+ *   proctype parent   task_sender.hpp: try_send, take_back, take_away, pop_front, forget_skipped
  *   proctype worker   task_receiver.hpp: next, claim, pass
  *
  * A frame takes two units of the ring here, so that a cursor can point behind the begin of a frame
@@ -156,7 +156,10 @@ proctype parent() {
      fence(PARENT);
 #endif
      claimed = load(CLAIMED);
-     ordinal = next;
+     if
+     :: ordinal = next
+     :: ordinal = from + 1 /* take_away(from): those behind it stay */
+     fi;
      do
      :: ordinal > from && at(ordinal - 1) >= claimed ->
         ordinal--;
