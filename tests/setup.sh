@@ -3,7 +3,7 @@
 #
 # Sourced by bash. A script calls `setup_need THING...`; nothing is installed, and apt is not even
 # asked, when all is there. Things: compiler cmake ninja git python3 pkg-config boost fmt catch2
-# clang-14 clang-16 clang-format clang-tidy spin valgrind tbb joblib mpi4py. Progress goes to stdout, complaints to stderr.
+# g++-11 clang-14 clang-16 clang-19 clang-format clang-tidy spin valgrind tbb joblib mpi4py. Progress goes to stdout, complaints to stderr.
 
 setup_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 setup_backports_file=/etc/apt/sources.list.d/procpool-backports
@@ -25,6 +25,7 @@ setup_has() {
     ninja) command -v ninja >/dev/null ;;
     clang-14) command -v clang++-14 >/dev/null ;;
     clang-16) command -v clang++-16 >/dev/null && setup_has_sanitizers clang++-16 ;;
+    clang-19) setup_compiles clang++-19 -stdlib=libc++ && setup_compiles clang++-19 ;;
     clang-format) command -v clang-format-14 >/dev/null ;;
     clang-tidy) command -v clang-tidy-14 >/dev/null ;;
     tbb) setup_has_header tbb/task_group.h ;;
@@ -39,6 +40,12 @@ setup_has() {
 }
 
 setup_has_header() { echo "#include <$1>" | "${CXX:-g++}" -fsyntax-only -x c++ - 2>/dev/null; }
+
+# setup_compiles COMPILER [FLAG...]: it finds a standard library to link.
+setup_compiles() {
+  command -v "$1" >/dev/null || return
+  echo 'int main() { return new int == nullptr; }' | "$@" -x c++ - -o /dev/null 2>/dev/null
+}
 
 # setup_at_least 3.24 "cmake version 3.25.1"
 setup_at_least() {
@@ -95,6 +102,7 @@ setup_packages_of() {
     fmt) echo libfmt-dev ;;
     catch2) setup_catch2_package ;;
     clang-16) echo clang-16 libclang-rt-16-dev ;;
+    clang-19) echo clang-19 libc++-19-dev libc++abi-19-dev ;;
     clang-format) echo clang-format-14 ;;
     clang-tidy) echo clang-tidy-14 ;;
     tbb) echo libtbb-dev ;;

@@ -15,7 +15,6 @@
 #include <new>
 #include <optional>
 #include <stdexcept>
-#include <stop_token>
 #include <type_traits>
 #include <utility>
 
@@ -23,6 +22,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/slab.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/error.hpp>
 #include <procpool/options.hpp>
@@ -78,7 +78,7 @@ class AsyncResult {
 
   /// The same, but gives up when a stop is requested. @throws CancelledError then; the task goes
   /// on.
-  T get(const std::stop_token& stop) const {
+  T get(const stop_token& stop) const {
     if (!wait(stop)) throw CancelledError("the wait for the result was stopped");
     return fetch(std::nullopt);
   }
@@ -92,7 +92,7 @@ class AsyncResult {
   }
 
   /// The same, until it is there or a stop is requested; whether it is there.
-  bool wait(const std::stop_token& stop) const { return job().wait_until(std::nullopt, stop); }
+  bool wait(const stop_token& stop) const { return job().wait_until(std::nullopt, stop); }
 
   /// Whether the result or an exception is there. Does not wait and does not drive the pool.
   [[nodiscard]] bool ready() const { return job().ready(); }
@@ -120,7 +120,7 @@ class AsyncResult {
     return job().failure();
   }
   /// The same, but gives up when a stop is requested. @throws CancelledError; the task goes on.
-  [[nodiscard]] std::exception_ptr exception(const std::stop_token& stop) const {
+  [[nodiscard]] std::exception_ptr exception(const stop_token& stop) const {
     if (!wait(stop)) throw CancelledError("the wait for the result was stopped");
     return job().failure();
   }

@@ -13,7 +13,6 @@
 #include <memory>
 #include <optional>
 #include <ranges>
-#include <stop_token>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -21,6 +20,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/submission.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/error.hpp>
@@ -67,7 +67,7 @@ class ImapIterator {
   }
 
   /// The same, but gives up when a stop is requested. @throws CancelledError; one can go on.
-  [[nodiscard]] std::optional<value_type> next(const std::stop_token& stop) {
+  [[nodiscard]] std::optional<value_type> next(const stop_token& stop) {
     return next_until(std::nullopt, stop);
   }
 
@@ -129,7 +129,7 @@ class ImapIterator {
         finished_(ordered ? nullptr : std::make_shared<detail::completion_queue>()) {}
 
   std::optional<value_type> next_until(std::optional<detail::time_point> until,
-                                       const std::stop_token& stop = {}) {
+                                       const stop_token& stop = {}) {
     while (true) {
       if (reading_ != nullptr && position_ < reading_->size()) return take();
       reading_ = nullptr;
@@ -147,7 +147,7 @@ class ImapIterator {
     return reading_->take(position_++);  // may throw: the item is passed all the same
   }
 
-  void wait_for_chunk(std::optional<detail::time_point> until, const std::stop_token& stop) {
+  void wait_for_chunk(std::optional<detail::time_point> until, const stop_token& stop) {
     const bool came = finished_ != nullptr
                           ? finished_->ready() || wait_for(*pool_, *finished_, until, stop)
                           : ahead_.front()->wait_until(until, stop);

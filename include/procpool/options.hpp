@@ -14,13 +14,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <stop_token>
 #include <type_traits>
 #include <utility>
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/callable.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/task_body.hpp>
 #include <procpool/detail/typed_job.hpp>
@@ -133,7 +133,7 @@ struct call_options {
   /// it is by current_worker().attempt(). Exceptions are answers: nothing is tried again for them.
   int retries = 0;
   /// A requested stop ends the call with CancelledError; if it runs its worker is killed.
-  std::stop_token stop = {};
+  stop_token stop = {};
 };
 
 /// How a map is cut into tasks.
@@ -147,7 +147,7 @@ struct map_options {
   int retries = 0;
   /// A requested stop ends the map with CancelledError, or gives that as the outcome of what is not
   /// done; workers that run a part of it are killed.
-  std::stop_token stop = {};
+  stop_token stop = {};
 };
 
 /// How an imap runs.

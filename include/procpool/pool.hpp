@@ -16,7 +16,6 @@
 #include <optional>
 #include <ranges>
 #include <stdexcept>
-#include <stop_token>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -26,6 +25,7 @@
 #include <procpool/backend.hpp>
 #include <procpool/detail/calls.hpp>
 #include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
@@ -246,7 +246,7 @@ class Pool {
   /// @throws std::logic_error unless close() or terminate() was called before
   void join() { static_cast<void>(core()->join({})); }
   /// The same, but gives up when a stop is requested; whether all have left.
-  bool join(const std::stop_token& stop) { return core()->join(stop); }
+  bool join(const stop_token& stop) { return core()->join(stop); }
   /// Kills the workers; outstanding results end with CancelledError. Idempotent.
   void terminate() { core()->terminate(); }
 

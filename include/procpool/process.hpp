@@ -19,7 +19,6 @@
 #include <memory>
 #include <optional>
 #include <stdexcept>
-#include <stop_token>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -28,6 +27,7 @@
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_target.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/error.hpp>
 #include <procpool/start_method.hpp>
 
@@ -123,7 +123,7 @@ class [[nodiscard]] Process {
   /// Waits for the end until a stop is requested. False then: still running, which it goes on
   /// doing.
   /// @throws ProcessError when there is no descriptor left
-  bool join(const std::stop_token& stop) { return record().join(stop); }
+  bool join(const stop_token& stop) { return record().join(stop); }
 
   /// True from start() to the end of the process.
   [[nodiscard]] bool is_alive() const { return record().is_alive(); }
@@ -201,7 +201,7 @@ class ParentProcess {
     return detail::wait_for_end(link_, detail::os::deadline_after(timeout));
   }
   /// Waits until a stop is requested. False then: still running.
-  bool join(const std::stop_token& stop) const { return detail::wait_for_end(link_, stop); }
+  bool join(const stop_token& stop) const { return detail::wait_for_end(link_, stop); }
 
  private:
   friend std::optional<ParentProcess> parent_process();

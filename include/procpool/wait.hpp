@@ -13,7 +13,6 @@
 #include <optional>
 #include <ranges>
 #include <stdexcept>
-#include <stop_token>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -22,6 +21,7 @@
 #include <procpool/detail/distinct_jobs.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/time.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/waiting.hpp>
 
 namespace procpool {
@@ -82,7 +82,7 @@ struct distinct_results {
 
 template <class T, class Range>
 done_and_pending<T> wait_for_results(Range& given, return_when when, os::deadline until,
-                                     const std::stop_token& stop) {
+                                     const stop_token& stop) {
   distinct_results<T> all(given);
   wait_for_jobs(all.jobs.all(), when, until, stop);
   done_and_pending<T> found{std::move(all.results), {}};
@@ -135,7 +135,7 @@ auto wait(Range&& results, return_when when, std::chrono::duration<Rep, Period> 
 }
 /// The same, until a stop is requested.
 template <range_of_results Range>
-auto wait(Range&& results, return_when when, const std::stop_token& stop) {
+auto wait(Range&& results, return_when when, const stop_token& stop) {
   return detail::wait_for_results<result_value_t<Range>>(results, when, std::nullopt, stop);
 }
 
@@ -146,7 +146,7 @@ template <class T>
 class completed_results {
   // At a fixed address: jobs know where they are watched.
   struct state {
-    state(detail::distinct_results<T>&& given, detail::os::deadline until, std::stop_token stop)
+    state(detail::distinct_results<T>&& given, detail::os::deadline until, stop_token stop)
         : results(std::move(given.results)),
           order(detail::watch_completions(given.jobs.all(), until, std::move(stop))) {}
 
@@ -188,7 +188,7 @@ class completed_results {
   };
 
   completed_results(detail::distinct_results<T>&& given, detail::os::deadline until,
-                    std::stop_token stop)
+                    stop_token stop)
       : state_(std::make_unique<state>(std::move(given), until, std::move(stop))) {}
 
   /// Waits for the next result that was not handed out before. @throws what as_completed() says
@@ -226,7 +226,7 @@ template <range_of_results Range, class Rep, class Period>
 }
 /// The same; when a stop is requested and no result is ready, the loop throws CancelledError.
 template <range_of_results Range>
-[[nodiscard]] auto as_completed(Range&& results, std::stop_token stop) {
+[[nodiscard]] auto as_completed(Range&& results, stop_token stop) {
   using T = result_value_t<Range>;
   return completed_results<T>(detail::distinct_results<T>(results), std::nullopt, std::move(stop));
 }

@@ -14,7 +14,6 @@
 #include <optional>
 #include <ranges>
 #include <stdexcept>
-#include <stop_token>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -23,6 +22,7 @@
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/submission.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/options.hpp>
@@ -81,7 +81,7 @@ auto start_call(const boost::intrusive_ptr<pool_front>& pool, attended how, call
 
 /// Waits for a job and moves its result out, or throws its exception. A requested stop ends it.
 template <class T>
-T finish(typed_job<T>& job, const std::stop_token& stop = {}) {
+T finish(typed_job<T>& job, const stop_token& stop = {}) {
   if (!job.wait_until(std::nullopt, stop)) {
     job.pool().cancel(job, true);
     static_cast<void>(job.wait_until(std::nullopt));  // not long: it is cancelled, or done

@@ -15,7 +15,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <stop_token>
 #include <utility>
 
 #include <procpool/detail/block_assembly.hpp>
@@ -24,6 +23,7 @@
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/replayable.hpp>
 #include <procpool/detail/slab.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/watcher.hpp>
 
 namespace procpool::detail {
@@ -89,7 +89,7 @@ class driver : public boost::intrusive_ref_counter<driver> {
 /// Something to wait for, or a request to stop waiting.
 class stoppable final : public waitable {
  public:
-  stoppable(const waitable& what, std::stop_token stop) : what_(&what), stop_(std::move(stop)) {}
+  stoppable(const waitable& what, stop_token stop) : what_(&what), stop_(std::move(stop)) {}
 
   [[nodiscard]] bool ready() const noexcept override {
     came_ = what_->ready();
@@ -104,16 +104,16 @@ class stoppable final : public waitable {
 
  private:
   const waitable* what_;
-  std::stop_token stop_;
+  stop_token stop_;
   mutable bool came_ = false;
 };
 
 /// Waits until @p what is ready, @p until has come or a stop is requested; whether it is ready.
 inline bool wait_for(driver& pool, const waitable& what, std::optional<time_point> until,
-                     const std::stop_token& stop) {
+                     const stop_token& stop) {
   if (!stop.stop_possible()) return pool.wait(what, until);
   const stoppable either(what, stop);
-  const std::stop_callback wake(stop, [&] { pool.nudge(); });
+  const stop_callback wake(stop, [&] { pool.nudge(); });
   static_cast<void>(pool.wait(either, until));
   return either.came();  // not what.ready(): that may need the pool's lock
 }
@@ -276,7 +276,7 @@ class job : public waitable {
   [[nodiscard]] const std::exception_ptr& failure() const noexcept { return error_; }
   /// Whether cancel() or the end of the pool ended it. Precondition: ready.
   [[nodiscard]] bool cancelled() const noexcept { return cancelled_; }
-  bool wait_until(std::optional<time_point> until, const std::stop_token& stop = {}) const {
+  bool wait_until(std::optional<time_point> until, const stop_token& stop = {}) const {
     return ready() || wait_for(*pool_, *this, until, stop);
   }
 

@@ -17,7 +17,6 @@
 #include <optional>
 #include <span>
 #include <stdexcept>
-#include <stop_token>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -33,6 +32,7 @@
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/pool_service.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/task_body.hpp>
 #include <procpool/detail/watcher.hpp>
 #include <procpool/error.hpp>
@@ -258,7 +258,7 @@ class pool_core final : public pool_service {
     if (state_ == state::open) state_ = state::closed;
   }
 
-  bool join(const std::stop_token& stop) override {
+  bool join(const stop_token& stop) override {
     check_usable();
     check_not_own_worker();
     bool inside = false;  // a callback

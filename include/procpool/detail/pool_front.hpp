@@ -13,13 +13,13 @@
 #include <cstdint>
 #include <exception>
 #include <span>
-#include <stop_token>
 #include <utility>
 #include <vector>
 
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/layout.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/task_body.hpp>
 
 namespace procpool::detail {
@@ -81,7 +81,7 @@ class pool_front : public driver {
   virtual void close() = 0;
   /// Waits for all work and then for all processes. @throws std::logic_error unless closed.
   /// Without a result if @p stop is requested: false.
-  virtual bool join(const std::stop_token& stop) = 0;
+  virtual bool join(const stop_token& stop) = 0;
   /// Ends everything now: what is outstanding gets CancelledError. Idempotent; any thread.
   virtual void terminate() = 0;
 

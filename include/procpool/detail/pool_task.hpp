@@ -36,7 +36,6 @@ struct pool_task : scheduled_task {
   static constexpr std::uint16_t most_orphaned = 4;
   static constexpr std::uint16_t most_unborn = 2;  ///< fewer than break the pool
 
-  std::uint32_t done = 0;  ///< items that have their outcome; first: it fits behind the base
   boost::intrusive_ptr<job> owner;
   pool_task* previous_of_job = nullptr;  ///< its neighbours among the tasks of the owner
   pool_task* next_of_job = nullptr;
@@ -46,6 +45,7 @@ struct pool_task : scheduled_task {
   std::unique_ptr<trouble> had;  ///< null for nearly all
   std::uint16_t attempt = 1;     ///< at the item behind those that are done
   std::uint16_t orphaned = 0;    ///< times that its worker died before it had begun, so it said
+  std::uint32_t done = 0;        ///< items that have their outcome
 
   [[nodiscard]] bool finished() const noexcept { return done == head.item_count; }
   /// Index in the input of the item behind those that are done.
@@ -84,7 +84,8 @@ struct pool_task : scheduled_task {
 };
 
 // One for each task that waits, or is with a worker. 16 bytes of it are for job_tasks: without them
-// whoever cancels one task would look at all.
+// whoever cancels one task would look at all. (`done` could be behind the members of the base, but
+// not with g++ 11, which leaves that place empty.)
 static_assert(sizeof(pool_task) <= 208);
 
 /// The tasks that the pool has of one job, in no particular order. Used under the lock of the pool.

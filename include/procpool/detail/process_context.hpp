@@ -10,7 +10,6 @@
 #include <atomic>
 #include <memory>
 #include <optional>
-#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +20,7 @@
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/stoppable_wait.hpp>
 #include <procpool/detail/process_handle.hpp>
+#include <procpool/detail/stop_token.hpp>
 
 namespace procpool::detail {
 
@@ -66,7 +66,7 @@ PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const os::deadlin
   return os::wait_readable(parent.process->get(), until);
 }
 
-PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const std::stop_token& stop) {
+PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const stop_token& stop) {
   return os::wait_readable(parent.process->get(), stop);
 }
 

@@ -9,7 +9,6 @@
 
 #include <memory>
 #include <optional>
-#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -17,6 +16,7 @@
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/process_target.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/start_method.hpp>
 
 namespace procpool::detail {
@@ -43,7 +43,7 @@ struct process_identity {
 /// Waits until this process's parent has ended; false when @p until came first.
 bool wait_for_end(const parent_link& parent, const os::deadline& until);
 /// The same; false when a stop was requested first.
-bool wait_for_end(const parent_link& parent, const std::stop_token& stop);
+bool wait_for_end(const parent_link& parent, const stop_token& stop);
 
 /// A process made here: procpool::Process says what its members mean.
 class child_process {
@@ -61,7 +61,7 @@ class child_process {
 
   virtual void start() = 0;
   [[nodiscard]] virtual bool join(const os::deadline& until) = 0;
-  [[nodiscard]] virtual bool join(const std::stop_token& stop) = 0;
+  [[nodiscard]] virtual bool join(const stop_token& stop) = 0;
   [[nodiscard]] virtual bool is_alive() = 0;
   [[nodiscard]] virtual std::optional<int> exitcode() = 0;
   virtual void send_signal(int number, const char* call) = 0;

@@ -18,7 +18,6 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
-#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +32,7 @@
 #include <procpool/detail/process_context.hpp>
 #include <procpool/detail/process_handle.hpp>
 #include <procpool/detail/process_target.hpp>
+#include <procpool/detail/stop_token.hpp>
 
 namespace procpool::detail {
 
@@ -100,7 +100,7 @@ class process_record final : public child_process,
 
   void start() override { run(); }
   [[nodiscard]] inline bool join(const os::deadline& until) override;
-  [[nodiscard]] inline bool join(const std::stop_token& stop) override;
+  [[nodiscard]] inline bool join(const stop_token& stop) override;
   [[nodiscard]] inline bool is_alive() override;
   [[nodiscard]] inline std::optional<int> exitcode() override;
   inline void send_signal(int number, const char* call) override;
@@ -250,7 +250,7 @@ inline bool process_record::join(const os::deadline& until) {
   return join_while([&](int sentinel) { return os::wait_readable(sentinel, until); });
 }
 
-inline bool process_record::join(const std::stop_token& stop) {
+inline bool process_record::join(const stop_token& stop) {
   return join_while([&](int sentinel) { return os::wait_readable(sentinel, stop); });
 }
 

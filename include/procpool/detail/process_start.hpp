@@ -4,7 +4,6 @@
 /// How a Process starts: the parent's half and the child's.
 #pragma once
 
-#include <cxxabi.h>
 #include <sys/eventfd.h>
 #include <sys/types.h>
 
@@ -35,16 +34,32 @@
 
 namespace procpool::detail {
 
-/// Runs what a process is for. Returns its exit code. Not checked for null references, because
-/// libstdc++ has no object behind the __forced_unwind that it lets one catch.
-__attribute__((no_sanitize("null"))) inline int run_to_the_end(
-    std::unique_ptr<process_target> target) {
+/// Ends the child when pthread_exit unwinds its target: the frames above us are the parent's. That
+/// is no exception to catch with every standard library, but all of them destroy what is on the
+/// way.
+class thread_end_watch {
+ public:
+  thread_end_watch() = default;
+  thread_end_watch(const thread_end_watch&) = delete;
+  thread_end_watch& operator=(const thread_end_watch&) = delete;
+  ~thread_end_watch() {
+    if (!returned_ && std::uncaught_exceptions() == before_) leave_child(0);
+  }
+  void returned() noexcept { returned_ = true; }
+
+ private:
+  int before_ = std::uncaught_exceptions();
+  bool returned_ = false;
+};
+
+/// Runs what a process is for. Returns its exit code.
+inline int run_to_the_end(std::unique_ptr<process_target> target) {
   try {
+    thread_end_watch watch;
     target->run();
     target.reset();  // the arguments are this process's own: their destructors may have work to do
+    watch.returned();
     return 0;
-  } catch (const abi::__forced_unwind&) {  // pthread_exit: the frames above us are the parent's
-    leave_child(0);
   } catch (...) {
     leave_alive(std::current_exception());  // its destructor may throw, and the process ends
     uncaught(process_context::instance().identity().name);

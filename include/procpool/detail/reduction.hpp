@@ -181,8 +181,7 @@ template <class Value, class Types, class F, class Reduce, class Range>
 std::vector<std::optional<Value>> reduce_chunks(const boost::intrusive_ptr<pool_front>& pool,
                                                 const map_and_reduce<F, Reduce>& both, Range& range,
                                                 std::size_t size, std::size_t chunksize,
-                                                const job_rules& rules,
-                                                const std::stop_token& stop) {
+                                                const job_rules& rules, const stop_token& stop) {
   boost::intrusive_ptr<reduction_job<Value>> job(new reduction_job<Value>(pool, size, chunksize),
                                                  false);
   job->set_rules(rules);

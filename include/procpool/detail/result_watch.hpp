@@ -23,7 +23,6 @@
 #include <mutex>
 #include <optional>
 #include <span>
-#include <stop_token>
 #include <utility>
 #include <vector>
 
@@ -31,6 +30,7 @@
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/fork_registry.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/waiting.hpp>
 #include <procpool/detail/watcher.hpp>
 #include <procpool/error.hpp>
@@ -63,7 +63,7 @@ class result_watch final : public watcher, public waitable {
   void start(bool all);
 
   /// Waits until there is news, @p until has come or a stop is requested; whether there is news.
-  bool wait(std::optional<time_point> until, const std::stop_token& stop);
+  bool wait(std::optional<time_point> until, const stop_token& stop);
 
   /// The index of a ready job that was not returned before, in the order in which they became so.
   [[nodiscard]] std::optional<std::size_t> pop() noexcept;
@@ -79,8 +79,8 @@ class result_watch final : public watcher, public waitable {
  private:
   void register_at(watch_point& point);
   void remember(driver& pool);
-  bool sleep(std::optional<time_point> until, const std::stop_token& stop);
-  bool take_turns(std::optional<time_point> until, const std::stop_token& stop);
+  bool sleep(std::optional<time_point> until, const stop_token& stop);
+  bool take_turns(std::optional<time_point> until, const stop_token& stop);
   [[nodiscard]] bool failed(const job& what) noexcept;
 
   const watch_rule rule_;
@@ -153,8 +153,7 @@ PROCPOOL_FUNCTION std::optional<std::size_t> result_watch::pop() noexcept {
   return static_cast<std::size_t>(&next - points_.data());
 }
 
-PROCPOOL_FUNCTION bool result_watch::wait(std::optional<time_point> until,
-                                          const std::stop_token& stop) {
+PROCPOOL_FUNCTION bool result_watch::wait(std::optional<time_point> until, const stop_token& stop) {
   if (ready()) return true;
   if (pools_.size() == 1) return wait_for(*pools_.front(), *this, until, stop);
   const bool to_be_driven =
@@ -164,8 +163,8 @@ PROCPOOL_FUNCTION bool result_watch::wait(std::optional<time_point> until,
 }
 
 PROCPOOL_FUNCTION bool result_watch::sleep(std::optional<time_point> until,
-                                           const std::stop_token& stop) {
-  const std::stop_callback wake(stop, [this] {
+                                           const stop_token& stop) {
+  const stop_callback wake(stop, [this] {
     const std::lock_guard lock(mutex_);
     changed_.notify_one();
   });
@@ -183,7 +182,7 @@ PROCPOOL_FUNCTION bool result_watch::sleep(std::optional<time_point> until,
 }
 
 PROCPOOL_FUNCTION bool result_watch::take_turns(std::optional<time_point> until,
-                                                const std::stop_token& stop) {
+                                                const stop_token& stop) {
   constexpr std::chrono::milliseconds turn{1};
   for (std::size_t whose = 0; !ready() && !stop.stop_requested(); ++whose) {
     const auto now = std::chrono::steady_clock::now();
@@ -194,7 +193,7 @@ PROCPOOL_FUNCTION bool result_watch::take_turns(std::optional<time_point> until,
 }
 
 PROCPOOL_FUNCTION void wait_for_jobs(std::span<job* const> jobs, return_when when,
-                                     std::optional<time_point> until, const std::stop_token& stop) {
+                                     std::optional<time_point> until, const stop_token& stop) {
   if (jobs.empty()) return;
   if (when == return_when::all_completed) {  // one after the other is quickest
     for (job* each : jobs) {
@@ -210,8 +209,7 @@ PROCPOOL_FUNCTION void wait_for_jobs(std::span<job* const> jobs, return_when whe
 
 class watched_completions final : public completion_order {
  public:
-  watched_completions(std::span<job* const> jobs, std::optional<time_point> until,
-                      std::stop_token stop)
+  watched_completions(std::span<job* const> jobs, std::optional<time_point> until, stop_token stop)
       : watch_(jobs, watch_rule::any_ready),
         all_(jobs.size()),
         left_(jobs.size()),
@@ -243,11 +241,11 @@ class watched_completions final : public completion_order {
   const std::size_t all_;
   std::size_t left_;
   const std::optional<time_point> until_;
-  const std::stop_token stop_;
+  const stop_token stop_;
 };
 
 PROCPOOL_FUNCTION std::unique_ptr<completion_order> watch_completions(
-    std::span<job* const> jobs, std::optional<time_point> until, std::stop_token stop) {
+    std::span<job* const> jobs, std::optional<time_point> until, stop_token stop) {
   return std::make_unique<watched_completions>(jobs, until, std::move(stop));
 }
 

@@ -16,7 +16,6 @@
 #include <optional>
 #include <span>
 #include <stdexcept>
-#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -29,6 +28,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/submission.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/error.hpp>
@@ -163,7 +163,7 @@ class serial_core final : public pool_front, private fork_participant {
     check_process();
     shut();
   }
-  bool join(const std::stop_token& stop) override {
+  bool join(const stop_token& stop) override {
     check_process();
     {
       const std::lock_guard lock(mutex_);

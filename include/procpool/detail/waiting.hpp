@@ -8,9 +8,9 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <stop_token>
 
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/stop_token.hpp>
 
 namespace procpool {
 
@@ -29,7 +29,7 @@ namespace procpool::detail {
 /// @param jobs all different
 /// @throws what driver::wait() and driver::watch() throw
 void wait_for_jobs(std::span<job* const> jobs, return_when when, std::optional<time_point> until,
-                   const std::stop_token& stop);
+                   const stop_token& stop);
 
 /// What as_completed does, for jobs of any type.
 class completion_order {
@@ -44,6 +44,6 @@ class completion_order {
 /// @throws what driver::watch() throws
 [[nodiscard]] std::unique_ptr<completion_order> watch_completions(std::span<job* const> jobs,
                                                                   std::optional<time_point> until,
-                                                                  std::stop_token stop);
+                                                                  stop_token stop);
 
 }  // namespace procpool::detail

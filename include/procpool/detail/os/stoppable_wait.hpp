@@ -7,18 +7,18 @@
 #include <poll.h>
 
 #include <array>
-#include <stop_token>
 
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/os/syscall.hpp>
+#include <procpool/detail/stop_token.hpp>
 
 namespace procpool::detail::os {
 
 /// Waits until @p descriptor is readable; false when a stop was requested first. Signals do not end
 /// it. @throws ProcessError when there is no descriptor left to be woken by
-inline bool wait_readable(int descriptor, const std::stop_token& stop) {
+inline bool wait_readable(int descriptor, const stop_token& stop) {
   const event bell = event::make();
-  const std::stop_callback wake(stop, [&bell] { bell.ring(); });
+  const stop_callback wake(stop, [&bell] { bell.ring(); });
   std::array<pollfd, 2> interests{{{descriptor, POLLIN, 0}, {bell.get(), POLLIN, 0}}};
   check(retry([&] { return PROCPOOL_SYSTEM(poll(interests.data(), interests.size(), -1)); }),
         "cannot wait for a process");
