@@ -232,9 +232,11 @@ class ParentProcess {
   return children;
 }
 
-/// CPUs that this program can keep busy: as many as the affinity mask of the calling thread and the
-/// quota of its control groups (versions 1 and 2) allow, rounded up; at least 1. Python's counts
-/// the machine's.
+/// CPUs that this program can keep busy: as many as the affinity mask of the calling thread, the
+/// quota of its control groups (versions 1 and 2), rounded up, and PROCPOOL_MAX_CPUS in the
+/// environment allow; at least 1. Python's counts the machine's.
+/// @throws std::invalid_argument when PROCPOOL_MAX_CPUS is set to something else than a number from
+/// 1
 [[nodiscard]] inline int cpu_count() {
   return detail::os::usable_cpus();
 }

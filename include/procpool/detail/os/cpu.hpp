@@ -4,148 +4,27 @@
 /// How many CPUs this process may use: its affinity mask and the quota of its control groups.
 #pragma once
 
-#include <fcntl.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <charconv>
 #include <cstdint>
-#include <limits>
-#include <string>
+#include <cstdlib>
+#include <stdexcept>
 #include <string_view>
-#include <utility>
+#include <system_error>
 #include <vector>
 
 #include <procpool/config.hpp>
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/os/cpu_count.hpp>
-#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/cpu_quota.hpp>
+#include <procpool/detail/os/small_file.hpp>
 #include <procpool/detail/os/syscall.hpp>
 
 namespace procpool::detail::os {
-
-/// A small file of /proc or /sys as text; empty if it cannot be read.
-inline std::string read_small_file(const std::string& path) {
-  const fd file(retry([&] { return PROCPOOL_SYSTEM(open(path.c_str(), O_RDONLY | O_CLOEXEC)); }));
-  std::string text;
-  std::array<char, 4096> buffer;
-  while (file) {
-    const auto got =
-        retry([&] { return PROCPOOL_SYSTEM(read(file.get(), buffer.data(), buffer.size())); });
-    if (got <= 0) break;
-    text.append(buffer.data(), static_cast<std::size_t>(got));
-  }
-  return text;
-}
-
-/// Cuts the text before the first @p separator off @p rest, all of it when there is none.
-inline std::string_view next_field(std::string_view& rest, char separator) {
-  const auto end = std::min(rest.find(separator), rest.size());
-  const auto field = rest.substr(0, end);
-  rest.remove_prefix(std::min(end + 1, rest.size()));
-  return field;
-}
-
-inline std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> fields;
-  while (!text.empty()) fields.push_back(next_field(text, separator));
-  return fields;
-}
-
-/// The number that @p text begins with, or -1 ("max", "-1" and rubbish alike: no limit).
-inline std::int64_t leading_number(std::string_view text) {
-  std::int64_t number = -1;
-  std::from_chars(text.data(), text.data() + text.size(), number);
-  return number;
-}
-
-inline constexpr int no_quota = std::numeric_limits<int>::max();
-
-/// CPUs for a quota of @p quota microseconds in each @p period, rounded up: a group with one and a
-/// half CPUs keeps two workers busy.
-inline int cpus_for(std::int64_t quota, std::int64_t period) {
-  if (quota <= 0 || period <= 0) return no_quota;
-  const auto cpus = (quota - 1) / period + 1;
-  return static_cast<int>(std::min<std::int64_t>(cpus, no_quota));
-}
-
-/// Where one hierarchy of control groups is mounted, and where in it this process is.
-struct cgroup_place {
-  bool unified = false;     ///< version 2
-  std::string mount_point;  ///< directory of the topmost group that can be seen
-  std::string path;         ///< of our group under it: "" or "/a/b"
-};
-
-/// Reads one line of /proc/self/mountinfo (proc(5)): "36 35 98:0 root mount-point options [tags] -
-/// type source super-options". An empty mount point: not a hierarchy with CPU quotas.
-inline cgroup_place place_of_mount(std::string_view line, std::string& root) {
-  const auto dash = line.find(" - ");
-  const auto before = split(line.substr(0, dash), ' ');
-  const auto after =
-      split(dash == std::string_view::npos ? std::string_view() : line.substr(dash + 3), ' ');
-  if (before.size() < 6 || after.size() < 3) return {};
-  const auto options = split(after[2], ',');
-  const bool unified = after[0] == "cgroup2";
-  const bool cpu = after[0] == "cgroup" && std::ranges::count(options, "cpu") > 0;
-  if (!unified && !cpu) return {};
-  root = before[3];
-  return {unified, std::string(before[4]), {}};
-}
-
-/// Our group in a hierarchy, from /proc/self/cgroup: lines "id:controllers:path", version 2 with
-/// no controllers. Relative to @p root, the part of the hierarchy that is mounted.
-inline std::string own_group(std::string_view cgroups, bool unified, std::string_view root) {
-  for (auto line : split(cgroups, '\n')) {
-    next_field(line, ':');
-    const auto controllers = split(next_field(line, ':'), ',');
-    if (unified ? !controllers.empty() : std::ranges::count(controllers, "cpu") == 0) continue;
-    if (root != "/" && line.starts_with(root)) line.remove_prefix(root.size());
-    return line == "/" ? std::string() : std::string(line);
-  }
-  return {};
-}
-
-/// The limit that one group's own files state.
-template <class Read>
-int quota_of_group(const std::string& directory, bool unified, Read read) {
-  if (!unified) {
-    return cpus_for(leading_number(read(directory + "/cpu.cfs_quota_us")),
-                    leading_number(read(directory + "/cpu.cfs_period_us")));
-  }
-  const std::string text = read(directory + "/cpu.max");  // "150000 100000" or "max 100000"
-  std::string_view rest = text;
-  const auto quota = leading_number(next_field(rest, ' '));
-  return cpus_for(quota, leading_number(rest));
-}
-
-/// The smallest limit of a group and all the groups it lies in.
-template <class Read>
-int quota_of_place(const cgroup_place& place, Read read) {
-  int cpus = no_quota;
-  for (std::string path = place.path;; path.resize(path.rfind('/'))) {
-    cpus = std::min(cpus, quota_of_group(place.mount_point + path, place.unified, read));
-    if (path.rfind('/') == std::string::npos) return cpus;
-  }
-}
-
-/// CPUs that the control groups of this process allow; no_quota if they do not say. @p read gives
-/// the text of a file, empty if there is none.
-template <class Read>
-int cgroup_cpus(Read read) {
-  int cpus = no_quota;
-  const std::string cgroups = read(std::string("/proc/self/cgroup"));
-  const std::string mounts = read(std::string("/proc/self/mountinfo"));
-  for (const auto line : split(mounts, '\n')) {
-    std::string root;
-    auto place = place_of_mount(line, root);
-    if (place.mount_point.empty()) continue;
-    place.path = own_group(cgroups, place.unified, root);
-    cpus = std::min(cpus, quota_of_place(place, read));
-  }
-  return cpus;
-}
 
 /// A set of CPUs, 64 in each word, as the kernel has it.
 using cpu_mask = std::vector<std::uint64_t>;
@@ -197,9 +76,24 @@ inline int affinity_cpus() {
   return static_cast<int>(PROCPOOL_SYSTEM(sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
+/// What PROCPOOL_MAX_CPUS in the environment allows; no_quota if it is not set, or empty.
+/// @throws std::invalid_argument when it is no number from 1
+inline int cpus_of_environment(const char* given) {
+  if (given == nullptr || *given == '\0') return no_quota;
+  const std::string_view text = given;
+  std::int64_t cpus = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cpus);
+  if (error != std::errc() || end != text.data() + text.size() || cpus < 1) {
+    throw std::invalid_argument(
+        concat({"PROCPOOL_MAX_CPUS must be a number of CPUs, 1 or more, but is ", text}));
+  }
+  return static_cast<int>(std::min<std::int64_t>(cpus, no_quota));
+}
+
 /// CPUs that the calling thread can keep busy at once, at least 1.
 PROCPOOL_FUNCTION int usable_cpus() {
-  return std::max(1, std::min(affinity_cpus(), cgroup_cpus(read_small_file)));
+  const int allowed = cpus_of_environment(std::getenv("PROCPOOL_MAX_CPUS"));
+  return std::max(1, std::min({allowed, affinity_cpus(), cgroup_cpus(read_small_file)}));
 }
 
 }  // namespace procpool::detail::os
