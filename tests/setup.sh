@@ -247,12 +247,12 @@ setup_missing() {
 }
 
 # Without these the build stops; the other things have a substitute: CMake fetches the source of a
-# library, make does what ninja does, a peer is left out of a comparison.
+# library, make does what ninja does, tests that need spin are skipped, a peer is left out of a comparison.
 setup_without_substitute() {
   local thing
   for thing; do
     case $thing in
-      boost | fmt | catch2 | tbb | joblib | mpi4py) ;;
+      boost | fmt | catch2 | spin | tbb | joblib | mpi4py) ;;
       ninja) command -v make >/dev/null || printf 'ninja ' ;;
       *) printf '%s ' "$thing" ;;
     esac
@@ -275,7 +275,17 @@ setup_need() {
 (installing takes apt-get, and root or sudo; packages: $(setup_packages_for $missing | tr '\n' ' '))"
   [ -z "$hard" ] || setup_fail "$setup_hint"
   setup_say "$setup_hint"
-  setup_say "going on: CMake fetches the source of a missing library, make stands in for ninja, a benchmark's peer is left out"
+  setup_say "going on: CMake fetches the source of a missing library, make stands in for ninja, what needs another thing is left out"
+}
+
+# ---------------------------------------------------------------- counting
+
+# setup_test_counts LOG: what a run of ctest came to, as "N passed, N failed, N skipped". ctest itself
+# counts tests that were skipped as passed; it names them below its sum.
+setup_test_counts() {
+  awk '/tests passed, [0-9]+ tests? failed out of/ { failed = $4; total = $NF; skipped = 0; summed = 1 }
+       summed && /^[ \t]+[0-9]+ - .* \(Skipped\)/ { ++skipped }
+       END { printf "%d passed, %d failed, %d skipped\n", total - failed - skipped, failed, skipped }' "$1"
 }
 
 # ---------------------------------------------------------------- building

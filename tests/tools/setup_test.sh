@@ -80,4 +80,26 @@ for pair in "3.24 cmake version 3.9.6" "1.75 1.74.0.3"; do
   setup_at_least "${pair%% *}" "${pair#* }" && expect "$pair" no yes
 done
 
+cat >"$dir/ctest.log" <<'LOG'
+10/12 Test #10: a ........***Skipped   0.00 sec
+	  1 - an output of a test that looks like the sum (Skipped)
+92% tests passed, 1 tests failed out of 12
+
+Total Test time (real) =   0.01 sec
+
+The following tests did not run:
+	  2 - b (Skipped)
+	 10 - c: d (e) (Skipped)
+	 13 - f (Disabled)
+
+The following tests FAILED:
+	  4 - g (Failed)
+LOG
+expect "tests that were skipped" "9 passed, 1 failed, 2 skipped" \
+  "$(setup_test_counts "$dir/ctest.log")"
+printf '100%% tests passed, 0 tests failed out of 7\n' >"$dir/ctest.log"
+expect "no test was skipped" "7 passed, 0 failed, 0 skipped" "$(setup_test_counts "$dir/ctest.log")"
+: >"$dir/ctest.log"
+expect "no test at all" "0 passed, 0 failed, 0 skipped" "$(setup_test_counts "$dir/ctest.log")"
+
 exit $failed
