@@ -19,6 +19,7 @@
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/callable.hpp>
+#include <procpool/detail/callback_function.hpp>
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/task.hpp>
@@ -180,11 +181,11 @@ struct task_options {
   /// See call_options::retries.
   int retries = 0;
   /// Called with the result.
-  std::conditional_t<std::is_void_v<T>, std::function<void()>,
-                     std::function<void(detail::stored_t<T>&)>>
+  std::conditional_t<std::is_void_v<T>, detail::callback_function<>,
+                     detail::callback_function<detail::stored_t<T>&>>
       callback = {};
   /// Called with the exception, also CancelledError and the like.
-  std::function<void(std::exception_ptr)> error_callback = {};
+  detail::callback_function<std::exception_ptr> error_callback = {};
 };
 
 template <class T>
@@ -203,11 +204,11 @@ struct map_async_options {
   int retries = 0;
   /// Called once with all results, also when there are none because there was no item (Python does
   /// not call it then).
-  std::conditional_t<std::is_void_v<T>, std::function<void()>,
-                     std::function<void(detail::stored_t<T>&)>>
+  std::conditional_t<std::is_void_v<T>, detail::callback_function<>,
+                     detail::callback_function<detail::stored_t<T>&>>
       callback = {};
   /// Called once with the first exception by index.
-  std::function<void(std::exception_ptr)> error_callback = {};
+  detail::callback_function<std::exception_ptr> error_callback = {};
 };
 
 template <class F, class... A>

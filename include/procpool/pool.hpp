@@ -25,6 +25,7 @@
 #include <procpool/backend.hpp>
 #include <procpool/detail/calls.hpp>
 #include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/pool_misuse.hpp>
 #include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/imap.hpp>
@@ -51,13 +52,18 @@ namespace procpool {
 ///
 /// If this process is killed, the workers are gone within a moment.
 template <class Backend = Processes>
-class Pool {
+class Pool : detail::pool_misuse {
   template <class F, class Range, class How>
   using map_result = detail::map_result_t<detail::gather_results, How, F, Range&>;
   template <class F, class Range, class How>
   using map_outcomes_result = detail::map_result_t<detail::gather_outcomes, How, F, Range&>;
 
  public:
+  using detail::pool_misuse::apply, detail::pool_misuse::apply_async, detail::pool_misuse::map,
+      detail::pool_misuse::map_async, detail::pool_misuse::starmap,
+      detail::pool_misuse::starmap_async, detail::pool_misuse::imap,
+      detail::pool_misuse::imap_unordered;  // what does not compile, and says why
+
   /// As many workers as CPUs are usable.
   Pool() : Pool(pool_options{}) {}
   /// @param processes number of workers. @throws as below

@@ -3,7 +3,8 @@
 """Checks one program that must not compile: check.py COMPILER INCLUDE_DIR[;INCLUDE_DIR...] FILE
 
 The file's first line is `// expect: REGEX`, and further such lines may follow it. Compiling must
-fail and the compiler's output must match every one. If the file mentions PROCPOOL_CONTROL, it must
+fail and the compiler's output must match every one. With a line `// errors: one each` there must
+be as many errors as such lines and no others: nothing follows from what was explained. If the file mentions PROCPOOL_CONTROL, it must
 compile when that macro is defined: the proof that it fails for the one reason only."""
 
 import pathlib
@@ -35,6 +36,9 @@ def faults(compiler, include_dirs, file):
     for regex in wanted:
         if not re.search(regex, output):
             yield f"the output does not match: {regex}\n{output}"
+    errors = re.findall(r"^.*\berror: .*$", output, re.MULTILINE)
+    if "\n// errors: one each\n" in text and len(errors) != len(wanted):
+        yield "there are {} errors:\n{}".format(len(errors), "\n".join(errors))
     if "PROCPOOL_CONTROL" in text:
         status, output = compile_it(compiler, include_dirs, file, "-DPROCPOOL_CONTROL")
         if status != 0:

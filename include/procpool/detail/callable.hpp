@@ -10,6 +10,7 @@
 #include <cstring>
 #include <span>
 #include <stdexcept>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -37,19 +38,34 @@ struct signature<R (*)(P...)> {
 };
 template <class R, class... P>
 struct signature<R (*)(P...) noexcept> : signature<R (*)(P...)> {};
+/// A pointer to a member: the object comes first.
+template <class R, class C>
+  requires(!std::is_function_v<R>)
+struct signature<R C::*> {
+  using type = type_list<C>;
+};
 template <class R, class C, class... P>
-struct signature<R (C::*)(P...)> : signature<R (*)(P...)> {};
+struct signature<R (C::*)(P...)> : signature<R (*)(C, P...)> {};
 template <class R, class C, class... P>
-struct signature<R (C::*)(P...) const> : signature<R (*)(P...)> {};
+struct signature<R (C::*)(P...) const> : signature<R (*)(C, P...)> {};
 template <class R, class C, class... P>
-struct signature<R (C::*)(P...) noexcept> : signature<R (*)(P...)> {};
+struct signature<R (C::*)(P...) noexcept> : signature<R (*)(C, P...)> {};
 template <class R, class C, class... P>
-struct signature<R (C::*)(P...) const noexcept> : signature<R (*)(P...)> {};
+struct signature<R (C::*)(P...) const noexcept> : signature<R (*)(C, P...)> {};
+
+template <class Types>
+struct without_first {
+  using type = no_signature;
+};
+template <class First, class... Rest>
+struct without_first<type_list<First, Rest...>> {
+  using type = type_list<Rest...>;
+};
 template <class F>
   requires std::is_class_v<F> && requires {
     &F::operator();
   }
-struct signature<F> : signature<decltype(&F::operator())> {};
+struct signature<F> : without_first<typename signature<decltype(&F::operator())>::type> {};
 
 template <class F>
 inline constexpr bool is_function_pointer_v =
@@ -104,21 +120,37 @@ inline void reject_captured_references(const void* closure, std::size_t size) {
   }
 }
 
+/// A pointer to a member function as it lies in memory: an address, or for a virtual function a
+/// place in the table of its class, and what is added to `this` (Itanium C++ ABI, 2.3).
+struct member_code {
+  std::uintptr_t function = 0;
+  std::uintptr_t adjustment = 0;
+
+  [[nodiscard]] bool is_address() const noexcept {
+#if defined(__aarch64__) || defined(__arm__)
+    return (adjustment & 1) == 0;
+#else
+    return (function & 1) == 0;
+#endif
+  }
+};
+
 /// Encodes and decodes callables of type F. A function pointer travels as code_ref, a closure or
 /// other trivially copyable object as its bytes, everything else by its codec.
 template <class F>
 struct callable_codec {
   static constexpr bool by_codec = std::is_aggregate_v<F> && encodable<F>;
   static constexpr bool by_bytes =
-      !by_codec && std::is_class_v<F> && std::is_trivially_copyable_v<F>;
+      !by_codec &&
+      (std::is_class_v<F> || std::is_member_object_pointer_v<F>)&&std::is_trivially_copyable_v<F>;
+  static constexpr bool is_code = is_function_pointer_v<F> || std::is_member_function_pointer_v<F>;
 
   static consteval bool check() {
-    constexpr bool callable = is_function_pointer_v<F> || std::is_class_v<F>;
-    constexpr bool sendable = is_function_pointer_v<F> || by_codec || by_bytes || encodable<F>;
+    constexpr bool callable = is_code || std::is_class_v<F> || std::is_member_object_pointer_v<F>;
+    constexpr bool sendable = is_code || by_codec || by_bytes || encodable<F>;
     static_assert(callable,
-                  "procpool: the target of the task cannot be called: pass a function, a lambda or "
-                  "a function object; for a member function a lambda that calls it, "
-                  "[object](int x) { return object.member(x); }");
+                  "procpool: the target of the task cannot be called: pass a function, a lambda, a "
+                  "function object or a pointer to a member, and its arguments: apply(f, 3)");
     static_assert(
         !callable || sendable,
         "procpool: this callable holds something that cannot be sent as bytes: for a lambda that "
@@ -135,6 +167,14 @@ struct callable_codec {
       out.put(offset);
       out.put(module);
       return {offset, module};
+    } else if constexpr (std::is_member_function_pointer_v<F>) {
+      const auto raw = std::bit_cast<member_code>(callable);
+      out.put(raw.is_address());
+      const code_ref code = raw.is_address() ? find_code(raw.function) : code_ref{raw.function, 0};
+      out.put(code.offset);
+      out.put(code.module);
+      out.put(std::uint64_t{raw.adjustment});
+      return raw.is_address() ? code : code_ref{};
     } else if constexpr (std::is_empty_v<F> && by_bytes) {
       // Nothing in it.
     } else if constexpr (by_bytes) {
@@ -153,6 +193,13 @@ struct callable_codec {
       code.offset = in.template get<std::uint64_t>();
       code.module = in.template get<std::uint32_t>();
       return reinterpret_cast<F>(code_address(code));
+    } else if constexpr (std::is_member_function_pointer_v<F>) {
+      const bool is_address = in.template get<bool>();
+      code_ref code;
+      code.offset = in.template get<std::uint64_t>();
+      code.module = in.template get<std::uint32_t>();
+      const std::uintptr_t function = is_address ? code_address(code) : code.offset;
+      return std::bit_cast<F>(member_code{function, in.template get<std::uint64_t>()});
     } else if constexpr (by_bytes) {
       bytes_of raw{};
       if constexpr (!std::is_empty_v<F>) {
@@ -179,12 +226,14 @@ struct callable_codec {
 
 template <class P>
 consteval bool check_parameter() {
+  constexpr bool stays = stays_here<std::remove_cvref_t<P>>();
+  if constexpr (stays) explain<std::remove_cvref_t<P>>();
   constexpr bool changes_argument =
-      std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>;
+      !stays && std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>;
   static_assert(!changes_argument,
                 "procpool: a task parameter is a non-const reference, but the worker would change "
                 "its own copy; take it by value or const reference and return the new value");
-  return !changes_argument;
+  return !stays && !changes_argument;
 }
 
 template <class T>
@@ -193,10 +242,36 @@ consteval bool check_encodable() {
   return encodable<T>;
 }
 
+/// Whether an argument is the options of a call, by their names.
+template <class A>
+consteval bool is_options() {
+  if constexpr (std::is_aggregate_v<std::remove_cvref_t<A>>) {
+    constexpr std::string_view name = spelled_name<std::remove_cvref_t<A>>();
+    return name.starts_with("procpool::") && name.find("_options") != std::string_view::npos;
+  }
+  return false;
+}
+
+/// Whether an argument is a tuple, pair or array of so many elements.
+template <class A>
+consteval bool spreads_over(std::size_t size) {
+  if constexpr (requires { std::tuple_size<std::remove_cvref_t<A>>::value; }) {
+    return std::tuple_size<std::remove_cvref_t<A>>::value == size;
+  }
+  return false;
+}
+
 template <class... S, class... A>
 consteval bool check_arguments(type_list<S...>, type_list<A...>) {
   constexpr bool count = sizeof...(A) == sizeof...(S);
-  static_assert(count, "procpool: the task cannot be called with this number of arguments");
+  constexpr bool options = !count && (is_options<A>() || ...);
+  constexpr bool spreads = !count && sizeof...(A) == 1 && (spreads_over<A>(sizeof...(S)) && ...);
+  static_assert(!options, "procpool: options come first: apply({.timeout = 2s}, f, 3)");
+  static_assert(!spreads,
+                "procpool: the task takes several arguments, and the item is one, a tuple: use "
+                "starmap, which spreads it, or let the task take the tuple");
+  static_assert(count || options || spreads,
+                "procpool: the task cannot be called with this number of arguments");
   if constexpr (count) {
     constexpr bool converts = (std::is_convertible_v<A, S> && ...);
     static_assert(converts,
@@ -252,7 +327,7 @@ consteval bool check_result() {
 /// Throws std::invalid_argument for a null function pointer.
 template <class F>
 void reject_null(const F& callable) {
-  if constexpr (is_function_pointer_v<F>) {
+  if constexpr (is_function_pointer_v<F> || std::is_member_pointer_v<F>) {
     if (callable == nullptr) {
       throw std::invalid_argument("the function to run is a null pointer");
     }

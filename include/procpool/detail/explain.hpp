@@ -26,8 +26,11 @@ enum class obstacle {
   std_unique,
   std_hidden,
   std_process,
+  std_stream,
+  of_procpool,
   std_error,
   std_span,
+  aligned_span,
   std_list,
   std_associative,
   std_vocabulary,
@@ -40,8 +43,18 @@ enum class obstacle {
   has_array,
   has_constant,
   has_too_many,
+  has_bit_field,
+  has_union,
   opaque
 };
+
+template <class T>
+consteval bool is_aligned_span() {
+  if constexpr (requires { alignof(typename T::element_type); }) {
+    return std::is_const_v<typename T::element_type> && alignof(typename T::element_type) > 16;
+  }
+  return false;
+}
 
 /// The standard class that is meant, by its name: its header need not be included.
 template <class T>
@@ -54,11 +67,26 @@ consteval obstacle obstacle_of_std_class() {
     return obstacle::std_hidden;
   if (is_std_name(name, "thread", "jthread", "mutex", "timed_mutex", "recursive_", "shared_mutex",
                   "shared_timed_mutex", "condition_variable", "atomic", "future<", "promise<",
-                  "shared_future<", "packaged_task<", "unique_lock<", "stop_"))
+                  "shared_future<", "packaged_task<", "unique_lock<", "shared_lock<", "lock_guard<",
+                  "scoped_lock<", "counting_semaphore<", "latch", "barrier<", "once_flag", "stop_"))
     return obstacle::std_process;
+  if (is_std_name(name, "basic_ostream<", "basic_istream<", "basic_iostream<", "basic_ofstream<",
+                  "basic_ifstream<", "basic_fstream<", "basic_ostringstream<",
+                  "basic_istringstream<", "basic_stringstream<", "basic_filebuf<",
+                  "basic_stringbuf<", "basic_streambuf<"))
+    return obstacle::std_stream;
+  if (name.starts_with("procpool::")) {
+    for (const std::string_view own : {"Pool<", "AsyncResult<", "Process", "ImapIterator<",
+                                       "worker_local<", "Initializer", "WorkerContext"}) {
+      if (name.substr(std::string_view("procpool::").size()).starts_with(own))
+        return obstacle::of_procpool;
+    }
+  }
   if (is_std_name(name, "error_code", "error_condition", "exception_ptr", "__exception_ptr::"))
     return obstacle::std_error;
-  if (is_std_name(name, "span<")) return obstacle::std_span;
+  if (is_std_name(name, "span<")) {
+    return is_aligned_span<T>() ? obstacle::aligned_span : obstacle::std_span;
+  }
   if (is_std_name(name, "deque<", "list<", "forward_list<")) return obstacle::std_list;
   if (is_std_name(name, "map<", "set<", "multimap<", "multiset<", "unordered_"))
     return obstacle::std_associative;
@@ -85,6 +113,8 @@ consteval obstacle obstacle_of_class() {
   if constexpr (form == shape::has_array) return obstacle::has_array;
   if constexpr (form == shape::has_constant) return obstacle::has_constant;
   if constexpr (form == shape::has_too_many) return obstacle::has_too_many;
+  if constexpr (form == shape::has_bit_field) return obstacle::has_bit_field;
+  if constexpr (form == shape::has_union) return obstacle::has_union;
   if constexpr (std::is_polymorphic_v<T>) return obstacle::polymorphic;
   return is_closure<T>() ? obstacle::closure : obstacle::opaque;
 }
@@ -153,6 +183,15 @@ constexpr void explain_std_class() {
   static_assert(why != obstacle::std_process,
                 "procpool: threads, locks, atomics and futures belong to one process and cannot "
                 "be sent; send plain values.");
+  static_assert(why != obstacle::std_stream,
+                "procpool: a stream belongs to one process and cannot be sent; send the name of "
+                "the file, or the text.");
+  static_assert(why != obstacle::of_procpool,
+                "procpool: pools, processes and results belong to the process that made them and "
+                "cannot be sent; send what get() returns, or make a pool in the task.");
+  static_assert(why != obstacle::aligned_span,
+                "procpool: a std::span is received as a view of the message, where nothing is "
+                "aligned to more than 16 bytes; use std::vector, whose elements are copied.");
   static_assert(why != obstacle::std_error,
                 "procpool: error codes and exception pointers refer to objects of this process; "
                 "send a number and a text, or throw.");
@@ -199,6 +238,15 @@ constexpr void explain_class() {
   static_assert(why != obstacle::has_too_many,
                 "procpool: a struct of more than 100 members cannot be taken apart; group them in "
                 "structs, or specialize procpool::codec for it.");
+  static_assert(
+      why != obstacle::has_bit_field,
+      "procpool: a struct that is packed or has bit-fields cannot be taken apart, because "
+      "nothing can refer to them; make them plain members, or specialize "
+      "procpool::codec for it.");
+  static_assert(why != obstacle::has_union,
+                "procpool: a struct with an anonymous union cannot be taken apart, because nothing "
+                "says which member is alive; make it a std::variant, or specialize "
+                "procpool::codec for it.");
   static_assert(why != obstacle::opaque,
                 "procpool: this class has constructors or non-public members and no codec; make it "
                 "a plain struct, or specialize procpool::codec for it.");
@@ -211,6 +259,20 @@ constexpr void explain() {
   explain_type<Bad, why>();
   explain_std_class<Bad, why>();
   explain_class<Bad, why>();
+}
+
+/// Whether objects of type T mean something only in the process that made them, whatever way they
+/// are passed in.
+template <class T>
+consteval bool stays_here() {
+  if constexpr (std::is_class_v<T> && complete<T>) {
+    if constexpr (!has_codec<T>) {
+      constexpr obstacle why = obstacle_of<T>();
+      return why == obstacle::std_process || why == obstacle::std_stream ||
+             why == obstacle::of_procpool;
+    }
+  }
+  return false;
 }
 
 }  // namespace procpool::detail

@@ -59,7 +59,7 @@ consteval bool all_convert(type_list<S...>, type_list<A...>) {
 /// Whether a target and its arguments can be sent to another program.
 template <class F, class... A>
 consteval bool can_be_shipped() {
-  if constexpr (is_function_pointer_v<F> || callable_codec<F>::by_codec ||
+  if constexpr (callable_codec<F>::is_code || callable_codec<F>::by_codec ||
                 callable_codec<F>::by_bytes || encodable<F>) {
     return all_convert<F>(shipped_types_t<F, A...>{}, type_list<A...>{});
   }

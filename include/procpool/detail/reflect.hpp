@@ -13,6 +13,8 @@
 #include <type_traits>
 #include <utility>
 
+#include <procpool/detail/addressable.hpp>
+
 namespace procpool::detail {
 
 template <class... Types>
@@ -32,7 +34,9 @@ enum class shape {
   has_base,
   has_array,
   has_constant,
-  has_too_many
+  has_too_many,
+  has_bit_field,
+  has_union
 };
 
 /// Boost.PFR can bind this many fields at once.
@@ -144,6 +148,22 @@ consteval bool has_array() {
 template <class T>
 inline constexpr std::size_t value_count_v = count_values<T>();
 
+/// Whether the field behind `Before` ones is a union without a name, which cannot be bound. One
+/// with a name is a field like others.
+template <class T, std::size_t... Before>
+consteval bool has_union_behind(std::index_sequence<Before...>) {
+  return requires {
+    T{any_at<Before>{}..., any_union{}};
+  }
+  &&!requires {
+    T{any_at<Before>{}..., any_class{}};
+  };
+}
+template <class T, std::size_t... I>
+consteval bool has_union_among(std::index_sequence<I...>) {
+  return (has_union_behind<T>(std::make_index_sequence<I>{}) || ...);
+}
+
 /// References to the fields of `value`, in Boost.PFR's own tuple.
 template <class T>
 constexpr auto tie_fields(T& value) noexcept {
@@ -201,6 +221,10 @@ consteval shape shape_of_aggregate() {
     return shape::has_array;
   } else if constexpr (value_count_v<T> > max_fields) {
     return shape::has_too_many;
+  } else if constexpr (has_union_among<T>(std::make_index_sequence<value_count_v<T>>{})) {
+    return shape::has_union;
+  } else if constexpr (!fields_are_addressable<T, value_count_v<T>>) {
+    return shape::has_bit_field;
   } else {
     return shape_of_fields<T>(std::make_index_sequence<value_count_v<T>>{});
   }
