@@ -17,38 +17,41 @@
 #include <utility>
 #include <vector>
 
-#include <string.h>
+#include <signal.h>
 
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/exception_text.hpp>
 #include <procpool/detail/replayable.hpp>
+#include <procpool/detail/signal_name.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
 
-/// "was killed by signal 11 (Segmentation fault) at address 0x10", or the like.
+/// "was killed by signal 11 (SIGSEGV) at address 0x10", or the like.
 inline std::string describe_end(const worker_death& death) {
   if (!death.cause.empty()) return concat({"was killed by its pool (", death.cause, ")"});
   if (death.exitcode >= 0) return concat({"exited with code ", death.exitcode});
   std::string text =
-      concat({"was killed by signal ", -death.exitcode, " (", strsignal(-death.exitcode), ")"});
+      concat({"was killed by signal ", -death.exitcode, " (", signal_name(-death.exitcode), ")"});
   if (death.fault_address) {
     char address[2 + 2 * sizeof(std::uintptr_t) + 1];
     std::snprintf(address, sizeof address, "0x%jx",
                   static_cast<std::uintmax_t>(*death.fault_address));
     text = concat({text, " at address ", address});
   }
-  if (!death.reason.empty()) text = concat({text, ": ", death.reason});
+  const bool by_whom = death.exitcode == -SIGKILL;  // of others nothing but the cause is known
+  if (!death.reason.empty()) text = concat({text, by_whom ? ", " : ": ", death.reason});
   return text;
 }
 
-/// "worker process 123 (PoolWorker-2) was killed by signal 9 (Killed) while it ran item 4 of f".
+/// "worker process 123 (PoolWorker-2) was killed by signal 9 (SIGKILL) while it ran item 4 of f".
 inline std::string describe_death(const worker_death& death) {
   std::string text = concat({"worker process ", death.pid});
   if (!death.worker.empty()) text = concat({text, " (", death.worker, ")"});
   text = concat({text, " ", describe_end(death)});
   if (!death.item) return text;
-  text = concat({text, " while it ran item ", *death.item});
+  const bool in_commas = death.exitcode == -SIGKILL && !death.reason.empty();
+  text = concat({text, in_commas ? "," : "", " while it ran item ", *death.item});
   if (!death.callable.empty()) text = concat({text, " of ", death.callable});
   return text;
 }

@@ -26,6 +26,7 @@
 #include <procpool/detail/fork_server.hpp>
 #include <procpool/detail/module_table.hpp>
 #include <procpool/detail/os/descendants.hpp>
+#include <procpool/detail/os/out_of_memory.hpp>
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
@@ -84,8 +85,10 @@ class process_backend final : public worker_backend {
     }
   }
 
-  [[nodiscard]] crash_report last_words(std::uint32_t worker, int signal) const override {
-    return read_crash(places_[worker]->inbound.crash(), signal, moved_);
+  [[nodiscard]] crash_report last_words(std::uint32_t worker, int signal) override {
+    crash_report report = read_crash(places_[worker]->inbound.crash(), signal, moved_);
+    if (signal == SIGKILL) report.reason = oom_kills_.about_a_kill();
+    return report;
   }
 
   [[nodiscard]] std::optional<worker_report> next_report() override {
@@ -268,6 +271,7 @@ class process_backend final : public worker_backend {
   std::vector<moved_code> moved_;  ///< of spawned workers
   os::fd server_process_;
   bool ends_descendants_ = false;
+  os::oom_counter oom_kills_{os::find_oom_source(os::read_small_file)};
   os::message_socket control_;
   static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";
   early_abandon at_fork_{*this};  // last: known to others only while all else is there

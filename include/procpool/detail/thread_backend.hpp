@@ -79,7 +79,7 @@ class thread_backend final : public worker_backend {
     std::erase_if(leaving_, [](const auto& each) { return each->try_join(); });
     worker_backend::vacate(worker);
   }
-  [[nodiscard]] crash_report last_words(std::uint32_t /*worker*/, int /*signal*/) const override {
+  [[nodiscard]] crash_report last_words(std::uint32_t /*worker*/, int /*signal*/) override {
     return {};
   }
 

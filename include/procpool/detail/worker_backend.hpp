@@ -52,7 +52,7 @@ class worker_backend {
     places_[worker] = nullptr;
   }
   /// What a dead worker could tell of its crash.
-  [[nodiscard]] virtual crash_report last_words(std::uint32_t worker, int signal) const = 0;
+  [[nodiscard]] virtual crash_report last_words(std::uint32_t worker, int signal) = 0;
 
   [[nodiscard]] bool present(std::uint32_t worker) const noexcept {
     return places_[worker] != nullptr;

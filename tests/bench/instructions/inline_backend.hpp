@@ -80,8 +80,7 @@ class inline_backend final : public detail::worker_backend {
   }
   [[nodiscard]] bool can_kill() const noexcept override { return false; }
   void kill(std::uint32_t /*worker*/) noexcept override {}
-  [[nodiscard]] detail::crash_report last_words(std::uint32_t /*worker*/,
-                                                int /*signal*/) const override {
+  [[nodiscard]] detail::crash_report last_words(std::uint32_t /*worker*/, int /*signal*/) override {
     return {};
   }
   [[nodiscard]] std::optional<detail::worker_report> next_report() override { return {}; }
