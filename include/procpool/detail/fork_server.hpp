@@ -104,6 +104,7 @@ class fork_server {
     sigset_t deaths;
     sigemptyset(&deaths);
     sigaddset(&deaths, SIGCHLD);
+    sigaddset(&deaths, os::signal_bell::number());
     PROCPOOL_SYSTEM(sigprocmask(SIG_SETMASK, &deaths, nullptr));
     deaths_ = os::off_stdio(
         os::fd(os::check(PROCPOOL_SYSTEM(signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK)),
@@ -201,8 +202,9 @@ class fork_server {
   }
 
   void reap() {
-    signalfd_siginfo ignored{};
-    while (PROCPOOL_SYSTEM(read(deaths_.get(), &ignored, sizeof ignored)) > 0) {
+    signalfd_siginfo signal{};
+    while (PROCPOOL_SYSTEM(read(deaths_.get(), &signal, sizeof signal)) > 0) {
+      if (signal.ssi_code == SI_QUEUE) pass_on_ring(static_cast<pid_t>(signal.ssi_pid));
     }
     int status = 0;
     while (true) {  // one signal may stand for several deaths
@@ -214,6 +216,17 @@ class fork_server {
         reaped(pid, os::exitcode_of_status(status));
       }
     }
+  }
+
+  // A worker has lost its bell to a task (parking.hpp). One untold ring of each will do.
+  void pass_on_ring(pid_t pid) {
+    using kind = worker_report::kind_type;
+    const auto from = std::ranges::find(children_, pid, &child::pid);
+    if (from == children_.end()) return;
+    const bool untold = std::ranges::any_of(unsent_, [&](const worker_report& each) {
+      return each.kind == kind::rang && each.incarnation == from->incarnation;
+    });
+    if (!untold) report({kind::rang, from->worker, from->incarnation, pid, 0});
   }
 
   void reaped(pid_t pid, int exitcode) {
@@ -326,7 +339,7 @@ class fork_server {
     if (request.limits.cpu_ns != 0) os::set_disposition(SIGXCPU, SIG_DFL);
     const crash_handler last_words(*new (inbound.data() + region_sizes::crash_at()) crash_note{});
     worker_channel channel(memory, os::event(std::move(descriptors[1])),
-                           &os::flush_standard_streams);
+                           &os::flush_standard_streams, nullptr, {PROCPOOL_SYSTEM(getppid())});
     const worker_in_children in_children(channel);
     os::unblock_signals();
     worker_equipment equipment{

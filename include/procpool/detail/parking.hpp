@@ -118,8 +118,12 @@ class worker_bell {
 /// A worker's way to wake the parent.
 class parent_bell {
  public:
-  parent_bell(const outbound_header& parent, os::event bell)
-      : parent_(&parent), bell_(std::move(bell)) {}
+  /// @param otherwise when a task has closed the bell
+  parent_bell(const outbound_header& parent, os::event bell, os::signal_bell otherwise = {})
+      : parent_(&parent),
+        bell_(std::move(bell)),
+        file_(os::file_identity::of(bell_.get())),
+        otherwise_(otherwise) {}
 
   /// Whether the parent sleeps. To be called after anything was published that it may wait for.
   [[nodiscard]] bool armed() const noexcept {
@@ -132,15 +136,24 @@ class parent_bell {
     const std::uint32_t sleep = parent_->armed.load(std::memory_order_relaxed);  // after the fence
     if (sleep % 2 == 0 || sleep == rung_) return;
     rung_ = sleep;
-    // A task closed it: our death is what the parent hears of.
-    if (!bell_.ring()) os::leave_saying("a worker cannot wake its pool");
+    if (intact() && bell_.ring()) return;
+    bell_.forget();  // a task closed it: nothing is written to what may have its number now
+    // Then our death is what the parent hears of.
+    if (!otherwise_.ring()) os::leave_saying("a worker cannot wake its pool");
   }
 
-  void reset() noexcept { bell_.reset(); }
+  /// In a process forked from the worker.
+  void reset() noexcept { intact() ? bell_.reset() : bell_.forget(); }
 
  private:
+  [[nodiscard]] bool intact() const noexcept {
+    return bell_ && os::file_identity::of(bell_.get()) == file_;
+  }
+
   const outbound_header* parent_;
   os::event bell_;
+  os::file_identity file_;
+  os::signal_bell otherwise_;
   std::uint32_t rung_ = 0;
 };
 

@@ -94,7 +94,9 @@ class process_backend final : public worker_backend {
   [[nodiscard]] std::optional<worker_report> next_report() override {
     worker_report report{};
     while (receive(report) == os::transfer::message) {
-      if (in_place(report)) return report;
+      if (!in_place(report)) continue;
+      if (report.kind != worker_report::kind_type::rang) return report;
+      count_rings(report.worker, 1);
     }
     return std::nullopt;
   }

@@ -188,6 +188,17 @@ class worker_backend {
     gone_.assign(why.substr(0, most_gone_text));  // has room for it
   }
 
+  // A worker rings once for each sleep at the most, see parent_bell.
+  void count_rings(std::uint32_t worker, std::uint64_t count) noexcept {
+    place& at = *places_[worker];
+    if (count > sleeps_ - at.rings) {
+      const bool known = std::ranges::find(flooding_, worker) != flooding_.end();
+      if (!known) flooding_.push_back(worker);  // has room for all
+      return;
+    }
+    at.rings += count;
+  }
+
   std::optional<outbound_region> outbound_;
   std::vector<std::unique_ptr<place>> places_;
   os::poller poller_;
@@ -201,17 +212,7 @@ class worker_backend {
                 std::memory_order_relaxed);  // ours alone
   }
 
-  // A worker rings once for each sleep at the most, see parent_bell.
-  void answer_bell(std::uint32_t worker) {
-    place& at = *places_[worker];
-    const std::uint64_t count = at.bell.silence();
-    if (count > sleeps_ - at.rings) {
-      const bool known = std::ranges::find(flooding_, worker) != flooding_.end();
-      if (!known) flooding_.push_back(worker);  // has room for all
-      return;
-    }
-    at.rings += count;
-  }
+  void answer_bell(std::uint32_t worker) { count_rings(worker, places_[worker]->bell.silence()); }
 
   static constexpr std::uint64_t interrupt_tag = ~std::uint64_t{0};
   static constexpr std::size_t most_gone_text = 250;

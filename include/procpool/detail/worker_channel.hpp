@@ -38,11 +38,12 @@ class worker_channel {
  public:
   /// @param before_sleep called each time the worker is about to sleep for want of work
   /// @param stop         set when a worker that nobody can kill, a thread, is to leave
+  /// @param otherwise    wakes the parent when a task has closed what @p parent is
   worker_channel(const worker_memory& memory, os::event parent, void (*before_sleep)(),
-                 const std::atomic<bool>* stop = nullptr)
+                 const std::atomic<bool>* stop = nullptr, os::signal_bell otherwise = {})
       : memory_(memory),
         parking_(*memory.tasks, *memory.results),
-        bell_(*memory.header, std::move(parent)),
+        bell_(*memory.header, std::move(parent), otherwise),
         tasks_(*memory.tasks, memory.task_ring, *memory.results),
         results_(*memory.results, memory.result_ring, *memory.tasks, wait_for_parent{this}),
         before_sleep_(before_sleep),

@@ -41,7 +41,8 @@ struct worker_limits {
 class limit_guard {
  public:
   explicit limit_guard(const worker_limits& limits) : limits_(limits) {
-    if (limits_.resident_bytes != 0 || limits_.memory_bytes != 0) open_usage();
+    const bool looks = limits_.resident_bytes != 0 || limits_.memory_bytes != 0;
+    if (looks && usage().data == 0) os::throw_errno("cannot look at the memory of a worker");
     if (limits_.memory_bytes != 0) limit_memory();
     if (limits_.cpu_ns != 0) make_timer();
     if (limits_.kept_bytes != 0) keep_memory();
@@ -94,15 +95,11 @@ class limit_guard {
     std::uint64_t data = 0;
   };
 
-  void open_usage() {
-    statm_ = os::off_stdio(
-        os::fd(os::check(PROCPOOL_SYSTEM(open("/proc/self/statm", O_RDONLY | O_CLOEXEC)),
-                         "cannot look at the memory of a worker")));
-  }
-
   [[nodiscard]] memory_usage usage() const {
+    // Opened each time: a task may close what it does not know.
+    const os::fd statm(PROCPOOL_SYSTEM(open("/proc/self/statm", O_RDONLY | O_CLOEXEC)));
     std::array<char, 256> text{};
-    const auto got = PROCPOOL_SYSTEM(pread(statm_.get(), text.data(), text.size() - 1, 0));
+    const auto got = PROCPOOL_SYSTEM(pread(statm.get(), text.data(), text.size() - 1, 0));
     unsigned long resident = 0;
     unsigned long data = 0;
     if (got <= 0 || std::sscanf(text.data(), "%*u %lu %*u %*u %*u %lu", &resident, &data) != 2) {
@@ -161,7 +158,6 @@ class limit_guard {
   worker_limits limits_;
   rlimit memory_{};        ///< of private memory, as set
   bool shortage_ = false;  ///< an allocation has failed
-  os::fd statm_;
   std::optional<timer_t> timer_;
   std::chrono::steady_clock::time_point looked_{};
 };

@@ -21,6 +21,7 @@ struct worker_report {
     not_started,
     not_pinned,
     exited,
+    rang,
     missing_module,
     module_place,
     ready

@@ -4,8 +4,11 @@
 /// Wake-ups through descriptors: eventfd(2) as a doorbell, epoll(7) to wait for many of them.
 #pragma once
 
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -53,9 +56,37 @@ class event {
   explicit operator bool() const noexcept { return static_cast<bool>(fd_); }
   [[nodiscard]] int get() const noexcept { return fd_.get(); }
   void reset() noexcept { fd_.reset(); }
+  /// The descriptor is somebody else's now: it is not closed.
+  void forget() noexcept { static_cast<void>(fd_.release()); }
 
  private:
   fd fd_;
+};
+
+/// What a descriptor stands for, as far as it can be told: a task may have closed it, and its
+/// number may be another file's by now.
+struct file_identity {
+  dev_t device = 0;
+  ino_t inode = 0;  ///< 0: of no file
+
+  static file_identity of(int descriptor) noexcept {
+    struct stat about {};
+    if (PROCPOOL_SYSTEM(fstat(descriptor, &about)) != 0) return {};
+    return {about.st_dev, about.st_ino};
+  }
+  friend bool operator==(const file_identity&, const file_identity&) = default;
+};
+
+/// A bell of a worker whose task has closed the other one: a signal that only it sends, queued to
+/// its fork server, which tells the pool.
+struct signal_bell {
+  pid_t server = 0;  ///< 0: there is no such bell
+
+  static int number() noexcept { return SIGRTMIN; }
+  [[nodiscard]] bool ring() const noexcept {
+    if (server == 0 || PROCPOOL_SYSTEM(getppid()) != server) return false;
+    return PROCPOOL_SYSTEM(sigqueue(server, number(), sigval{})) == 0;
+  }
 };
 
 /// Waits for several descriptors at once; each is known by a number of the caller's choice.
