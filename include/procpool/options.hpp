@@ -12,10 +12,13 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/callable.hpp>
@@ -123,6 +126,21 @@ struct pool_options {
   /// in order live until the end of the pool. With false they are left alone, and live on as
   /// children of init. Of no effect on threads.
   bool kill_descendants = true;
+  /// Whether forked workers close what the program has open, but for the standard streams and
+  /// pass_fds. Without it they keep copies for as long as they live: of pipes, whose other ends see
+  /// no end of file; of listening sockets, whose ports stay taken; of files locked by flock(2),
+  /// which stay locked. Spawned workers never have any of it.
+  bool close_fds = false;
+  /// Descriptors that forked workers keep all the same. Only with close_fds.
+  std::vector<int> pass_fds = {};
+  /// Environment variables of the workers that come to the program's, or take their place. For
+  /// what libraries read when they start (OMP_NUM_THREADS, LD_LIBRARY_PATH) use
+  /// start_method::spawn: in forked workers they have started already. Of no effect on threads.
+  std::map<std::string, std::string> environment = {};
+  /// Whether stderr is told, once in a program, when a pool is forked while the program has threads
+  /// of its own (those of OpenMP and BLAS count): locks that they hold are copied locked.
+  /// PROCPOOL_WARN_THREADS=0 in the environment turns it off, too.
+  bool warn_about_threads = true;
 };
 
 /// How a call runs whose caller waits.

@@ -130,3 +130,27 @@ TEST_CASE("nothing is written into files that have the numbers of closed descrip
     unlink(name.c_str());
   }
 }
+
+TEST_CASE("a process whose descriptor a task has closed is not taken for one that has ended",
+          "[descriptors]") {
+  procpool::Pool pool{{.processes = 1}};
+  pool.apply(close_all);
+  CHECK_THROWS_AS(pool.apply([] { return procpool::parent_process()->is_alive(); }),
+                  procpool::ProcessError);
+  try {
+    pool.apply([] {
+      procpool::Process process{[] { std::this_thread::sleep_for(60s); }};
+      process.start();
+      close_all();
+      try {
+        static_cast<void>(process.is_alive());
+      } catch (const procpool::ProcessError&) {
+        _exit(9);  // a worker that leaves in order would wait for the process
+      }
+      _exit(1);
+    });
+    FAIL("the task returned");
+  } catch (const procpool::WorkerDied& died) {
+    CHECK(died.exitcode() == 9);
+  }
+}

@@ -234,7 +234,7 @@ class fork_server {
       return std::ranges::find(children_, other, &child::pid) != children_.end();
     };
     const auto each = std::ranges::find(children_, pid, &child::pid);
-    if (each == children_.end()) return orphans_.orphan_reaped(is_worker);
+    if (each == children_.end()) return orphans_.orphan_reaped(pid, is_worker);
     child worker = std::move(*each);
     children_.erase(each);
     if (exitcode != 0) orphans_.end_descendants(worker.incarnation, is_worker);

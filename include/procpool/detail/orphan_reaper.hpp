@@ -36,6 +36,8 @@ class orphan_reaper {
     server_ = PROCPOOL_SYSTEM(getpid());
     // A kernel that refuses gives orphans to init, as if nothing had been asked for.
     PROCPOOL_SYSTEM(prctl(PR_SET_CHILD_SUBREAPER, 1UL));
+    if (!has_children()) return;
+    os::for_own_children([this](pid_t pid) { older_.push_back(pid); });
   }
   [[nodiscard]] bool adopting() const noexcept { return server_ != 0; }
 
@@ -55,7 +57,8 @@ class orphan_reaper {
 
   /// A child that was no worker has been reaped.
   template <class IsWorker>
-  void orphan_reaped(IsWorker is_worker) {
+  void orphan_reaped(pid_t pid, IsWorker is_worker) {
+    std::erase(older_, pid);
     if (!ending_.empty()) look(is_worker);
   }
 
@@ -85,13 +88,18 @@ class orphan_reaper {
   void look(IsWorker is_worker) {
     bool any = false;
     os::for_own_children([&](pid_t pid) {
-      if (is_worker(pid)) return;
+      if (is_worker(pid) || std::ranges::find(older_, pid) != older_.end()) return;
       const os::process_mark mark = os::mark_of(pid);
       const bool of_ours = os::same_server(mark, os::mark_of_worker(server_, 0));
       if (of_ours && std::ranges::find(ending_, mark) == ending_.end()) return;
       any |= PROCPOOL_SYSTEM(kill(pid, SIGKILL)) == 0;
     });
     if (!any) ending_.clear();
+  }
+
+  static bool has_children() noexcept {
+    siginfo_t info{};
+    return PROCPOOL_SYSTEM(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL)) == 0;
   }
 
   // Whether there is no child any more.
@@ -104,6 +112,7 @@ class orphan_reaper {
   }
 
   pid_t server_ = 0;                      ///< 0: orphans are not its business
+  std::vector<pid_t> older_;              ///< children that static objects of the program made
   std::vector<os::process_mark> ending_;  ///< of workers whose descendants are being ended
 };
 

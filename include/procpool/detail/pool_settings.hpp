@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -88,10 +89,28 @@ inline void check_for_threads(const pool_options& options) {
   }
 }
 
+inline void check_environment(const std::map<std::string, std::string>& variables) {
+  for (const auto& [name, value] : variables) {
+    const bool wrong = name.empty() || name.find('=') != std::string::npos ||
+                       name.find('\0') != std::string::npos ||
+                       value.find('\0') != std::string::npos;
+    if (wrong) throw std::invalid_argument(concat({"no environment variable: \"", name, "\""}));
+  }
+}
+
 inline process_settings process_settings_of(worker_kind kind, const pool_options& options) {
+  check_environment(options.environment);
+  if (!options.pass_fds.empty() && !options.close_fds) {
+    throw std::invalid_argument(
+        "pass_fds needs close_fds: without it workers have all descriptors");
+  }
   return {.start_method = kind == worker_kind::spawned ? start_method::spawn : start_method::fork,
           .ignore_signals = options.ignore_signals,
-          .kill_descendants = options.kill_descendants};
+          .kill_descendants = options.kill_descendants,
+          .close_fds = options.close_fds,
+          .pass_fds = options.pass_fds,
+          .environment = options.environment,
+          .warn_about_threads = options.warn_about_threads};
 }
 
 /// @throws std::invalid_argument for what cannot be.

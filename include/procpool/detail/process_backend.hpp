@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -30,10 +31,12 @@
 #include <procpool/detail/os/pidfd.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
+#include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/worker_signals.hpp>
 #include <procpool/detail/process_settings.hpp>
 #include <procpool/detail/spawn_order.hpp>
 #include <procpool/detail/start_policy.hpp>
+#include <procpool/detail/thread_warning.hpp>
 #include <procpool/detail/worker_backend.hpp>
 #include <procpool/start_method.hpp>
 
@@ -49,7 +52,7 @@ class process_backend final : public worker_backend {
     ends_descendants_ = settings.kill_descendants;
     const os::signal_rules signals =
         os::rules_for_workers(fork_registry::on_library_thread(), settings.ignore_signals);
-    make_server(method);
+    make_server(settings);
     try {
       server_process_ = os::find_process_if_possible(server_);
       if (method == start_method::spawn) shake_hands();
@@ -103,7 +106,7 @@ class process_backend final : public worker_backend {
   [[nodiscard]] std::optional<worker_report> await_report() override {
     worker_report report{};
     while (control_.receive(report) == os::transfer::message) {
-      if (in_place(report)) return report;
+      if (in_place(report) && report.kind != worker_report::kind_type::rang) return report;
     }
     note_gone(ended);
     return std::nullopt;
@@ -137,48 +140,68 @@ class process_backend final : public worker_backend {
     fork_registration registration_{*this};
   };
 
-  void make_server(start_method method) {
+  void make_server(const process_settings& settings) {
     start_patience patience;
     while (true) {
       try {
-        return try_to_make_server(method);
+        return try_to_make_server(settings);
       } catch (const ProcessError& refused) {
         if (!patience.wait_after(refused.code().value())) throw;
       }
     }
   }
 
-  void try_to_make_server(start_method method) {
+  void try_to_make_server(const process_settings& settings) {
     process_identity workers{.daemon = false,
                              .position = process_context::instance().identity().position,
                              .parent = link_to_this_process()};
     const fork_pause none;  // until the server's end is the server's alone
     auto [ours, theirs] = os::message_socket::make_pair();
     control_ = std::move(ours);
-    if (method == start_method::spawn) {
-      spawn_server(std::move(theirs), std::move(workers));
+    if (settings.start_method == start_method::spawn) {
+      spawn_server(std::move(theirs), std::move(workers), settings);
     } else {
-      fork_the_server(std::move(theirs), std::move(workers));
+      fork_the_server(std::move(theirs), std::move(workers), settings);
     }
   }
 
   static constexpr std::uint64_t control_tag = ~std::uint64_t{0} - 1;
 
-  void fork_the_server(os::message_socket theirs, process_identity workers) {
+  void fork_the_server(os::message_socket theirs, process_identity workers,
+                       const process_settings& settings) {
     // No handler of the program's runs in the fork server, and no Ctrl-C ends it, before it has
     // its own way with signals (fork_server::prepare_signals).
     const os::signals_blocked guard;
     static_cast<void>(os::thread_stack());  // known to the server then, and to its workers
     server_ = fork_process();
-    if (server_ != 0) return;
+    if (server_ != 0) {
+      if (settings.warn_about_threads) {
+        warn_of_threads(os::other_streams::state().threads_at_fork);
+      }
+      return;
+    }
     control_.reset();
+    make_surroundings(settings, {theirs.get(), workers.parent->process->get()});
     fork_server::become(std::move(theirs), std::move(workers));
   }
 
-  void spawn_server(os::message_socket theirs, process_identity workers) {
+  // In the fork server, as its first.
+  static void make_surroundings(const process_settings& settings, std::vector<int> own) noexcept {
+    try {
+      os::change_environment(settings.environment);
+      if (!settings.close_fds) return;
+      own.insert(own.end(), settings.pass_fds.begin(), settings.pass_fds.end());
+      os::close_all_but(std::move(own));
+    } catch (const std::bad_alloc&) {
+      os::leave_saying("a fork server has no memory for its environment");
+    }
+  }
+
+  void spawn_server(os::message_socket theirs, process_identity workers,
+                    const process_settings& settings) {
     const spawn_order order =
         order_from_here(spawn_order::purpose_type::fork_server, std::move(workers));
-    server_ = spawn_process(order, theirs.get(), os::first_mask::all_blocked);
+    server_ = spawn_process(order, theirs.get(), os::first_mask::all_blocked, settings.environment);
   }
 
   // A spawned server says what it lacks and that it is there. One that runs something else than

@@ -138,7 +138,9 @@ inline auto& spawn_state_made_early = spawn_state::instance();
 
 /// Starts this program afresh for @p order. @p channel is what it talks to us through.
 /// @throws std::logic_error when the program does not take part; ProcessError
-inline pid_t spawn_process(const spawn_order& order, int channel, os::first_mask mask) {
+/// @param environment what changes in it for the new process
+inline pid_t spawn_process(const spawn_order& order, int channel, os::first_mask mask,
+                           const os::environment_changes& environment = {}) {
   const spawn_state& state = spawn_state::instance();
   if (!state.takes_part) {
     throw std::logic_error(
@@ -148,7 +150,8 @@ inline pid_t spawn_process(const spawn_order& order, int channel, os::first_mask
   }
   const os::fd text = write_order(order);
   const int descriptors[] = {text.get(), channel, order.identity.parent->process->get()};
-  return os::spawn_plan(descriptors, mask).run(state.program.c_str(), {state.name, spawned_mark});
+  return os::spawn_plan(descriptors, mask)
+      .run(state.program.c_str(), {state.name, spawned_mark}, environment);
 }
 
 }  // namespace procpool::detail

@@ -41,8 +41,7 @@ struct worker_limits {
 class limit_guard {
  public:
   explicit limit_guard(const worker_limits& limits) : limits_(limits) {
-    const bool looks = limits_.resident_bytes != 0 || limits_.memory_bytes != 0;
-    if (looks && usage().data == 0) os::throw_errno("cannot look at the memory of a worker");
+    if (limits_.resident_bytes != 0) static_cast<void>(certain_usage());
     if (limits_.memory_bytes != 0) limit_memory();
     if (limits_.cpu_ns != 0) make_timer();
     if (limits_.kept_bytes != 0) keep_memory();
@@ -95,9 +94,12 @@ class limit_guard {
     std::uint64_t data = 0;
   };
 
-  [[nodiscard]] memory_usage usage() const {
-    // Opened each time: a task may close what it does not know.
-    const os::fd statm(PROCPOOL_SYSTEM(open("/proc/self/statm", O_RDONLY | O_CLOEXEC)));
+  // Opened each time: a task may close what it does not know.
+  static os::fd open_usage() noexcept {
+    return os::fd(PROCPOOL_SYSTEM(open("/proc/self/statm", O_RDONLY | O_CLOEXEC)));
+  }
+
+  [[nodiscard]] static memory_usage read_usage(const os::fd& statm) noexcept {
     std::array<char, 256> text{};
     const auto got = PROCPOOL_SYSTEM(pread(statm.get(), text.data(), text.size() - 1, 0));
     unsigned long resident = 0;
@@ -109,11 +111,26 @@ class limit_guard {
     return {resident * page, data * page};
   }
 
+  // Nothing when it cannot be told.
+  [[nodiscard]] static memory_usage usage() noexcept {
+    const os::fd statm = open_usage();
+    return statm ? read_usage(statm) : memory_usage{};
+  }
+
+  // @throws ProcessError when it cannot be told
+  [[nodiscard]] static memory_usage certain_usage() {
+    constexpr const char* what = "cannot look at the memory of a worker";
+    const os::fd statm = open_usage();
+    if (!statm) os::throw_errno(what);
+    const memory_usage found = read_usage(statm);
+    if (found.data == 0) os::throw_errno(what);
+    return found;
+  }
+
   void limit_memory() {
     rlimit limit{};
     os::check(PROCPOOL_SYSTEM(getrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
-    const std::uint64_t used = usage().data;
-    if (used == 0) os::throw_errno("cannot look at the memory of a worker");
+    const std::uint64_t used = certain_usage().data;
     const std::uint64_t most = used + std::min(limits_.memory_bytes, RLIM_INFINITY - used);
     limit.rlim_cur = most < limit.rlim_max ? most : limit.rlim_max;
     os::check(PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");

@@ -6,12 +6,15 @@
 /// groups have no such file, in the whole system (/proc/vmstat).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
-#include <procpool/detail/os/cpu.hpp>
+#include <procpool/detail/os/mount_table.hpp>
+#include <procpool/detail/os/small_file.hpp>
 
 namespace procpool::detail::os {
 
@@ -46,21 +49,20 @@ inline std::string memory_group(std::string_view cgroups, bool unified) {
 /// Looks for the file. @p read gives the text of a file, empty if there is none.
 template <class Read>
 oom_source find_oom_source(Read read) {
+  constexpr std::string_view outside = "outside";
   const std::string cgroups = read(std::string("/proc/self/cgroup"));
-  const std::string mounts = read(std::string("/proc/self/mountinfo"));
-  for (const auto line : split(mounts, '\n')) {
-    const auto fields = split(line, ' ');  // id, parent, device, root, mount point ... - type
-    const auto dash = line.find(" - ");
-    if (fields.size() < 6 || dash == std::string_view::npos) continue;
-    const auto type = line.substr(dash + 3);
-    const bool unified = type.starts_with("cgroup2 ");
-    if (!unified && !(type.starts_with("cgroup ") && type.ends_with("memory"))) continue;
-    std::string group = memory_group(cgroups, unified);
-    if (fields[3] != "/" && group.starts_with(fields[3])) group.erase(0, fields[3].size());
-    if (group == "/") group.clear();
-    std::string file =
-        std::string(fields[4]) + group + (unified ? "/memory.events" : "/memory.oom_control");
-    if (oom_kills_in(read(file))) return {std::move(file), false};
+  const mount_table mounts(read(std::string("/proc/self/mountinfo")));
+  for (const mount_entry& mount : mounts.entries()) {
+    const bool unified = mount.type == "cgroup2";
+    const bool memory =
+        mount.type == "cgroup" && std::ranges::count(split(mount.options, ','), "memory") > 0;
+    if (!unified && !memory) continue;
+    const std::string group = memory_group(cgroups, unified);
+    const auto path = path_under(mount.root, group, outside);
+    if (path == outside) continue;
+    std::string file = mount.point;
+    file.append(path).append(unified ? "/memory.events" : "/memory.oom_control");
+    if (oom_kills_in(read(file)) && mounts.at(file) == &mount) return {std::move(file), false};
   }
   if (oom_kills_in(read(std::string("/proc/vmstat")))) return {"/proc/vmstat", true};
   return {};

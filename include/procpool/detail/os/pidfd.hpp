@@ -28,13 +28,18 @@
 namespace procpool::detail::os {
 
 /// Waits until @p descriptor is readable; false when @p until came first. Signals do not end it.
+/// @throws ProcessError also when it is no descriptor any more
 inline bool wait_readable(int descriptor, const deadline& until) {
   pollfd interest{descriptor, POLLIN, 0};
   const int ready = retry([&] {
     const timespec left = until ? time_left(*until) : timespec{};
     return PROCPOOL_SYSTEM(ppoll(&interest, 1, until ? &left : nullptr, nullptr));
   });
-  return check(ready, "cannot wait for a process") > 0;
+  check(ready, "cannot wait for a process");
+  if ((interest.revents & POLLNVAL) != 0) {  // that would look like its end
+    throw_errno("cannot wait for a process, its descriptor has been closed by other code", EBADF);
+  }
+  return ready > 0;
 }
 
 /// Opens a descriptor for process @p pid, closed on exec and never one of 0, 1, 2. Empty if there

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/os/environment.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>
@@ -50,15 +51,18 @@ class spawn_plan {
   spawn_plan& operator=(const spawn_plan&) = delete;
   ~spawn_plan() = default;
 
+  /// @param environment what changes in it for the process
   /// @throws ProcessError when the system refuses
-  [[nodiscard]] pid_t run(const char* program, const std::vector<std::string>& arguments) const {
+  [[nodiscard]] pid_t run(const char* program, const std::vector<std::string>& arguments,
+                          const environment_changes& environment = {}) const {
     std::vector<char*> words;
     words.reserve(arguments.size() + 1);
     for (const std::string& each : arguments) words.push_back(const_cast<char*>(each.c_str()));
     words.push_back(nullptr);
+    environment_block surroundings(environment);
     pid_t pid = -1;
-    must(PROCPOOL_SYSTEM(
-        posix_spawn(&pid, program, actions_.get(), attributes_.get(), words.data(), environ)));
+    must(PROCPOOL_SYSTEM(posix_spawn(&pid, program, actions_.get(), attributes_.get(), words.data(),
+                                     surroundings.get())));
     return pid;
   }
 

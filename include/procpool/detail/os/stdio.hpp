@@ -42,16 +42,23 @@ inline void flush_standard_streams() noexcept {
   std::fflush(stderr);
 }
 
-/// True when the calling thread is the only one of its process; false also when that is unknown.
-inline bool only_thread() noexcept {
+/// How many threads this process has; 0 when that is unknown.
+inline int count_threads() noexcept {
   struct stat tasks {};
   // A directory has two links and one for each directory in it: here, for each thread.
-  return PROCPOOL_SYSTEM(stat("/proc/self/task", &tasks)) == 0 && tasks.st_nlink == 3;
+  if (PROCPOOL_SYSTEM(stat("/proc/self/task", &tasks)) != 0 || tasks.st_nlink < 3) return 0;
+  return static_cast<int>(tasks.st_nlink - 2);
+}
+
+/// True when the calling thread is the only one of its process; false also when that is unknown.
+inline bool only_thread() noexcept {
+  return count_threads() == 1;
 }
 
 /// What is known about streams other than the standard ones (FILEs that the user opened).
 struct other_streams {
   bool flushed_at_fork = false;  ///< nothing was in their buffers at the latest fork from here
+  int threads_at_fork = 0;       ///< that there were then; 0: unknown
   bool clean_at_birth = false;   ///< nothing was in them when this process was forked
   static other_streams& state() noexcept {
     static auto& only = one_per_process<other_streams>("other streams");
@@ -67,7 +74,8 @@ inline const auto& other_streams_made_early = other_streams::state();
 /// standard streams are flushed.
 inline void flush_before_fork() noexcept {
   flush_standard_streams();
-  other_streams::state().flushed_at_fork = only_thread();
+  other_streams::state().threads_at_fork = count_threads();
+  other_streams::state().flushed_at_fork = other_streams::state().threads_at_fork == 1;
   if (other_streams::state().flushed_at_fork) std::fflush(nullptr);
 }
 

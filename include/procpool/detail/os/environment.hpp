@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+// Level 2: operating system.
+/// @file
+/// What a process finds around it besides memory: environment variables and open descriptors.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <procpool/config.hpp>
+
+namespace procpool::detail::os {
+
+/// Variables by name, which come to those of this process or take their place.
+using environment_changes = std::map<std::string, std::string>;
+
+/// An environment as execve(2) takes it: that of this process, with changes.
+class environment_block {
+ public:
+  explicit environment_block(const environment_changes& changes) {
+    for (char** each = environ; each != nullptr && *each != nullptr; ++each) {
+      const std::string_view text = *each;
+      if (!changes.contains(std::string(text.substr(0, text.find('='))))) texts_.emplace_back(text);
+    }
+    for (const auto& [name, value] : changes) texts_.push_back(name + '=' + value);
+    for (std::string& each : texts_) pointers_.push_back(each.data());
+    pointers_.push_back(nullptr);
+  }
+  environment_block(const environment_block&) = delete;
+  environment_block& operator=(const environment_block&) = delete;
+  ~environment_block() = default;
+
+  [[nodiscard]] char** get() noexcept { return pointers_.data(); }
+
+ private:
+  std::vector<std::string> texts_;
+  std::vector<char*> pointers_;
+};
+
+/// Changes the environment of this process, a new one with one thread. Not by setenv(3): a thread
+/// of the parent may have had its lock at the fork.
+inline void change_environment(const environment_changes& changes) {
+  if (!changes.empty())
+    environ = (new environment_block(changes))->get();  // for as long as it lives
+}
+
+/// Closes all descriptors from @p first to @p last.
+inline void close_range_of(unsigned first, unsigned last) noexcept {
+  if (first > last) return;
+  if (PROCPOOL_SYSTEM(syscall(SYS_close_range, first, last, 0U)) == 0) return;
+  // A sandbox that does not know the call (Linux 5.9).
+  const long open_at_most = PROCPOOL_SYSTEM(sysconf(_SC_OPEN_MAX));
+  constexpr unsigned many = 65'536;
+  const unsigned end =
+      std::min(last, open_at_most > 0 ? std::min(static_cast<unsigned>(open_at_most), many) : many);
+  for (unsigned each = first; each <= end; ++each) {
+    PROCPOOL_SYSTEM(close(static_cast<int>(each)));
+  }
+}
+
+/// Closes all descriptors of this process but the standard streams and @p kept.
+inline void close_all_but(std::vector<int> kept) {
+  std::ranges::sort(kept);
+  unsigned first = STDERR_FILENO + 1;
+  for (const int each : kept) {
+    if (each < static_cast<int>(first)) continue;
+    close_range_of(first, static_cast<unsigned>(each) - 1);
+    first = static_cast<unsigned>(each) + 1;
+  }
+  close_range_of(first, ~0U);
+}
+
+}  // namespace procpool::detail::os
