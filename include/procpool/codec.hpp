@@ -35,6 +35,7 @@ namespace procpool {
 ///     static void encode(encoder&, const T&);   // put what makes up the value
 ///     static T decode(decoder&);                // get the same in the same order, and check it
 ///     static constexpr std::size_t min_wire_size = 8;  // optional: the least number of bytes
+///     static void decode_into(decoder&, T&);           // optional: for objects of many kilobytes
 ///
 /// decode calls decoder::fail for values that cannot be. With min_wire_size, a container of `T`
 /// is refused before memory is taken for elements that the message has no room for.
@@ -129,6 +130,9 @@ struct codec<T> : detail::same_level {
     detail::for_each_field(value, [&](const auto& field) { e.put(field); });
   }
   static T decode(decoder& d) { return from_fields(d, parts{}); }
+  static void decode_into(decoder& d, T& value) requires(std::is_move_assignable_v<T>) {
+    detail::for_each_field(value, [&](auto& field) { d.get_to(field); });
+  }
 
  private:
   // Braces: the fields are read in their order, and need not be movable.

@@ -81,10 +81,10 @@ class ImapIterator {
     iterator(iterator&&) noexcept = default;
     iterator& operator=(iterator&&) noexcept = default;
 
-    value_type& operator*() const noexcept { return *range_->current_; }
+    value_type& operator*() const noexcept { return *range_->source_->current; }
     iterator& operator++() {
-      range_->current_.reset();  // results that were read are not kept
-      if (auto value = range_->next()) range_->current_.emplace(std::move(*value));
+      range_->source_->current.reset();  // results that were read are not kept
+      range_->read_into(range_->source_->current, std::nullopt);
       return *this;
     }
     void operator++(int) { ++*this; }
@@ -93,7 +93,7 @@ class ImapIterator {
     }
 
    private:
-    [[nodiscard]] bool at_end() const noexcept { return !range_->current_.has_value(); }
+    [[nodiscard]] bool at_end() const noexcept { return !range_->source_->current.has_value(); }
 
     ImapIterator* range_;
   };
@@ -113,6 +113,7 @@ class ImapIterator {
     Input input;
     detail::shipped_callable callable;
     std::optional<std::ranges::iterator_t<Input>> at;
+    std::optional<value_type> current;  ///< of a loop; here, for it may be large
     std::exception_ptr failure;
     bool ended = false;
   };
@@ -130,8 +131,19 @@ class ImapIterator {
 
   std::optional<value_type> next_until(std::optional<detail::time_point> until,
                                        const stop_token& stop = {}) {
+    std::optional<value_type> value;
+    read_into(value, until, stop);
+    return value;
+  }
+
+  // Leaves an empty value at the end.
+  void read_into(std::optional<value_type>& value, std::optional<detail::time_point> until,
+                 const stop_token& stop = {}) {
     while (true) {
-      if (reading_ != nullptr && position_ < reading_->size()) return take();
+      if (reading_ != nullptr && position_ < reading_->size()) {
+        --taken_;
+        return reading_->take(position_++, value);  // may throw: the item is passed all the same
+      }
       reading_ = nullptr;
       refill();
       if (ahead_.empty()) break;
@@ -139,12 +151,6 @@ class ImapIterator {
     }
     if (source_->failure != nullptr)
       std::rethrow_exception(std::exchange(source_->failure, nullptr));
-    return std::nullopt;
-  }
-
-  value_type take() {
-    --taken_;
-    return reading_->take(position_++);  // may throw: the item is passed all the same
   }
 
   void wait_for_chunk(std::optional<detail::time_point> until, const stop_token& stop) {
@@ -278,7 +284,6 @@ class ImapIterator {
   std::size_t submitted_ = 0;  ///< items taken from the input
   std::size_t taken_ = 0;      ///< items taken from the input and not handed out
   bool pending_step_ = false;
-  std::optional<value_type> current_;
 };
 
 }  // namespace procpool

@@ -59,13 +59,13 @@ class Outcome {
 
   /// Whether there is a value or an exception.
   [[nodiscard]] bool decided() const noexcept { return held_.index() != 0; }
-  void emplace(stored value) { held_.template emplace<1>(std::move(value)); }
-  void fail(std::exception_ptr error) noexcept { held_.template emplace<2>(std::move(error)); }
-  /// Moves the value out. @throws the exception
-  [[nodiscard]] stored take() {
-    require();
-    return std::get<1>(std::move(held_));
+  template <class... A>
+  stored& emplace(A&&... arguments) {
+    return held_.template emplace<1>(std::forward<A>(arguments)...);
   }
+  void fail(std::exception_ptr error) noexcept { held_.template emplace<2>(std::move(error)); }
+  /// Becomes as it was at first.
+  void reset() noexcept { held_.template emplace<0>(); }
 
  private:
   void require() const {

@@ -81,14 +81,12 @@ class [[nodiscard]] Process {
   /// @throws std::invalid_argument for a null function pointer or an empty std::function
   template <detail::target_argument F, class... A>
   explicit Process(F target, A... args)
-      : Process(process_options{}, std::move(target), std::move(args)...) {}
+      : record_(make<F, A...>({}, std::move(target), std::move(args)...)) {}
 
   /// `Process p{{.name = "reader", .daemon = true}, read_all, "a.txt"};`
   template <class F, class... A>
   explicit Process(process_options options, F target, A... args)
-      : record_(detail::make_process<detail::process_record>(
-            std::move(options.name), options.daemon, options.start_method,
-            detail::make_target<F, A...>(std::move(target), std::move(args)...))) {}
+      : record_(make<F, A...>(std::move(options), std::move(target), std::move(args)...)) {}
 
   [[nodiscard]] std::string name() const { return record().name(); }
   /// Before start(), or the child will not know of it. Names need not be unique.
@@ -156,6 +154,15 @@ class [[nodiscard]] Process {
   friend std::vector<Process> active_children();
   explicit Process(std::shared_ptr<detail::child_process> record) noexcept
       : record_(std::move(record)) {}
+
+  // By reference: arguments of megabytes are on the stack once, as parameters.
+  template <class F, class... A>
+  static std::shared_ptr<detail::child_process> make(process_options&& options, F&& target,
+                                                     A&&... args) {
+    return detail::make_process<detail::process_record>(
+        std::move(options.name), options.daemon, options.start_method,
+        detail::make_target<F, A...>(std::move(target), std::move(args)...));
+  }
 
   [[nodiscard]] detail::child_process& record() const {
     if (!record_) throw std::logic_error("procpool::Process: this handle was moved from");

@@ -38,20 +38,22 @@ inline void settle(T& value) noexcept {
   }
 }
 
-/// The flat value whose bytes are at `from`, aligned or not.
+/// The flat value whose bytes are at `from`, aligned or not. A variable that is returned is made
+/// where the caller wants it, but by g++ before 14 only if it is in no inner block.
 template <class T>
 [[nodiscard]] T load(const std::byte* from) noexcept {
-  if constexpr (std::is_default_constructible_v<T>) {
-    T value;
-    std::memcpy(&reinterpret_cast<std::byte&>(value), from, sizeof(T));
-    settle(value);
-    return value;
-  } else {
-    alignas(T) std::array<std::byte, sizeof(T)> raw;
-    std::memcpy(raw.data(), from, sizeof(T));
-    settle(raw);
-    return std::bit_cast<T>(raw);
-  }
+  T value;
+  std::memcpy(&reinterpret_cast<std::byte&>(value), from, sizeof(T));
+  settle(value);
+  return value;
+}
+template <class T>
+  requires(!std::is_default_constructible_v<T>)
+[[nodiscard]] T load(const std::byte* from) noexcept {
+  alignas(T) std::array<std::byte, sizeof(T)> raw;
+  std::memcpy(raw.data(), from, sizeof(T));
+  settle(raw);
+  return std::bit_cast<T>(raw);
 }
 
 }  // namespace detail
@@ -91,6 +93,21 @@ class decoder {
     }
   }
 
+  /// The same into an existing object. A large one, or one that has large ones inside, needs no
+  /// room on the stack then, if its codec has decode_into. After an exception `value` is valid, but
+  /// has no particular value.
+  template <class T>
+  void get_to(T& value) {
+    if constexpr (detail::is_flat_v<T>) {
+      std::memcpy(&reinterpret_cast<std::byte&>(value), bytes(sizeof(T)).data(), sizeof(T));
+      detail::settle(value);
+    } else if constexpr (detail::decodes_into<T>) {
+      codec<T>::decode_into(*this, value);
+    } else {
+      value = get<T>();
+    }
+  }
+
   /// The next `n` bytes as they lie in the message.
   [[nodiscard]] std::span<const std::byte> bytes(std::size_t n) {
     if (n > remaining()) [[unlikely]] {
@@ -100,6 +117,12 @@ class decoder {
     next_ += n;
     return {first, n};
   }
+
+  /// Passes over the next part, see encoder::begin_part(), and returns a decoder of it: whatever
+  /// becomes of that, this one goes on behind the part.
+  [[nodiscard]] decoder part() { return part(get<std::uint64_t>()); }
+  /// The same for one of known length.
+  [[nodiscard]] decoder part(std::size_t length) { return decoder(*this, bytes(length)); }
 
   /// Skips to where offset() is a multiple of `alignment`, a power of two up to 16.
   void align(std::size_t alignment) { static_cast<void>(bytes((0 - offset()) & (alignment - 1))); }
@@ -152,6 +175,14 @@ class decoder {
   }
 
  private:
+  // Offsets and alignments count from the begin of the whole message.
+  decoder(const decoder& whole, std::span<const std::byte> part) noexcept
+      : begin_(whole.begin_),
+        next_(part.data()),
+        end_(part.data() + part.size()),
+        levels_left_(whole.levels_left_),
+        empty_elements_left_(whole.empty_elements_left_) {}
+
   [[noreturn, gnu::cold, gnu::noinline]] void too_long() const {
     fail(detail::concat({remaining(), " bytes too many"}));
   }

@@ -81,6 +81,18 @@ class encoder {
   /// Appends a number of elements, for decoder::count.
   void count(std::size_t n) { put(std::uint64_t{n}); }
 
+  /// Begins a part that has its length in front of it, for decoder::part(); where it begins.
+  [[nodiscard]] std::size_t begin_part() {
+    put(std::uint64_t{0});
+    return size();
+  }
+  /// What was put since then is the part.
+  void end_part(std::size_t begin) {
+    if (counting_) return;
+    const std::uint64_t length = size() - begin;
+    std::memcpy(area_->data + begin_ + begin - sizeof length, &length, sizeof length);
+  }
+
   /// Whether something did not fit into memory of a given size: put has thrown std::length_error.
   [[nodiscard]] bool overflowed() const noexcept { return overflowed_; }
 

@@ -34,7 +34,7 @@ struct list_codec {
   static Container decode(decoder& d) {
     const std::size_t n = d.count(min_wire_size_v<element>);
     Container value;
-    get_elements<element>(d, n, [&](element&& next) { value.push_back(std::move(next)); });
+    append_elements(d, n, value);
     return value;
   }
 };

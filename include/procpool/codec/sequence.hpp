@@ -57,7 +57,7 @@ struct codec<std::vector<T, Alloc>> {
       const std::size_t n = d.count(detail::min_wire_size_v<T>);
       type value;
       value.reserve(d.reserve_hint<T>(n));
-      detail::get_elements<T>(d, n, [&](T&& element) { value.push_back(std::move(element)); });
+      detail::append_elements(d, n, value);
       return value;
     }
   }
@@ -96,12 +96,14 @@ struct codec<std::array<T, N>> : detail::same_level {
 
   static std::array<T, N> decode(decoder& d) {
     if constexpr (std::is_default_constructible_v<T> && std::is_move_assignable_v<T>) {
-      std::array<T, N> value;
-      for (T& element : value) element = d.get<T>();
-      return value;
+      return detail::decoded<std::array<T, N>>(d);
     } else {
       return listed(d, std::make_index_sequence<N>{});
     }
+  }
+  static void decode_into(decoder& d,
+                          std::array<T, N>& value) requires(std::is_move_assignable_v<T>) {
+    for (T& element : value) d.get_to(element);
   }
 
  private:

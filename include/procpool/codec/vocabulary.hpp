@@ -7,6 +7,7 @@
 #include <procpool/config.hpp>  // first, for its errors
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/elements.hpp>
 
 #include <bitset>
 #include <cstddef>
@@ -31,8 +32,17 @@ struct codec<std::pair<A, B>> : detail::same_level {
     e.put(value.second);
   }
   static std::pair<A, B> decode(decoder& d) {
-    // Braces: the first value is read first.
-    return std::pair<A, B>{d.get<std::remove_cv_t<A>>(), d.get<std::remove_cv_t<B>>()};
+    if constexpr (detail::decoded_in_place_v<std::pair<A, B>>) {
+      return detail::decoded<std::pair<A, B>>(d);
+    } else {
+      // Braces: the first value is read first.
+      return std::pair<A, B>{d.get<std::remove_cv_t<A>>(), d.get<std::remove_cv_t<B>>()};
+    }
+  }
+  static void decode_into(decoder& d, std::pair<A, B>& value) requires(
+      std::is_move_assignable_v<A>&& std::is_move_assignable_v<B>) {
+    d.get_to(value.first);
+    d.get_to(value.second);
   }
 };
 
@@ -45,7 +55,16 @@ struct codec<std::tuple<Ts...>> : detail::same_level {
     std::apply([&](const auto&... elements) { (e.put(elements), ...); }, value);
   }
   static std::tuple<Ts...> decode([[maybe_unused]] decoder& d) {
-    return std::tuple<Ts...>{d.get<std::remove_cv_t<Ts>>()...};
+    if constexpr (detail::decoded_in_place_v<std::tuple<Ts...>>) {
+      return detail::decoded<std::tuple<Ts...>>(d);
+    } else {
+      return std::tuple<Ts...>{d.get<std::remove_cv_t<Ts>>()...};
+    }
+  }
+  static void decode_into([[maybe_unused]] decoder& d,
+                          std::tuple<Ts...>& value) requires((std::is_move_assignable_v<Ts> &&
+                                                              ...)) {
+    std::apply([&](auto&... elements) { (d.get_to(elements), ...); }, value);
   }
 };
 
@@ -59,8 +78,21 @@ struct codec<std::optional<T>> : detail::same_level {
     if (value) e.put(*value);
   }
   static std::optional<T> decode(decoder& d) {
-    if (!detail::get_flag(d)) return std::nullopt;
-    return std::optional<T>(std::in_place, d.get<std::remove_cv_t<T>>());
+    if constexpr (detail::decoded_in_place_v<T>) {
+      return detail::decoded<std::optional<T>>(d);
+    } else {
+      if (!detail::get_flag(d)) return std::nullopt;
+      return std::optional<T>(std::in_place, d.get<std::remove_cv_t<T>>());
+    }
+  }
+  static void decode_into(decoder& d, std::optional<T>& value) {
+    value.reset();
+    if (!detail::get_flag(d)) return;
+    if constexpr (detail::decoded_in_place_v<T>) {
+      d.get_to(value.emplace());
+    } else {
+      value.emplace(d.get<std::remove_cv_t<T>>());
+    }
   }
 };
 
@@ -93,10 +125,21 @@ struct codec<std::variant<Ts...>> : detail::same_level {
     if constexpr (I == sizeof...(Ts)) {
       d.fail("a std::variant has no alternative " + std::to_string(wanted));
     } else if (wanted == I) {
-      return type(std::in_place_index<I>, d.get<std::variant_alternative_t<I, type>>());
+      return make<I>(d);
     } else {
       return alternative<I + 1>(d, wanted);
     }
+  }
+  template <std::size_t I>
+  static type make(decoder& d) {
+    return type(std::in_place_index<I>, d.get<std::variant_alternative_t<I, type>>());
+  }
+  template <std::size_t I>
+    requires(detail::decoded_in_place_v<std::variant_alternative_t<I, type>>)
+  static type make(decoder& d) {
+    type value(std::in_place_index<I>);
+    d.get_to(std::get<I>(value));
+    return value;
   }
 };
 
@@ -120,7 +163,13 @@ struct codec<std::unique_ptr<T>> {
   }
   static std::unique_ptr<T> decode(decoder& d) {
     if (!detail::get_flag(d)) return nullptr;
-    return std::make_unique<T>(d.get<std::remove_cv_t<T>>());
+    if constexpr (detail::decoded_in_place_v<T>) {
+      auto value = std::make_unique<T>();
+      d.get_to(*value);
+      return value;
+    } else {
+      return std::make_unique<T>(d.get<std::remove_cv_t<T>>());
+    }
   }
 };
 

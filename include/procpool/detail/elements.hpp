@@ -29,15 +29,53 @@ void put_elements(encoder& e, const Range& range, std::size_t size) {
   }
 }
 
-/// Calls `take` with each of the `n` elements that follow in the message.
-template <class T, class Take>
-void get_elements(decoder& d, std::size_t n, Take&& take) {
+/// Calls `get_one` for each of the `n` elements of type `T` that follow in the message.
+template <class T, class GetOne>
+void each_element(decoder& d, std::size_t n, GetOne&& get_one) {
   for (; n != 0; --n) {
     const std::size_t before = d.offset();
-    take(d.get<T>());
+    get_one();
     if constexpr (min_wire_size_v<T> == 0) {
       if (d.offset() == before) d.pass_empty_element(sizeof(T));
     }
+  }
+}
+
+/// Calls `take` with each of them.
+template <class T, class Take>
+void get_elements(decoder& d, std::size_t n, Take&& take) {
+  each_element<T>(d, n, [&] { take(d.get<T>()); });
+}
+
+/// Objects of this size are decoded where they stay, if they can be there before they have their
+/// value. Smaller ones are made on the stack and moved.
+inline constexpr std::size_t large_object = 512;
+template <class T>
+consteval bool is_decoded_in_place() {
+  if constexpr (sizeof(T) >= large_object && !std::is_const_v<T>) {
+    return std::is_default_constructible_v<T> && std::is_move_assignable_v<T>;
+  }
+  return false;
+}
+template <class T>
+inline constexpr bool decoded_in_place_v = is_decoded_in_place<T>();
+
+/// A value that its codec fills in; see load() for why this is a function of its own.
+template <class T>
+[[nodiscard]] T decoded(decoder& d) {
+  T value;
+  codec<T>::decode_into(d, value);
+  return value;
+}
+
+/// Appends them to a container.
+template <class Container>
+void append_elements(decoder& d, std::size_t n, Container& container) {
+  using element = typename Container::value_type;
+  if constexpr (decoded_in_place_v<element>) {
+    each_element<element>(d, n, [&] { d.get_to(container.emplace_back()); });
+  } else {
+    get_elements<element>(d, n, [&](element&& next) { container.push_back(std::move(next)); });
   }
 }
 

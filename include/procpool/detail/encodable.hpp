@@ -70,6 +70,12 @@ consteval auto search() {
   }
 }
 
+/// Whether the codec of T, and not only that of a base of T, fills in an existing object.
+template <class T>
+concept decodes_into = requires {
+  { &codec<T>::decode_into } -> std::same_as<void (*)(decoder&, T&)>;
+};
+
 template <class T>
 struct lacks_codec : std::bool_constant<!has_codec<T>> {};
 

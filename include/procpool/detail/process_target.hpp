@@ -73,7 +73,7 @@ std::unique_ptr<process_target> make_shipped_target(std::span<const std::byte> b
 template <class F, class... A>
 class bound_target final : public process_target {
  public:
-  explicit bound_target(F target, A... args)
+  explicit bound_target(F&& target, A&&... args)
       : target_(std::move(target)), arguments_(std::move(args)...) {}
 
   void run() override {
@@ -122,13 +122,13 @@ std::unique_ptr<process_target> make_shipped_target(std::span<const std::byte> b
   decoder in(body);
   F target = callable_codec<F>::decode(in);
   in.align(frame_alignment);
-  std::tuple<S...> arguments{in.template get<S>()...};  // in order, as braces demand
-  in.finish();
-  return std::apply(
-      [&](S&... each) -> std::unique_ptr<process_target> {
-        return std::make_unique<bound_target<F, S...>>(std::move(target), std::move(each)...);
-      },
-      arguments);
+  decoder rest = next_arguments<S...>(in);
+  auto arguments = argument_list<S...>::decode(rest);
+  rest.finish();
+  const auto bind = [&](S&&... each) -> std::unique_ptr<process_target> {
+    return std::make_unique<bound_target<F, S...>>(std::move(target), std::move(each)...);
+  };
+  return arguments.pass_to(bind);
 }
 
 template <class F>
@@ -156,7 +156,7 @@ void require_target([[maybe_unused]] const F& target) {
 }
 
 template <class F, class... A>
-std::unique_ptr<process_target> make_target(F target, A... args) {
+std::unique_ptr<process_target> make_target(F&& target, A&&... args) {
   constexpr bool callable = std::is_invocable_v<F, A...>;
   static_assert(callable,
                 "procpool::Process: the target cannot be called with these arguments as rvalues, "

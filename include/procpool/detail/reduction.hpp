@@ -15,6 +15,7 @@
 #include <cstring>
 #include <functional>
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <ranges>
 #include <span>
@@ -33,6 +34,7 @@
 #include <procpool/detail/submission.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/typed_job.hpp>
+#include <procpool/detail/value_slot.hpp>
 #include <procpool/options.hpp>
 
 namespace procpool::detail {
@@ -59,32 +61,60 @@ struct callable_codec<map_and_reduce<F, Reduce>> {
   }
 };
 
-/// Takes one more value in, from the left.
-template <class Value, class Reduce>
-void reduce_into(std::optional<Value>& sum, Reduce& reduce, std::type_identity_t<Value>&& value) {
-  if (!sum) {
-    sum.emplace(std::move(value));
-  } else {
-    Value next = std::invoke(reduce, std::move(*sum), std::move(value));
-    sum.emplace(std::move(next));
+/// Whether the items of a chunk can share the two, see frame_callable.
+template <class F, class Reduce, class Value, class... P>
+inline constexpr bool reduces_shareably_v =
+    is_shareable_v<F, P...>&& is_shareable_v<Reduce, Value, Value>;
+
+/// What values come to, reduced from the left. Not on the stack: they may be large.
+template <class Value>
+class running_sum {
+ public:
+  explicit operator bool() const noexcept { return static_cast<bool>(sums_[now_]); }
+  [[nodiscard]] Value& operator*() noexcept { return *sums_[now_]; }
+
+  /// Has the value of @p source() at first.
+  template <class Source>
+  void begin(Source source) {
+    sums_[now_].make(source);
   }
+  /// Takes the next value from @p source().
+  template <class Reduce, class Source>
+  void take(Reduce& reduce, Source source) {
+    if (!*this) return begin(source);
+    Value& value = next_.make(source);
+    called_t<Reduce, Value, Value>& called = reduce;
+    sums_[1 - now_].make(
+        [&]() -> Value { return std::invoke(called, std::move(*sums_[now_]), std::move(value)); });
+    sums_[now_].reset();
+    now_ = 1 - now_;
+  }
+
+ private:
+  value_slot<Value> sums_[2];
+  value_slot<Value> next_;
+  std::size_t now_ = 0;
+};
+
+/// What the map of both gives for the arguments that are all of @p in.
+template <class Value, class... P, class F>
+Value map_item(F& map, decoder in) {
+  auto arguments = argument_list<P...>::decode(in);
+  in.finish();
+  called_t<F, P...>& called = map;
+  return arguments.pass_to(called);
 }
 
 /// Calls for all items in @p in, which begins with their number, and reduces what they return.
-template <class Value, class... P, class F, class Reduce>
-std::optional<Value> reduce_items(frame_context& frame, map_and_reduce<F, Reduce>& both,
-                                  decoder& in) {
-  std::optional<Value> sum;
+template <class Value, class... P, class Callable>
+void reduce_items(frame_context& frame, Callable& callable, decoder& in, running_sum<Value>& sum) {
   const auto items = in.template get<std::uint32_t>();
   for (std::uint32_t item = 0; item < items; ++item) {
     frame.begin_part(item);
-    std::tuple<P...> arguments{in.template get<P>()...};
-    reduce_into<Value>(
-        sum, both.reduce,
-        std::apply([&](P&... each) -> Value { return std::invoke(both.map, std::move(each)...); },
-                   arguments));
+    auto&& both = callable.template get<P...>();
+    sum.take(both.reduce,
+             [&] { return map_item<Value, P...>(both.map, next_arguments<P...>(in)); });
   }
-  return sum;
 }
 
 /// Runs a frame that is a chunk of a map_reduce.
@@ -95,10 +125,13 @@ void run_reduction(frame_context& frame) {
     const frame_bytes bytes = frame.bytes();
     decoder body(bytes.body);
     decoder shared(bytes.callable);
-    auto both =
-        callable_codec<map_and_reduce<F, Reduce>>::decode(bytes.callable.empty() ? body : shared);
-    if (bytes.callable.empty()) body.align(frame_alignment);
-    frame.put_value<value>(0, reduce_items<value, P...>(frame, both, body).value());
+    const bool apart = !bytes.callable.empty();
+    frame_callable<map_and_reduce<F, Reduce>, reduces_shareably_v<F, Reduce, value, P...>> callable(
+        apart ? shared : body);
+    if (!apart) body.align(frame_alignment);
+    const auto sum = std::make_unique<running_sum<value>>();
+    reduce_items<value, P...>(frame, callable, body, *sum);
+    frame.put_value<value>(0, **sum);
   };
   // The first failure ends the chunk: there is nothing to reduce any more.
   try_catch(run, [&] { frame.put_error(0, label_of_type<F>()); });
@@ -119,16 +152,16 @@ struct reduction_entry<F, Reduce, type_list<P...>> {
 /// The results of the chunks. The pool calls each by the index of its first item, so that failures
 /// are told in terms of items.
 template <class Value>
-class reduction_job final : public typed_job<std::vector<std::optional<Value>>> {
+class reduction_job final : public typed_job<std::vector<value_slot<Value>>> {
  public:
-  using base = typed_job<std::vector<std::optional<Value>>>;
+  using base = typed_job<std::vector<value_slot<Value>>>;
 
   reduction_job(boost::intrusive_ptr<driver> pool, std::size_t items, std::size_t chunksize)
       : reduction_job(std::move(pool), (items + chunksize - 1) / chunksize, chunksize, nullptr) {}
 
   void value(std::size_t index, std::span<const std::byte> encoded) override {
     decoder in(encoded);
-    at(index).emplace(in.template get<Value>());
+    at(index).make([&] { return in.template get<Value>(); });
     in.finish();
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
@@ -142,7 +175,7 @@ class reduction_job final : public typed_job<std::vector<std::optional<Value>>> 
     assemble_result(at(index), offset, total, bytes);
   }
   [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
-  [[nodiscard]] std::vector<std::optional<Value>>& result() override { return sums_; }
+  [[nodiscard]] std::vector<value_slot<Value>>& result() override { return sums_; }
 
  private:
   reduction_job(boost::intrusive_ptr<driver> pool, std::size_t chunks, std::size_t chunksize,
@@ -152,10 +185,10 @@ class reduction_job final : public typed_job<std::vector<std::optional<Value>>> 
         chunksize_(chunksize),
         sums_(chunks) {}
 
-  [[nodiscard]] std::optional<Value>& at(std::size_t index) { return sums_[index / chunksize_]; }
+  [[nodiscard]] value_slot<Value>& at(std::size_t index) { return sums_[index / chunksize_]; }
 
   std::size_t chunksize_;
-  std::vector<std::optional<Value>> sums_;
+  std::vector<value_slot<Value>> sums_;
 };
 
 /// Encodes and submits the next @p items items.
@@ -178,10 +211,10 @@ void submit_reduction(pool_front& pool, const boost::intrusive_ptr<job>& owner,
 
 /// The results of all chunks of a range of @p size items, in order.
 template <class Value, class Types, class F, class Reduce, class Range>
-std::vector<std::optional<Value>> reduce_chunks(const boost::intrusive_ptr<pool_front>& pool,
-                                                const map_and_reduce<F, Reduce>& both, Range& range,
-                                                std::size_t size, std::size_t chunksize,
-                                                const job_rules& rules, const stop_token& stop) {
+std::vector<value_slot<Value>> reduce_chunks(const boost::intrusive_ptr<pool_front>& pool,
+                                             const map_and_reduce<F, Reduce>& both, Range& range,
+                                             std::size_t size, std::size_t chunksize,
+                                             const job_rules& rules, const stop_token& stop) {
   boost::intrusive_ptr<reduction_job<Value>> job(new reduction_job<Value>(pool, size, chunksize),
                                                  false);
   job->set_rules(rules);
@@ -204,7 +237,7 @@ std::vector<std::optional<Value>> reduce_chunks(const boost::intrusive_ptr<pool_
 template <class Value, class Types, class F, class Reduce, class Range>
 Value reduce_range(const boost::intrusive_ptr<pool_front>& pool,
                    const map_and_reduce<F, Reduce>& both, Range& range, std::size_t size,
-                   std::optional<Value> sum, const map_options& options) {
+                   running_sum<Value>& sum, const map_options& options) {
   const auto chunksize = checked_size(options.chunksize, "chunksize");
   const auto rules = rules_of(options.timeout, options.retries, both.map);
   pool->check_timeout(rules.timeout);
@@ -218,10 +251,21 @@ Value reduce_range(const boost::intrusive_ptr<pool_front>& pool,
     auto chunks = reduce_chunks<Value, Types>(
         pool, both, range, size, chunksize.value_or(default_chunksize(size, pool->workers())),
         rules, options.stop);
-    Reduce reduce = both.reduce;
-    for (auto& each : chunks) reduce_into(sum, reduce, std::move(*each));
+    for (auto& each : chunks) {
+      Reduce reduce = both.reduce;  // as fresh as in the workers
+      sum.take(reduce, [&]() -> Value&& { return std::move(*each); });
+    }
   }
   return std::move(*sum);
+}
+
+/// The sum that a reduction begins with, if any.
+template <class Value, class Initial>
+std::unique_ptr<running_sum<Value>> begin_sum(Initial&& initial) {
+  auto sum = std::make_unique<running_sum<Value>>();
+  std::optional<Value> first(std::forward<Initial>(initial));
+  if (first) sum->begin([&]() -> Value&& { return std::move(*first); });
+  return sum;
 }
 
 /// Explains at compile time what is wrong with reducing values of this type with Reduce.
@@ -254,16 +298,16 @@ auto map_reduce(const boost::intrusive_ptr<pool_front>& pool, const F& function,
                   "procpool: the initial value of a map_reduce does not convert to the type that "
                   "its function returns");
     const map_and_reduce<F, Reduce> both{function, reduce};
-    std::optional<value> sum(std::forward<Initial>(initial));
+    const auto sum = begin_sum<value>(std::forward<Initial>(initial));
     if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
       const std::size_t size = *known_size(items);
-      return reduce_range<value, types>(pool, both, items, size, std::move(sum), options);
+      return reduce_range<value, types>(pool, both, items, size, *sum, options);
     } else {
       std::vector<std::ranges::range_value_t<Range&>> read;
       for (auto&& item : items) read.emplace_back(std::forward<decltype(item)>(item));
       auto moving =
           std::ranges::subrange(std::move_iterator(read.begin()), std::move_sentinel(read.end()));
-      return reduce_range<value, types>(pool, both, moving, read.size(), std::move(sum), options);
+      return reduce_range<value, types>(pool, both, moving, read.size(), *sum, options);
     }
   }
 }

@@ -265,10 +265,11 @@ constexpr void visit_fields(const Fields& fields, Visit& visit, std::index_seque
   (visit(boost::pfr::detail::sequence_tuple::get<I>(fields)), ...);
 }
 
-/// Calls `visit` with each field of `value` in turn.
+/// Calls `visit` with each field of `value`, const or not, in turn.
 template <class T, class Visit>
-constexpr void for_each_field(const T& value, Visit&& visit) {
-  visit_fields(tie_fields(value), visit, std::make_index_sequence<value_count_v<T>>{});
+constexpr void for_each_field(T& value, Visit&& visit) {
+  constexpr std::size_t count = value_count_v<std::remove_const_t<T>>;
+  visit_fields(tie_fields(value), visit, std::make_index_sequence<count>{});
 }
 
 }  // namespace procpool::detail

@@ -11,11 +11,11 @@
 #include <functional>
 #include <span>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/arguments.hpp>
 #include <procpool/detail/block_assembly.hpp>
 #include <procpool/detail/byte_buffer.hpp>
 #include <procpool/detail/callable.hpp>
@@ -133,28 +133,11 @@ class frame_context {
 /// The code of a task, as a frame names it.
 using task_entry = void (*)(frame_context&);
 
-/// Calls and writes the value; throws what the call or the encoding of its result throws.
-template <class F, class... P>
-void run_item(frame_context& frame, std::uint32_t item, F& callable, std::tuple<P...>&& arguments) {
-  using result = std::invoke_result_t<F&, P&&...>;
-  if constexpr (std::is_void_v<result>) {
-    std::apply([&](P&... each) { std::invoke(callable, std::move(each)...); }, arguments);
-    frame.put_value(item, std::byte{});
-  } else {
-    frame.put_value<std::decay_t<result>>(
-        item, std::apply(
-                  [&](P&... each) -> decltype(auto) {  // a reference is encoded where it refers to
-                    return std::invoke(callable, std::move(each)...);
-                  },
-                  arguments));
-  }
-}
-
 /// Calls whose arguments and results are bytes of known size.
 template <class F, class... P>
 constexpr bool plain_calls() {
   using result = std::decay_t<std::invoke_result_t<F&, P&&...>>;
-  if constexpr (!(is_flat_v<P> && ...) || sizeof...(P) == 0) {
+  if constexpr (!all_flat_v<P...> || sizeof...(P) == 0) {
     return false;
   } else if constexpr (std::is_void_v<result>) {
     return true;
@@ -163,72 +146,74 @@ constexpr bool plain_calls() {
   }
 }
 
-/// The fields of flat types P that lie one behind the other, as arguments of a call.
-template <class... P>
-struct packed_arguments {
-  static constexpr std::size_t size = (sizeof(P) + ... + 0);
+/// Bytes of the result of such a call.
+template <class F, class... P>
+constexpr std::size_t plain_result_size() {
+  using result = std::decay_t<std::invoke_result_t<F&, P&&...>>;
+  if constexpr (std::is_void_v<result>) return sizeof(std::byte);
+  if constexpr (!std::is_void_v<result>) return sizeof(result);
+}
 
-  /// What @p callable returns for those at @p from; a byte if it returns nothing.
-  template <class F>
-  static auto call(F& callable, const std::byte* from) {
-    return call(callable, from, std::index_sequence_for<P...>{});
-  }
-
- private:
-  static constexpr std::size_t offset(std::size_t field) noexcept {
-    constexpr std::size_t sizes[] = {sizeof(P)...};
-    std::size_t sum = 0;
-    for (std::size_t i = 0; i < field; ++i) sum += sizes[i];
-    return sum;
-  }
-  template <class F, std::size_t... I>
-  static auto call(F& callable, const std::byte* from, std::index_sequence<I...>) {
-    if constexpr (std::is_void_v<std::invoke_result_t<F&, P&&...>>) {
-      std::invoke(callable, load<P>(from + offset(I))...);
-      return std::byte{};
-    } else {
-      return std::invoke(callable, load<P>(from + offset(I))...);
+/// Runs one item with the arguments at @p from.
+template <class... P, class Callable>
+void run_packed_item(frame_context& frame, std::uint32_t item, Callable& callable,
+                     const std::byte* from) {
+  bool told = false;
+  try {
+    try {
+      auto&& called = callable.template get<P...>();
+      packed_arguments<P...>::call(called, from, [&](const auto& value) {
+        frame.put_value(item, value);
+        told = true;
+      });
+    } catch (...) {
+      if (!told) frame.put_error(item, callable.label());
+      told = true;
     }
-  }
-};
-
-/// Runs all items of the window, or up to one that throws; @p done counts them.
-template <class Arguments, class F>
-void run_window(const plain_window& window, F& callable, const std::byte* from,
-                std::uint32_t& done) {
-  for (; done < window.items; ++done) {
-    window.begin(done);
-    const auto value = Arguments::call(callable, from + done * Arguments::size);
-    std::memcpy(window.at + done * sizeof value, &value, sizeof value);
-    window.complete(done + 1, sizeof value);
+  } catch (...) {
+    end_handler(told);
   }
 }
 
-/// Runs the items from @p item on whose arguments, bytes of known size, begin at @p from.
-template <class Arguments, class F>
-void run_plain_items(frame_context& frame, F& callable, const std::byte* from,
+/// Runs all items of the window, or up to one that throws; @p done counts them.
+template <class... P, class Callable>
+void run_window(const plain_window& window, Callable& callable, const std::byte* from,
+                std::uint32_t& done) {
+  for (; done < window.items; ++done) {
+    window.begin(done);
+    auto&& called = callable.template get<P...>();
+    packed_arguments<P...>::call(
+        called, from + done * packed_arguments<P...>::size, [&](const auto& value) {
+          std::memcpy(window.at + done * sizeof value, &value, sizeof value);
+          window.complete(done + 1, sizeof value);
+        });
+  }
+}
+
+/// Runs the items from @p item on whose results fit into windows.
+template <std::size_t result_size, class... P, class Callable>
+void run_plain_items(frame_context& frame, Callable& callable, const std::byte* from,
                      std::uint32_t& item) {
-  constexpr std::size_t size = sizeof(Arguments::call(callable, from));
   while (item < frame.item_count()) {
-    const std::byte* at = from + item * Arguments::size;
-    plain_window window = frame.open_window(item, size);
+    const std::byte* at = from + item * packed_arguments<P...>::size;
+    plain_window window = frame.open_window(item, result_size);
+    if (window.items == 0) {
+      frame.begin_item(item);
+      run_packed_item<P...>(frame, item, callable, at);
+      ++item;
+      continue;
+    }
     std::uint32_t done = 0;
     bool told = false;
     try {
       try {
-        if (window.items == 0) {
-          frame.begin_item(item);
-          frame.put_value(item, Arguments::call(callable, at));
-          ++item;
-          continue;
-        }
-        run_window<Arguments>(window, callable, at, done);
-        frame.close_window(done, size);
+        run_window<P...>(window, callable, at, done);
+        frame.close_window(done, result_size);
         item += done;
       } catch (...) {
-        frame.close_window(done, size);
+        frame.close_window(done, result_size);
         item += done;
-        frame.put_error(item, label_of(callable));
+        frame.put_error(item, callable.label());
         ++item;
         told = true;
       }
@@ -238,51 +223,81 @@ void run_plain_items(frame_context& frame, F& callable, const std::byte* from,
   }
 }
 
-template <class F, class... P>
-void run_items(frame_context& frame, F& callable, decoder& in) {
-  std::uint32_t item = 0;
-  bool told = false;
-  try {
-    try {
-      if constexpr (plain_calls<F, P...>()) {
-        using arguments = packed_arguments<P...>;
-        if (in.remaining() == frame.item_count() * arguments::size) {
-          const std::byte* from = in.bytes(in.remaining()).data();
-          item = frame.first_item();
-          run_plain_items<arguments>(frame, callable, from, item);
-        }
-      }
-      for (; item < frame.item_count(); ++item) {
-        if (item > frame.first_item()) frame.begin_item(item);
-        std::tuple<P...> arguments{in.template get<P>()...};  // in order, as braces demand
-        if (item < frame.first_item()) continue;  // has its outcome from an earlier attempt
-        try_catch([&] { run_item<F, P...>(frame, item, callable, std::move(arguments)); },
-                  [&] { frame.put_error(item, label_of(callable)); });
-      }
-    } catch (...) {  // the arguments cannot be decoded: nor can those behind them
-      const std::uint32_t first = frame.first_item();
-      frame.put_errors_from(item < first ? first : item, label_of(callable));
-      told = true;
+/// Runs the items from @p item on whose arguments lie one behind the other.
+template <class F, class... P, class Callable>
+[[gnu::always_inline]] inline void run_packed_items(frame_context& frame, Callable& callable,
+                                                    decoder& in, std::uint32_t& item) {
+  const std::byte* from = in.bytes(frame.item_count() * packed_arguments<P...>::size).data();
+  if constexpr (plain_calls<F, P...>()) {
+    run_plain_items<plain_result_size<F, P...>(), P...>(frame, callable, from, item);
+  } else {
+    for (; item < frame.item_count(); ++item) {
+      if (item > frame.first_item()) frame.begin_item(item);
+      run_packed_item<P...>(frame, item, callable, from + item * packed_arguments<P...>::size);
     }
-  } catch (...) {
-    end_handler(told);
   }
 }
 
-/// Runs a frame of calls of an F with parameters that travel as P.
+/// Runs one item whose arguments are all that is in @p in. What its objects' destructors throw when
+/// it has its outcome is dropped.
+template <class... P, class Callable>
+void run_decoded_item(frame_context& frame, std::uint32_t item, Callable& callable, decoder& in) {
+  bool told = false;
+  const auto run = [&] {
+    auto arguments = argument_list<P...>::decode(in);
+    in.finish();
+    auto&& called = callable.template get<P...>();
+    using result = std::invoke_result_t<decltype(called), P&&...>;
+    if constexpr (std::is_void_v<result>) {
+      arguments.pass_to(called);
+      frame.put_value(item, std::byte{});
+    } else {  // a reference is encoded where it refers to
+      frame.put_value<std::decay_t<result>>(item, arguments.pass_to(called));
+    }
+    told = true;
+  };
+  try_catch(run, [&] {
+    if (!told) frame.put_error(item, callable.label());
+  });
+}
+
+/// The same for all items of a frame that do not have their outcomes from an earlier attempt.
+template <class... P, class Callable>
+void run_decoded_items(frame_context& frame, Callable& callable, decoder& in, std::uint32_t& item) {
+  for (std::uint32_t passed = 0; passed < item; ++passed) static_cast<void>(in.part());
+  for (; item < frame.item_count(); ++item) {
+    if (item > frame.first_item()) frame.begin_item(item);
+    decoder arguments = in.part();
+    run_decoded_item<P...>(frame, item, callable, arguments);
+  }
+}
+
+/// Runs the items from @p item on of a frame of calls of an F with parameters that travel as P.
+template <class F, class... P>
+[[gnu::always_inline]] inline void run_items(frame_context& frame, std::uint32_t& item) {
+  const frame_bytes bytes = frame.bytes();
+  decoder body(bytes.body);
+  decoder shared(bytes.callable);
+  const bool apart = !bytes.callable.empty();
+  frame_callable<F, is_shareable_v<F, P...>> callable(apart ? shared : body);
+  if (!apart) body.align(frame_alignment);
+  if constexpr (all_flat_v<P...>) {
+    run_packed_items<F, P...>(frame, callable, body, item);
+  } else {
+    run_decoded_items<P...>(frame, callable, body, item);
+  }
+}
+
+/// The code of such a frame.
 template <class F, class... P>
 void run_frame(frame_context& frame) {
+  std::uint32_t item = frame.first_item();
   bool told = false;
   try {
     try {
-      const frame_bytes bytes = frame.bytes();
-      decoder body(bytes.body);
-      decoder shared(bytes.callable);
-      F callable = callable_codec<F>::decode(bytes.callable.empty() ? body : shared);
-      if (bytes.callable.empty()) body.align(frame_alignment);
-      run_items<F, P...>(frame, callable, body);
-    } catch (...) {  // not even the callable can be had
-      frame.put_errors_from(frame.first_item(), label_of_type<F>());
+      run_items<F, P...>(frame, item);
+    } catch (...) {  // not even the callable can be had, or an exception cannot be told of
+      frame.put_errors_from(item, label_of_type<F>());
       told = true;
     }
   } catch (...) {
@@ -327,7 +342,13 @@ struct discarding {
   F callable;
 
   template <class... P>
+    requires(!std::is_invocable_v<const F&, P...>)
   void operator()(P&&... arguments) {
+    static_cast<void>(std::invoke(callable, std::forward<P>(arguments)...));
+  }
+  template <class... P>
+    requires(std::is_invocable_v<const F&, P...>)
+  void operator()(P&&... arguments) const {
     static_cast<void>(std::invoke(callable, std::forward<P>(arguments)...));
   }
 };
@@ -338,23 +359,6 @@ struct callable_codec<discarding<F>> {
 template <class F>
 callable_label label_of(const discarding<F>& callable) {
   return label_of(callable.callable);
-}
-
-/// Encodes one argument as the type S in which it travels.
-template <class S, class A>
-void put_as(encoder& out, A&& argument) {
-  if constexpr (std::is_same_v<std::remove_cvref_t<A>, S>) {
-    out.put<S>(argument);
-  } else {
-    const S converted = std::forward<A>(argument);
-    out.put<S>(converted);
-  }
-}
-
-/// Encodes the arguments of one call.
-template <class... S, class... A>
-void put_arguments(encoder& out, type_list<S...>, A&&... arguments) {
-  (put_as<S>(out, std::forward<A>(arguments)), ...);
 }
 
 }  // namespace procpool::detail

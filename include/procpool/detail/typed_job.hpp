@@ -26,6 +26,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/job_list.hpp>
 #include <procpool/detail/task.hpp>
+#include <procpool/detail/value_slot.hpp>
 #include <procpool/outcome.hpp>
 
 namespace procpool::detail {
@@ -86,7 +87,7 @@ std::unique_ptr<done_callback> callback_of(job_callbacks<T> calls) {
 
 /// Fills in a large result piece by piece; it is empty again after an exception.
 template <class Stored>
-void assemble_result(std::optional<Stored>& result, std::uint64_t offset, std::uint64_t total,
+void assemble_result(value_slot<Stored>& result, std::uint64_t offset, std::uint64_t total,
                      std::span<const std::byte> bytes) {
   if constexpr (delivery_of<Stored>().granule != 0) {
     if (offset == 0) result.emplace();
@@ -114,7 +115,7 @@ class call_job final : public typed_job<R> {
 
   void value(std::size_t, std::span<const std::byte> encoded) override {
     decoder in(encoded);
-    result_.emplace(in.template get<stored>());
+    result_.make([&] { return in.template get<stored>(); });
     in.finish();
   }
   void plain(std::size_t, std::size_t offset, std::span<const std::byte> bytes) override {
@@ -122,7 +123,7 @@ class call_job final : public typed_job<R> {
       std::memcpy(raw_ + offset, bytes.data(), bytes.size());
       if (offset + bytes.size() == sizeof(stored)) {
         decoder in(std::span<const std::byte>(raw_, sizeof(stored)));
-        result_.emplace(in.template get<stored>());
+        result_.make([&] { return in.template get<stored>(); });
       }
     }
   }
@@ -135,7 +136,7 @@ class call_job final : public typed_job<R> {
  private:
   static constexpr std::size_t raw_bytes = is_plain_result_v<stored> ? sizeof(stored) : 1;
 
-  std::optional<stored> result_;
+  value_slot<stored> result_;
   alignas(16) std::byte raw_[raw_bytes];
 };
 
@@ -182,7 +183,12 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
 
   void value(std::size_t index, std::span<const std::byte> encoded) override {
     decoder in(encoded);
-    outcomes_[index - first_].emplace(in.template get<stored>());
+    auto& outcome = outcomes_[index - first_];
+    if constexpr (decoded_in_place_v<stored>) {
+      in.get_to(outcome.emplace());
+    } else {
+      outcome.emplace(in.template get<stored>());
+    }
     in.finish();
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
@@ -208,9 +214,15 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
 
   [[nodiscard]] std::vector<Outcome<R>>& result() override { return outcomes_; }
   [[nodiscard]] std::size_t size() const noexcept { return outcomes_.size(); }
-  /// Takes an item's result or throws its exception. Precondition: ready; once for each item.
-  [[nodiscard]] stored take(std::size_t index) {
-    return std::exchange(outcomes_[index], Outcome<R>()).take();
+  /// Moves an item's result to where it is wanted, or throws its exception; it is not kept.
+  /// Precondition: ready; once for each item.
+  void take(std::size_t index, std::optional<stored>& to) {
+    struct forget {
+      Outcome<R>* outcome;
+      ~forget() { outcome->reset(); }
+    };
+    const forget done{&outcomes_[index]};
+    to.emplace(std::move(*outcomes_[index]));
   }
 
  protected:
@@ -265,7 +277,7 @@ class map_job final
     if constexpr (!is_plain_result_v<stored>) {
       decoder in(encoded);
       if constexpr (apart) {
-        pieces_[index].emplace(in.template get<stored>());
+        pieces_[index].make([&] { return in.template get<stored>(); });
       } else {
         if constexpr (in_pieces) renew(index);
         results_[index] = in.template get<stored>();
@@ -328,7 +340,7 @@ class map_job final
 
   const std::size_t items_;
   std::conditional_t<std::is_void_v<R>, empty, std::vector<stored>> results_;
-  std::conditional_t<apart, std::vector<std::optional<stored>>, empty> pieces_;
+  std::conditional_t<apart, std::vector<value_slot<stored>>, empty> pieces_;
   std::byte nothing_{};
 };
 
