@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Level 7: optional.
 /// @file
-/// The library's errors and outcomes for fmt: `fmt::print("{}\n", error)` writes what() says; for a
-/// WorkerDied that is a report of several lines. Include it where fmt is used; nothing else of the
-/// library needs fmt.
+/// The library's errors, outcomes and states for fmt: `fmt::print("{}\n", error)` writes what()
+/// says; for a WorkerDied that is a report of several lines. Include it where fmt is used; nothing
+/// else of the library needs fmt.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -17,6 +17,7 @@
 #include <procpool/detail/exception_text.hpp>
 #include <procpool/error.hpp>
 #include <procpool/outcome.hpp>
+#include <procpool/pool.hpp>
 
 namespace procpool::detail {
 
@@ -65,6 +66,16 @@ struct fmt::formatter<procpool::MemoryLimitError>
 template <>
 struct fmt::formatter<procpool::WorkerDied>
     : procpool::detail::error_formatter<procpool::WorkerDied> {};
+
+/// "active", "closed", "broken", "terminated".
+template <>
+struct fmt::formatter<procpool::pool_state> : fmt::formatter<std::string_view> {
+  template <class Context>
+  auto format(procpool::pool_state state, Context& context) const {
+    constexpr std::string_view names[] = {"active", "closed", "broken", "terminated"};
+    return fmt::formatter<std::string_view>::format(names[static_cast<int>(state)], context);
+  }
+};
 
 /// The value, or the text of the exception in brackets.
 template <class T>

@@ -145,12 +145,20 @@ class ImapIterator {
         return reading_->take(position_++, value);  // may throw: the item is passed all the same
       }
       reading_ = nullptr;
+      if (ahead_.empty() && !source_->ended) wait_for_room(until, stop);
       refill();
       if (ahead_.empty()) break;
       wait_for_chunk(until, stop);
     }
     if (source_->failure != nullptr)
       std::rethrow_exception(std::exchange(source_->failure, nullptr));
+  }
+
+  // To submit what there is nothing ahead of; not for longer than next() may take.
+  void wait_for_room(std::optional<detail::time_point> until, const stop_token& stop) {
+    if (!pool_open() || pool_->await_room(until, stop)) return;
+    if (stop.stop_requested()) throw CancelledError("the wait for the next result was stopped");
+    throw TimeoutError("the next result was not ready in time");
   }
 
   void wait_for_chunk(std::optional<detail::time_point> until, const stop_token& stop) {
@@ -171,7 +179,8 @@ class ImapIterator {
     while (!source_->ended && taken_ < buffersize_) {
       const std::size_t left = buffersize_ - taken_;
       const std::size_t room = chunksize_ < left ? chunksize_ : left;
-      if (room < chunksize_ && taken_ > 0) return;  // no crumbs
+      if (room < chunksize_ && taken_ > 0) return;   // no crumbs
+      if (!ahead_.empty() && pool_->full()) return;  // results that are there come first
       submit(room);
     }
   }

@@ -24,6 +24,7 @@
 #include <procpool/detail/callable.hpp>
 #include <procpool/detail/callback_function.hpp>
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/numbers.hpp>
 #include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/task.hpp>
 #include <procpool/detail/task_body.hpp>
@@ -60,52 +61,66 @@ using time_limit = std::chrono::duration<double>;
 /// maxtasksperchild).
 struct pool_options {
   /// Number of workers, at least 1. Default: the CPUs this process may use (cpu_count()).
-  std::optional<int> processes = std::nullopt;
+  detail::optional_number<int> processes = std::nullopt;
   /// How the workers are started; with spawn the program calls freeze_support() first in main.
   /// Default: get_start_method().
   std::optional<procpool::start_method> start_method = std::nullopt;
   /// Called in every worker before its first task.
   Initializer initializer = {};
+  /// The most that a worker may take from its start to the end of its initializer, positive. Then
+  /// it is killed, which counts as a failure of the initializer: the third in a row breaks the
+  /// pool. Looked after while somebody waits for results. Default: any time. Not for threads, which
+  /// cannot be killed: std::invalid_argument.
+  std::optional<time_limit> initializer_timeout = std::nullopt;
   /// Tasks (chunks, for a map) after which a worker leaves and is replaced, at least 1. Default:
   /// workers live as long as the pool.
-  std::optional<int> maxtasksperchild = std::nullopt;
+  detail::optional_number<int> maxtasksperchild = std::nullopt;
+  /// How long a worker waits for a task before it leaves, positive. It is started again when there
+  /// is work that those left have no time for. The pool itself needs no timer for that, nor does it
+  /// wake up. Default: workers stay.
+  std::optional<time_limit> idle_timeout = std::nullopt;
+  /// The most tasks (chunks, for a map or imap) that are submitted and not done, at least 1: those
+  /// that wait and those that workers have. With so many, submitting waits until one is done, and
+  /// try_apply_async returns nothing. More than twice the number of workers, so that none waits for
+  /// work. Default: any number; arguments that wait are in this process's memory.
+  detail::optional_number<int> max_pending = std::nullopt;
   /// Bytes of each of the two rings of a worker: a power of two, 4 KiB to 1 GiB. Larger tasks and
   /// results stream through. The default suits nearly everything.
-  std::size_t ring_bytes = std::size_t{256} << 10;
+  detail::number<std::size_t> ring_bytes = std::size_t{256} << 10;
   /// Bytes of address space for large task arguments, a multiple of 4096 and at least 64 KiB;
   /// memory is taken as it is used. Larger arguments stream through the ring. Both are cut down
   /// where address space is limited (RLIMIT_AS) or refused: a pool takes a quarter of what is left.
-  std::size_t arena_bytes = std::size_t{256} << 20;
+  detail::number<std::size_t> arena_bytes = std::size_t{256} << 20;
   /// Bytes of private memory that a worker may take beyond what it is born with (setrlimit(2),
   /// RLIMIT_DATA: heap, stacks of threads, private mappings; not memory shared with others). An
   /// allocation beyond it fails: a task that lets std::bad_alloc out ends with MemoryLimitError,
   /// and the worker goes on. Default: what the machine has.
-  std::optional<std::size_t> memory_limit = std::nullopt;
+  detail::optional_number<std::size_t> memory_limit = std::nullopt;
   /// CPU time that an item may use, of all threads of its worker, positive. The worker is killed
   /// with SIGXCPU then, and the item ends with TimeoutError. Default: any.
   std::optional<time_limit> cpu_limit = std::nullopt;
   /// Resident bytes of a worker after which it leaves, between two tasks, and is replaced: against
   /// leaks. Default: never.
-  std::optional<std::size_t> max_resident = std::nullopt;
+  detail::optional_number<std::size_t> max_resident = std::nullopt;
   /// Bytes of memory that a worker keeps when tasks have freed it, at most 2 GiB (mallopt(3)).
   /// Large arguments and results are then made in memory that is there, instead of pages that the
   /// system has to clear for each, which costs several times as much as to copy them; in return the
   /// worker stays as large as its largest task. Of no effect on threads. Default: what the C
   /// library keeps, which is nothing of blocks larger than 32 MiB.
-  std::optional<std::size_t> keep_memory = std::nullopt;
+  detail::optional_number<std::size_t> keep_memory = std::nullopt;
   /// The part of maxtasksperchild and max_resident, 0 to 1, that chance may take away, for each
   /// worker anew: so they do not all leave at once. Default: none.
   double recycle_jitter = 0;
   /// Bytes of the largest encoded result that is accepted. A worker that sends a larger one is
   /// killed, the item ends with WorkerDied. Default: half of the machine's memory.
-  std::optional<std::size_t> max_result_bytes = std::nullopt;
+  detail::optional_number<std::size_t> max_result_bytes = std::nullopt;
   /// Bytes of encoded arguments (of a chunk, for a map) that are kept of a task that has failed,
   /// for AsyncResult::replay() and WorkerDied::replay().
-  std::size_t replay_bytes = std::size_t{1} << 20;
+  detail::number<std::size_t> replay_bytes = std::size_t{1} << 20;
   /// What the random numbers of its tasks come from, current_worker().random(): with the same seed
   /// a program that submits the same work in the same order gets the same results, whatever the
   /// number of workers. Default: another one each time, from the system's random source.
-  std::optional<std::uint64_t> seed = std::nullopt;
+  detail::optional_number<std::uint64_t> seed = std::nullopt;
   /// Whether each worker runs on one CPU only: the worker in place i on the i-th of those that the
   /// thread that makes the pool may use, from 0 again behind the last one (sched_setaffinity(2)).
   /// Its replacement has the same one. For caches that are to stay warm, and for measuring. It
@@ -150,7 +165,7 @@ struct call_options {
   std::optional<time_limit> timeout = std::nullopt;
   /// Further attempts, 0 to 1000, when its worker has died or it was too late. The task sees which
   /// it is by current_worker().attempt(). Exceptions are answers: nothing is tried again for them.
-  int retries = 0;
+  detail::number<int> retries = 0;
   /// A requested stop ends the call with CancelledError; if it runs its worker is killed.
   stop_token stop = {};
 };
@@ -159,11 +174,11 @@ struct call_options {
 struct map_options {
   /// Items sent to a worker at a time, at least 1. Default: a quarter of a fair share,
   /// ceil(n / (4 * workers)), as in Python.
-  std::optional<std::ptrdiff_t> chunksize = std::nullopt;
+  detail::optional_number<std::ptrdiff_t> chunksize = std::nullopt;
   /// For each item, see call_options::timeout.
   std::optional<time_limit> timeout = std::nullopt;
   /// For each item, see call_options::retries.
-  int retries = 0;
+  detail::number<int> retries = 0;
   /// A requested stop ends the map with CancelledError, or gives that as the outcome of what is not
   /// done; workers that run a part of it are killed.
   stop_token stop = {};
@@ -172,14 +187,14 @@ struct map_options {
 /// How an imap runs.
 struct imap_options {
   /// Items sent to a worker at a time, at least 1.
-  std::optional<std::ptrdiff_t> chunksize = std::nullopt;
+  detail::optional_number<std::ptrdiff_t> chunksize = std::nullopt;
   /// The most items that are taken from the input ahead of those handed out, at least 1; no chunk
   /// is larger. Default: 32 chunks for each worker.
-  std::optional<std::ptrdiff_t> buffersize = std::nullopt;
+  detail::optional_number<std::ptrdiff_t> buffersize = std::nullopt;
   /// For each item, see call_options::timeout.
   std::optional<time_limit> timeout = std::nullopt;
   /// For each item, see call_options::retries.
-  int retries = 0;
+  detail::number<int> retries = 0;
 };
 
 /// How work is cancelled.
@@ -197,7 +212,7 @@ struct task_options {
   /// See call_options::timeout.
   std::optional<time_limit> timeout = std::nullopt;
   /// See call_options::retries.
-  int retries = 0;
+  detail::number<int> retries = 0;
   /// Called with the result.
   std::conditional_t<std::is_void_v<T>, detail::callback_function<>,
                      detail::callback_function<detail::stored_t<T>&>>
@@ -215,11 +230,11 @@ inline constexpr bool is_task_options_v<task_options<T>> = true;
 template <class T>
 struct map_async_options {
   /// See map_options::chunksize.
-  std::optional<std::ptrdiff_t> chunksize = std::nullopt;
+  detail::optional_number<std::ptrdiff_t> chunksize = std::nullopt;
   /// For each item, see call_options::timeout.
   std::optional<time_limit> timeout = std::nullopt;
   /// For each item, see call_options::retries.
-  int retries = 0;
+  detail::number<int> retries = 0;
   /// Called once with all results, also when there are none because there was no item (Python does
   /// not call it then).
   std::conditional_t<std::is_void_v<T>, detail::callback_function<>,

@@ -24,9 +24,11 @@
 #include <procpool/async_result.hpp>
 #include <procpool/backend.hpp>
 #include <procpool/detail/calls.hpp>
+#include <procpool/detail/os/time.hpp>
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/pool_misuse.hpp>
 #include <procpool/detail/stop_token.hpp>
+#include <procpool/detail/submission_terms.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
@@ -75,6 +77,8 @@ class Pool : detail::pool_misuse {
     core_ = detail::start_pool<Backend>(options, options.initializer.frame_);
   }
 
+  template <detail::no_number T>
+  explicit Pool(T) = delete;  // a number is wanted
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
   /// Terminates, as leaving Python's `with` does: outstanding results end with CancelledError.
@@ -103,6 +107,7 @@ class Pool : detail::pool_misuse {
   auto apply(call_options options, F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
       const auto limits = detail::checked_limits(options.timeout, options.retries);
+      const detail::terms_scope stoppable(options.stop);
       return detail::finish(*detail::start_call(core(), detail::attended::yes, limits, function,
                                                 nullptr, arguments...),
                             options.stop);
@@ -132,6 +137,20 @@ class Pool : detail::pool_misuse {
                                  {std::move(options.callback), std::move(options.error_callback)}),
                              arguments...));
     }
+  }
+
+  /// The same, but does not wait for room: empty when pool_options::max_pending tasks are not done.
+  template <class... A>
+  auto try_apply_async(A&&... arguments) {
+    return detail::without_waiting(core(),
+                                   [&] { return apply_async(std::forward<A>(arguments)...); });
+  }
+  template <class F, class... A>
+  auto try_apply_async(task_options<detail::task_result_t<std::decay_t<F>, A...>> options,
+                       F&& function, A&&... arguments) {
+    return detail::without_waiting(core(), [&] {
+      return apply_async(std::move(options), function, std::forward<A>(arguments)...);
+    });
   }
 
   /// Calls @p function for every item of any input range; a std::vector of the results in the
@@ -250,11 +269,20 @@ class Pool : detail::pool_misuse {
   void close() { core()->close(); }
   /// Waits until all work is done and all workers have left.
   /// @throws std::logic_error unless close() or terminate() was called before
-  void join() { static_cast<void>(core()->join({})); }
+  void join() { static_cast<void>(core()->join({}, {})); }
+  /// The same, but waits at most for @p timeout; whether all have left. It can be repeated.
+  template <class Rep, class Period>
+  bool join(std::chrono::duration<Rep, Period> timeout) {
+    return core()->join(detail::os::deadline_after(timeout), {});
+  }
   /// The same, but gives up when a stop is requested; whether all have left.
-  bool join(const stop_token& stop) { return core()->join(stop); }
+  bool join(const stop_token& stop) { return core()->join({}, stop); }
   /// Kills the workers; outstanding results end with CancelledError. Idempotent.
   void terminate() { core()->terminate(); }
+  /// What can be done with it now, as far as is known: that a pool is broken comes to light when
+  /// somebody submits, waits for results, or has work done. Does not wait. @throws std::logic_error
+  /// in a forked process
+  [[nodiscard]] pool_state state() const { return core()->state(); }
 
  private:
   [[nodiscard]] const boost::intrusive_ptr<detail::pool_front>& core() const {
@@ -266,6 +294,7 @@ class Pool : detail::pool_misuse {
   template <class How, class Gather = detail::gather_results, class F, class Range>
   auto run_map(const F& function, Range& items, const map_options& options) {
     if constexpr (check_map<How, F, Range>()) {
+      const detail::terms_scope stoppable(options.stop);
       return detail::finish(*detail::start_map<How, Gather>(core(), detail::attended::yes, function,
                                                             items, options, nullptr),
                             options.stop);

@@ -24,6 +24,7 @@
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/submission.hpp>
+#include <procpool/detail/submission_terms.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
@@ -77,6 +78,19 @@ auto start_call(const boost::intrusive_ptr<pool_front>& pool, attended how, call
   if (how == attended::no) pool->care_for(*job);
   submit_call<std::decay_t<F>>(*pool, job->share_first(), function, arguments...);
   return job;
+}
+
+/// What @p submit() returns; nothing, if the pool takes no more tasks for now.
+template <class Submit>
+auto without_waiting(const boost::intrusive_ptr<pool_front>& pool, Submit submit)
+    -> std::optional<decltype(submit())> {
+  if (pool->full()) return std::nullopt;
+  const terms_scope impatient(submission_terms{.may_wait = false});
+  try {
+    return submit();
+  } catch (const pool_full&) {  // another thread was faster
+    return std::nullopt;
+  }
 }
 
 /// Waits for a job and moves its result out, or throws its exception. A requested stop ends it.

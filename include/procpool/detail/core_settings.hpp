@@ -29,6 +29,7 @@ struct core_settings {
   std::shared_ptr<const initializer_frame> initializer;  ///< null: none
   std::uint32_t cpus;                                    ///< that this process may use
   process_settings processes = {};                       ///< unless the workers are threads
+  std::size_t max_pending = ~std::size_t{0};             ///< tasks that are not done
 };
 
 /// Makes what the workers are, and starts none of them. @throws ProcessError

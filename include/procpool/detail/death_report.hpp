@@ -4,6 +4,8 @@
 /// The words and exceptions for tasks whose worker died.
 #pragma once
 
+#include <signal.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -44,9 +46,15 @@ inline std::string describe_end(const worker_death& death) {
   return text;
 }
 
+/// Whether a process gets this signal for what it does itself.
+constexpr bool is_crash(int signal) noexcept {
+  return signal == SIGABRT || signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE ||
+         signal == SIGILL || signal == SIGSYS || signal == SIGTRAP;
+}
+
 /// "worker process 123 (PoolWorker-2) was killed by signal 9 (SIGKILL) while it ran item 4 of f".
 inline std::string describe_death(const worker_death& death) {
-  std::string text = concat({"worker process ", death.pid});
+  std::string text = death.pid != 0 ? concat({"worker process ", death.pid}) : "worker thread";
   if (!death.worker.empty()) text = concat({text, " (", death.worker, ")"});
   text = concat({text, " ", describe_end(death)});
   if (!death.item) return text;

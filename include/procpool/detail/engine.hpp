@@ -102,7 +102,14 @@ class engine {
 
   /// Moves tasks from workers that have more than they can begin with to idle ones. Not at every
   /// turn: short tasks are done sooner where they are than another worker can be woken.
-  void balance() noexcept { sending_.balance(); }
+  void balance() noexcept {
+    sending_.balance();
+    lives_.recall_resting();
+  }
+  /// Whether balance() would start a worker again that has left for want of work.
+  [[nodiscard]] bool wants_resting() const noexcept {
+    return pool_.lives.may_rest() && pool_.schedule.work_for_more() && lives_.any_resting();
+  }
   /// The same, if a worker has finished nothing since the last call.
   void balance_if_stuck() noexcept {
     bool stuck = false;
@@ -193,7 +200,8 @@ class engine {
 
   /// Whether look_at_clock() has to be called from time to time.
   [[nodiscard]] bool clock_matters() const noexcept {
-    return pool_.any_timed() || starts_.next().has_value();
+    return pool_.any_timed() || starts_.next().has_value() ||
+           pool_.lives.initializer_timeout().count() != 0;
   }
 
   /// Does what is due by @p now: kills workers whose task has taken too long, starts those that had

@@ -116,7 +116,7 @@ class lifecycle {
     for (std::uint32_t worker = 0; worker < wanted_ && pool_.broken.empty(); ++worker) {
       if (!pool_.schedule.vacant(worker) || starts_.postponed(worker)) continue;
       if (worker < before) {
-        replace(worker);
+        if (!pool_.lives.may_rest()) replace(worker);
       } else if (!grow(worker)) {
         wanted_ = worker;
       }
@@ -130,6 +130,25 @@ class lifecycle {
     }
     sending_.dispatch();
     return wanted_;
+  }
+
+  /// Places whose workers have left for want of work: those that are vacant without a reason.
+  [[nodiscard]] bool any_resting() const noexcept {
+    if (!pool_.lives.may_rest() || !replacing_ || !pool_.broken.empty()) return false;
+    for (std::uint32_t worker = 0; worker < wanted_; ++worker) {
+      if (rests(worker)) return true;
+    }
+    return false;
+  }
+  /// Starts as many of them again as there is work for.
+  void recall_resting() noexcept {
+    if (!any_resting()) return;
+    for (std::uint32_t worker = 0; worker < wanted_ && pool_.broken.empty(); ++worker) {
+      if (!pool_.schedule.work_for_more()) return;
+      if (!rests(worker)) continue;
+      replace(worker);
+      sending_.balance();
+    }
   }
 
   /// From now on nobody is replaced.
@@ -212,6 +231,10 @@ class lifecycle {
     if (initializer_ != nullptr) send_initializer(worker);
   }
 
+  [[nodiscard]] bool rests(std::uint32_t worker) const noexcept {
+    return pool_.schedule.vacant(worker) && !starts_.postponed(worker);
+  }
+
   worker_report await_report() {
     const auto got = pool_.backend->await_report();
     if (!got) throw ProcessError("the fork server of the pool ended while workers were started");
@@ -273,6 +296,7 @@ class lifecycle {
     head.place = small ? body_place::in_line : body_place::stream;
     (void)channel.send(head, initializer_->body.view());  // the ring is empty: there is room
     pool_.workers[worker].initializing = true;
+    pool_.workers[worker].since = std::chrono::steady_clock::now();
   }
 
   // The order matters: first what it still had to say, then who is to blame, then the rest.
@@ -298,9 +322,10 @@ class lifecycle {
     pool_.shrink(wanted_);
     if (!replacing_ || !pool_.broken.empty() || worker >= wanted_) return;
     if (blamed) starts_.succeeded();  // it was the task, not the start
+    const bool rests = pool_.lives.may_rest() && death.exitcode == 0 && last.kill == killing::no;
     if (last.initializing || (unborn && !blamed)) {
       start_failed(worker, why_not_started(last, death), start_failure::error);
-    } else {
+    } else if (!rests || blamed) {
       replace(worker);
     }
   }
@@ -308,12 +333,15 @@ class lifecycle {
   // Nothing that it was sent was begun: nobody is to blame, and others do it.
   void never_came_up(const worker_report& report, const worker_death& death) noexcept {
     const std::uint32_t worker = report.worker;
-    const bool killed = pool_.workers[worker].kill != killing::no;  // by the pool
+    const worker_state last = std::move(pool_.workers[worker]);
     sending_.abandon(worker);
     pool_.shrink(wanted_);
     if (!replacing_ || !pool_.broken.empty() || worker >= wanted_) return;
-    if (killed) return replace(worker);
-    const bool by_others = death.exitcode < 0 && !is_of_its_own(-death.exitcode);
+    if (last.kill == killing::late) {
+      return start_failed(worker, why_not_started(last, death), start_failure::error);
+    }
+    if (last.kill != killing::no) return replace(worker);
+    const bool by_others = death.exitcode < 0 && !is_crash(-death.exitcode);
     start_failed(
         worker, text_or_none([&] {
           const std::string what = concat({"a worker did not come up: ", describe_death(death)});
@@ -321,16 +349,6 @@ class lifecycle {
           return why.empty() ? what : concat({what, ": ", why});
         }),
         by_others ? start_failure::refusal : failure_of(report.startup.error));
-  }
-
-  // Whether a process gets this signal for what it does itself.
-  [[nodiscard]] static bool is_of_its_own(int signal) noexcept {
-    return signal == SIGABRT || signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE ||
-           signal == SIGILL || signal == SIGSYS || signal == SIGTRAP;
-  }
-
-  [[nodiscard]] static start_failure failure_of(int error) noexcept {
-    return is_transient(error) ? start_failure::refusal : start_failure::error;
   }
 
   void start_failed(std::uint32_t worker, const std::string& why, start_failure how) noexcept {
@@ -353,11 +371,15 @@ class lifecycle {
     return false;
   }
 
-  [[nodiscard]] static std::string why_not_started(const worker_state& last,
-                                                   const worker_death& death) noexcept {
+  [[nodiscard]] std::string why_not_started(const worker_state& last,
+                                            const worker_death& death) const noexcept {
     return text_or_none([&] {
       if (last.init_error != nullptr)
         return concat({"the initializer failed: ", describe(last.init_error)});
+      if (last.kill == killing::late) {
+        return concat({"the initializer did not return within its time limit of ",
+                       in_seconds(pool_.lives.initializer_timeout()), ": ", describe_death(death)});
+      }
       return concat(
           {last.initializing ? "the initializer did not return: " : "a worker did not come up: ",
            describe_death(death)});

@@ -63,23 +63,32 @@ class worker_parking {
   worker_parking(const task_control& parent, result_control& own) : parent_(&parent), own_(&own) {}
 
   /// Returns when @p ready() is true. Calls @p before_sleep() once if it has to sleep for it.
+  /// @param longest to sleep for it; 0: any time. @returns whether it is true
   template <class Ready, class BeforeSleep>
-  void wait_until(Ready ready, BeforeSleep before_sleep) {
-    if (ready()) return;
-    if (parent_->spin.load(std::memory_order_relaxed) != 0 && spin_until(ready)) return;  // a hint
+  bool wait_until(Ready ready, BeforeSleep before_sleep, std::chrono::nanoseconds longest = {}) {
+    if (ready()) return true;
+    if (parent_->spin.load(std::memory_order_relaxed) != 0 && spin_until(ready))
+      return true;  // hint
     before_sleep();
-    while (!ready()) sleep_unless(ready);
+    os::deadline until;
+    if (longest.count() != 0) until = std::chrono::steady_clock::now() + longest;
+    bool is_ready = ready();
+    while (!is_ready && !(until && std::chrono::steady_clock::now() >= *until)) {
+      sleep_unless(ready, until);
+      is_ready = ready();
+    }
     own_->parked.store(0, std::memory_order_relaxed);  // a late ring is harmless
+    return is_ready;
   }
 
  private:
   template <class Ready>
-  void sleep_unless(Ready ready) {
+  void sleep_unless(Ready ready, os::deadline until) {
     const std::uint32_t bell = parent_->doorbell.load(std::memory_order_acquire);  // before looking
     if (++sleeps_ == 0) ++sleeps_;                                                 // 0 means awake
     own_->parked.store(sleeps_, std::memory_order_relaxed);  // ordered by the fence
     std::atomic_thread_fence(std::memory_order_seq_cst);     // announce, then look: see above
-    if (!ready()) os::futex_wait(parent_->doorbell, bell);
+    if (!ready()) os::futex_wait(parent_->doorbell, bell, until);
   }
 
   const task_control* parent_;

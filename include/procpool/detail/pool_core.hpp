@@ -2,8 +2,9 @@
 // Level 6: pool.
 /// @file
 /// A pool with workers, as those see it who submit work, wait for results and end it. It is made of
-/// three layers, each of which calls only those below: this one, the service thread
-/// (pool_service.hpp), and the engine under a lock with whoever makes it move (pool_lead.hpp).
+/// four layers, each of which calls only those below: this one, the bound on tasks (pool_room.hpp),
+/// the service thread (pool_service.hpp), and the engine under a lock with whoever makes it move
+/// (pool_lead.hpp).
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -31,7 +32,7 @@
 #include <procpool/detail/job_list.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/os/event.hpp>
-#include <procpool/detail/pool_service.hpp>
+#include <procpool/detail/pool_room.hpp>
 #include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/task_body.hpp>
 #include <procpool/detail/watcher.hpp>
@@ -39,11 +40,11 @@
 
 namespace procpool::detail {
 
-class pool_core final : public pool_service {
+class pool_core final : public pool_room {
  public:
   /// Starts the workers. @throws ProcessError when that cannot be done; nothing is left then.
   explicit pool_core(const core_settings& settings, backend_maker make = &make_backend)
-      : pool_service(settings, make), places_(settings.sizes.workers) {
+      : pool_room(settings, make), places_(settings.sizes.workers) {
     engine_.start_all();
   }
   ~pool_core() override { end(); }
@@ -81,8 +82,10 @@ class pool_core final : public pool_service {
               task_body&& body) override {
     check_usable();
     job_list dead;  // dropped without the lock
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     check_open_locked();
+    if (no_room()) [[unlikely]]
+      await_room(lock);
     if (owner->unattended() && service_asleep_) service_wakes_.notify_one();
     // A leader that has waited for some time may be asleep and balances nothing: what is under way
     // takes long, so a queue behind it is no place for new work.
@@ -256,9 +259,12 @@ class pool_core final : public pool_service {
     check_usable();
     std::lock_guard lock(mutex_);
     if (state_ == state::open) state_ = state::closed;
+    if (await_room_ == 0) return;
+    changed_.notify_all();  // they are refused
+    call_leader_back();
   }
 
-  bool join(const stop_token& stop) override {
+  bool join(std::optional<time_point> until, const stop_token& stop) override {
     check_usable();
     check_not_own_worker();
     bool inside = false;  // a callback
@@ -270,13 +276,13 @@ class pool_core final : public pool_service {
       if (state_ == state::terminated) return await_end(lock), true;
       inside = server_ == std::this_thread::get_id();
     }
-    if (!wait_for(*this, work_done(*this, inside), std::nullopt, stop)) return false;
+    if (!wait_for(*this, work_done(*this, inside), until, stop)) return false;
     {
       std::unique_lock lock(mutex_);
       if (state_ == state::terminated) return await_end(lock), true;
       engine_.retire_all();
     }
-    if (!wait_for(*this, workers_gone(*this), std::nullopt, stop)) return false;
+    if (!wait_for(*this, workers_gone(*this), until, stop)) return false;
     terminate();
     return true;
   }

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -21,6 +22,18 @@
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/task_body.hpp>
+
+namespace procpool {
+
+/// What can be done with a pool; see Pool::state().
+enum class pool_state {
+  active,      ///< it takes work
+  closed,      ///< it takes no more; what was submitted goes on, or is done
+  broken,      ///< it can run nothing any more: BrokenPool, which says why
+  terminated,  ///< by terminate(), or joined: its workers are gone
+};
+
+}  // namespace procpool
 
 namespace procpool::detail {
 
@@ -58,11 +71,17 @@ class pool_front : public driver {
   /// they are submitted.
   [[nodiscard]] virtual std::uint64_t take_numbers(std::size_t items) = 0;
 
-  /// Hands a frame of work over; see engine::submit.
+  /// Hands a frame of work over; see engine::submit. Waits for room by the calling thread's
+  /// submission_terms. @throws PoolClosed, BrokenPool; CancelledError, pool_full by the terms
   virtual void submit(boost::intrusive_ptr<job> owner, const frame_head& head,
                       std::size_t first_index, task_body&& body) = 0;
   /// Has the callbacks of a submission of no items run, after which it is ready.
   virtual void complete(job& nothing) = 0;
+  /// Whether submit() would wait now.
+  [[nodiscard]] virtual bool full() = 0;
+  /// Waits until it would not, @p until has come or a stop is requested; whether it would not.
+  [[nodiscard]] virtual bool await_room(std::optional<time_point> until,
+                                        const stop_token& stop) = 0;
   /// To be called before the frames of an asynchronous submission.
   /// @throws ProcessError when there can be no service thread
   virtual void care_for(job& what) = 0;
@@ -80,14 +99,16 @@ class pool_front : public driver {
   /// No more work can be submitted.
   virtual void close() = 0;
   /// Waits for all work and then for all processes. @throws std::logic_error unless closed.
-  /// Without a result if @p stop is requested: false.
-  virtual bool join(const stop_token& stop) = 0;
+  /// Without a result if @p until comes or @p stop is requested: false.
+  virtual bool join(std::optional<time_point> until, const stop_token& stop) = 0;
   /// Ends everything now: what is outstanding gets CancelledError. Idempotent; any thread.
   virtual void terminate() = 0;
 
   /// Says why a Pool has nothing behind it: this is one of its workers, or it is still being made.
   [[noreturn]] static void not_there();
 
+  /// What can be done with it.
+  [[nodiscard]] virtual pool_state state() = 0;
   /// Whether this is the process that made the pool.
   [[nodiscard]] virtual bool ours() const noexcept = 0;
   /// How many there are to be.

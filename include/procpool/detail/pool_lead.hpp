@@ -50,6 +50,7 @@ class pool_lead : public pool_front {
                    task_sender::in_line_limit(settings.sizes.ring_bytes), settings.kind),
         generation_(process_generation()),
         cpus_(settings.cpus),
+        max_pending_(settings.max_pending),
         engine_(make(settings), settings.sizes.workers, settings.workers, settings.rules,
                 settings.lives, settings.initializer) {
     glance_.reserve(settings.sizes.workers);  // all that can ever be in them
@@ -90,11 +91,19 @@ class pool_lead : public pool_front {
   // A leader that is away does not look at workers that were stalled since.
   void look_after_stalls() {
     if (engine_.more_stalled()) call_leader_back();
+    if (leader_away_ && engine_.wants_resting()) call_leader_back();
   }
+
+  // With the lock: whether no task can be submitted for now.
+  [[nodiscard]] bool no_room() const noexcept { return engine_.outstanding() >= max_pending_; }
 
   // Tells threads that wait what has changed.
   void spread_news(hurry service = hurry::yes) {
     look_after_stalls();
+    if (await_room_ > 0 && !no_room()) {
+      changed_.notify_all();
+      call_leader_back();  // it may be one of them
+    }
     if (!engine_.take_news() && !nudged_) return;
     nudged_ = false;
     ring_ready();
@@ -156,6 +165,7 @@ class pool_lead : public pool_front {
     if (!reports_due()) return;
     engine_.balance_if_stuck();
     handle_reports();
+    if (engine_.wants_resting()) engine_.balance();
     resize_if_due();
     look_at_clock_if_due();
   }
@@ -313,6 +323,7 @@ class pool_lead : public pool_front {
 
   const std::uint32_t generation_;
   const std::uint32_t cpus_;
+  const std::size_t max_pending_;  ///< tasks that are not done
   std::mutex mutex_;
   std::condition_variable changed_;        ///< followers: something is ready, or there is no leader
   std::condition_variable service_wakes_;  ///< the service thread: there is something to do
@@ -324,6 +335,7 @@ class pool_lead : public pool_front {
   bool resize_due_ = false;
   bool yield_ = false;  ///< somebody wants the lead that the service has
   int followers_ = 0;
+  int await_room_ = 0;           ///< threads that wait to submit
   std::uint64_t activity_ = 0;   ///< counts waits and the like, for the service to stay away
   bool nudged_ = false;          ///< by a thread that held the lock
   os::event ready_bell_;         ///< for event loops; empty: nobody has asked for it

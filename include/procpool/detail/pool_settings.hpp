@@ -35,7 +35,7 @@ inline std::uint32_t checked_count(const char* name, int given) {
 
 inline region_sizes checked_sizes(const pool_options& options, std::uint32_t workers) {
   constexpr std::size_t most_ring = std::size_t{1} << 30;
-  if (!std::has_single_bit(options.ring_bytes) || options.ring_bytes < region_sizes::least_ring ||
+  if (!std::has_single_bit<std::size_t>(options.ring_bytes) || options.ring_bytes < region_sizes::least_ring ||
       options.ring_bytes > most_ring) {
     throw std::invalid_argument("ring_bytes must be a power of two from 4 KiB to 1 GiB");
   }
@@ -50,6 +50,15 @@ inline region_sizes checked_sizes(const pool_options& options, std::uint32_t wor
   return wanted.within(os::address_space_left() / 4, workers);
 }
 
+/// 0: not given.
+inline std::chrono::nanoseconds checked_time(const char* name,
+                                             const std::optional<time_limit>& given) {
+  constexpr time_limit longest{1e9};
+  if (!given) return {};
+  if (!(given->count() > 0)) throw std::invalid_argument(concat({name, " must be positive"}));
+  return std::chrono::ceil<std::chrono::nanoseconds>(std::min<time_limit>(*given, longest));
+}
+
 inline life_rules checked_lives(const pool_options& options) {
   life_rules rules;
   rules.limits.memory_bytes = options.memory_limit.value_or(0);
@@ -60,15 +69,9 @@ inline life_rules checked_lives(const pool_options& options) {
     throw std::invalid_argument(
         "memory_limit, max_resident, max_result_bytes and keep_memory must be at least 1 if given");
   }
-  if (options.cpu_limit) {
-    if (!(options.cpu_limit->count() > 0)) {
-      throw std::invalid_argument("cpu_limit must be positive");
-    }
-    constexpr time_limit longest{1e9};
-    rules.limits.cpu_ns = std::chrono::ceil<std::chrono::nanoseconds>(
-                              std::min<time_limit>(*options.cpu_limit, longest))
-                              .count();
-  }
+  rules.limits.cpu_ns = checked_time("cpu_limit", options.cpu_limit).count();
+  rules.limits.idle_ns = checked_time("idle_timeout", options.idle_timeout).count();
+  rules.initializer_timeout = checked_time("initializer_timeout", options.initializer_timeout);
   if (!(options.recycle_jitter >= 0 && options.recycle_jitter <= 1)) {
     throw std::invalid_argument("recycle_jitter must be from 0 to 1");
   }
@@ -86,6 +89,10 @@ inline void check_for_threads(const pool_options& options) {
     throw std::invalid_argument(
         "memory_limit, cpu_limit, max_resident and max_result_bytes need workers that are "
         "processes: threads share what they have");
+  }
+  if (options.initializer_timeout) {
+    throw std::invalid_argument(
+        "initializer_timeout needs workers that are processes: a thread cannot be killed");
   }
 }
 
@@ -133,7 +140,9 @@ inline core_settings settings_of(worker_kind kind, const pool_options& options,
           .lives = checked_lives(options),
           .initializer = std::move(initializer),
           .cpus = cpus,
-          .processes = process_settings_of(kind, options)};
+          .processes = process_settings_of(kind, options),
+          .max_pending = options.max_pending ? checked_count("max_pending", *options.max_pending)
+                                             : std::numeric_limits<std::size_t>::max()};
 }
 
 }  // namespace procpool::detail

@@ -39,6 +39,7 @@ enum class killing : std::uint8_t { no, violation, late, cancelled };
 /// What is known of a worker besides the scheduler's part.
 struct worker_state {
   bool initializing = false;                  ///< its initializer has not returned yet
+  os::time_point since{};                     ///< when it was started, if it has one
   bool retire_due = false;                    ///< has to be told to retire, when there is room
   bool silent = false;                        ///< leaves its tasks alone, gets none until it stirs
   killing kill = killing::no;                 ///< nothing is expected from it any more

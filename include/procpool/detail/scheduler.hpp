@@ -217,6 +217,11 @@ class scheduler {
   /// Whether a task would find a worker that has nothing to do.
   [[nodiscard]] bool anybody_idle() const noexcept { return !idle_.empty(); }
 
+  /// Whether there are tasks that more workers could begin with at once.
+  [[nodiscard]] bool work_for_more() const noexcept {
+    return !pending_.empty() || (laden_ > 0 && idle_.empty());
+  }
+
   /// The worker shows no sign of life: it gets nothing before resume().
   void silence(std::uint32_t worker) noexcept {
     workers_[worker].refused = true;

@@ -80,6 +80,11 @@ class serial_core final : public pool_front, private fork_participant {
     const running_task now(*this);
     settle(nothing);
   }
+  [[nodiscard]] bool full() override { return false; }
+  [[nodiscard]] bool await_room(std::optional<time_point> /*until*/,
+                                const stop_token& /*stop*/) override {
+    return true;
+  }
   void resize(std::uint32_t wanted) override {
     check_open();
     set_workers(wanted);
@@ -163,7 +168,7 @@ class serial_core final : public pool_front, private fork_participant {
     check_process();
     shut();
   }
-  bool join(const stop_token& stop) override {
+  bool join(std::optional<time_point> until, const stop_token& stop) override {
     check_process();
     {
       const std::lock_guard lock(mutex_);
@@ -172,15 +177,24 @@ class serial_core final : public pool_front, private fork_participant {
       }
     }
     const joining_caller now(*this);
-    if (!wait_for(*this, others_done(*this), std::nullopt, stop)) return false;
+    if (!wait_for(*this, others_done(*this), until, stop)) return false;
     std::map<std::thread::id, caller> leaving;  // destroyed without the lock: it is the user's
     const std::lock_guard lock(mutex_);
     if (running_ == 0) leaving.swap(callers_);
+    joined_ = true;
     return true;
   }
   void terminate() override {
     check_process();  // another thread may have had the lock when this process was forked
-    shut();
+    const std::lock_guard lock(mutex_);
+    closed_ = joined_ = true;
+  }
+  [[nodiscard]] pool_state state() override {
+    check_process();
+    const std::lock_guard lock(mutex_);
+    if (joined_) return pool_state::terminated;
+    if (!broken_.empty()) return pool_state::broken;
+    return closed_ ? pool_state::closed : pool_state::active;
   }
   [[nodiscard]] bool ours() const noexcept override { return generation_ == process_generation(); }
 
@@ -322,6 +336,7 @@ class serial_core final : public pool_front, private fork_participant {
   os::event ready_bell_;           ///< for event loops; empty: nobody has asked for it
   std::string broken_;
   bool closed_ = false;
+  bool joined_ = false;  ///< or terminated
 
   fork_registration registration_{*this};  // last: known to others only when all else is there
 };

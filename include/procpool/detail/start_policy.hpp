@@ -34,6 +34,10 @@ namespace procpool::detail {
 /// Why a worker has not come up.
 enum class start_failure { error, refusal };
 
+[[nodiscard]] constexpr start_failure failure_of(int error) noexcept {
+  return is_transient(error) ? start_failure::refusal : start_failure::error;
+}
+
 /// Counts failures, and remembers which places are to be filled when. No clock of its own.
 class start_policy {
  public:

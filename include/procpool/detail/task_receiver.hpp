@@ -31,10 +31,11 @@ class task_receiver {
   }
 
   /// Waits for the next frame that is to be run, claims it and returns a copy of its head.
-  template <class Wait>
-  frame_head next(Wait wait) {
+  /// @param wait_for_frame as @p wait, for the frame; it may throw: nothing is claimed then
+  template <class WaitForFrame, class Wait>
+  frame_head next(WaitForFrame wait_for_frame, Wait wait) {
     while (true) {
-      wait([this] { return anything(); });
+      wait_for_frame([this] { return anything(); });
       if (ring_.until_end(cursor_) < sizeof(frame_head)) {  // no head fits here: both sides know
         cursor_ += ring_.until_end(cursor_);
         continue;
@@ -44,6 +45,11 @@ class task_receiver {
       cursor_ += footprint(head);
       own_->claimed.store(cursor_, std::memory_order_release);  // after the last look at the frame
     }
+  }
+
+  template <class Wait>
+  frame_head next(Wait wait) {
+    return next(wait, wait);
   }
 
   /// The in-line body of the frame that next() returned last.

@@ -64,6 +64,7 @@ class timekeeper {
  private:
   // Looks after the task that this worker works on, or does not begin with.
   void watch(std::uint32_t worker, os::time_point now) {
+    if (pool_.workers[worker].initializing) return keep_time_of_initializer(worker, now);
     pool_task* task = pool_.first_task(worker);
     if (task == nullptr) return;
     worker_state& state = pool_.workers[worker];
@@ -79,6 +80,14 @@ class timekeeper {
     } else if (task->head.timed != 0) {
       keep_time_between(worker, *task, now);
     }
+  }
+
+  void keep_time_of_initializer(std::uint32_t worker, os::time_point now) {
+    const auto limit = pool_.lives.initializer_timeout();
+    if (limit.count() == 0) return;
+    const os::time_point due = pool_.workers[worker].since + limit;
+    if (due > now) return look_by(due);
+    pool_.kill(worker, killing::late);
   }
 
   // The item of its front task that the worker says it runs, in the form of `started`; it may be

@@ -33,6 +33,9 @@ struct worker_memory {
 /// Thrown through the task's code by a worker that is a thread and is to leave.
 struct worker_stopped {};
 
+/// Thrown by worker_channel::next() when there was no task for too long.
+struct worker_idle {};
+
 /// One thread: the worker's main thread.
 class worker_channel {
  public:
@@ -51,9 +54,13 @@ class worker_channel {
   worker_channel(const worker_channel&) = delete;
   worker_channel& operator=(const worker_channel&) = delete;
 
-  /// Waits for the next frame and claims it.
+  /// From now on next() waits for so long at the most; 0: any time.
+  void limit_idleness(std::chrono::nanoseconds longest) noexcept { most_idle_ = longest; }
+
+  /// Waits for the next frame and claims it. @throws worker_idle
   [[nodiscard]] frame_head next() {
-    const frame_head head = tasks_.next([this](auto ready) { wait_until(ready); });
+    const frame_head head = tasks_.next([this](auto ready) { wait_until(ready, most_idle_); },
+                                        [this](auto ready) { wait_until(ready); });
     check_stop();  // a frame that lies there ready would not wait
     backlog_ = head.backlog != 0;
     results_.begin_frame(head.ordinal, head.first_item, head.timed != 0);
@@ -120,15 +127,17 @@ class worker_channel {
   };
 
   template <class Ready>
-  void wait_until(Ready ready) {
+  void wait_until(Ready ready, std::chrono::nanoseconds longest = {}) {
     if (ready()) return;
     // There seemed to be another task, but it was taken back: the results and the room in the ring
     // are worth knowing.
     if (held_back_ > 0) flush();
     bell_.ring_if_armed();
     if (backlog_) let_some_come();
-    parking_.wait_until([&] { return ready() || stopped(); }, before_sleep_);
+    const bool came =
+        parking_.wait_until([&] { return ready() || stopped(); }, before_sleep_, longest);
     check_stop();
+    if (!came) throw worker_idle{};
   }
   // In a stream of short tasks each look at the parent's cursor takes the line away from the
   // parent, who waits for it in the next task. So it gets a moment in which it does not; before a
@@ -175,6 +184,7 @@ class worker_channel {
   task_receiver tasks_;
   result_sender<wait_for_parent> results_;
   byte_buffer streamed_;
+  std::chrono::nanoseconds most_idle_{0};
   bool backlog_ = false;         ///< the last frame was one of many
   std::uint32_t held_back_ = 0;  ///< frames whose results are not committed
   std::chrono::steady_clock::time_point held_since_;

@@ -35,6 +35,7 @@ struct worker_limits {
   std::uint64_t seed = 0;            ///< of the random numbers of its tasks
   std::uint64_t pinned = 0;          ///< 1: to one CPU, by its place in the pool
   std::uint64_t kept_bytes = 0;      ///< memory that it keeps when tasks have freed it
+  std::int64_t idle_ns = 0;          ///< it waits for a task before it leaves
 };
 
 /// In the worker: holds it to its limits. For a limit that cannot be set up: ProcessError.

@@ -17,6 +17,7 @@ namespace procpool::detail {
 /// What the pool's options say of it.
 struct life_rules {
   worker_limits limits = {};
+  std::chrono::nanoseconds initializer_timeout{0};  ///< from the start of a worker on; 0: none
   double jitter = 0;  ///< the part of a limit that chance may take away, 0 to 1
   std::uint64_t max_result_bytes = ~std::uint64_t{0};  ///< of one encoded result
   std::uint64_t replay_bytes = 0;  ///< of arguments kept of a task that has failed
@@ -37,6 +38,12 @@ class worker_lives {
 
   /// Whether workers may leave of their own accord: when they have grown too large.
   [[nodiscard]] bool may_leave() const noexcept { return rules_.limits.resident_bytes != 0; }
+
+  /// Or when they have had nothing to do.
+  [[nodiscard]] bool may_rest() const noexcept { return rules_.limits.idle_ns != 0; }
+  [[nodiscard]] std::chrono::nanoseconds initializer_timeout() const noexcept {
+    return rules_.initializer_timeout;
+  }
 
   /// For the next worker.
   [[nodiscard]] worker_limits limits() {

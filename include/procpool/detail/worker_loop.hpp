@@ -162,8 +162,9 @@ inline std::uint32_t run_claimed(worker_channel& channel, const frame_head& head
   return frame.errors();
 }
 
-/// Runs frames until the worker is told to leave, or has grown too large. @returns its exit code.
-inline int run_frames(worker_channel& channel, worker_equipment& worker) {
+/// Runs frames until the worker is told to leave, has grown too large, or has had nothing to do for
+/// too long. @returns its exit code.
+inline int run_frames(worker_channel& channel, worker_equipment& worker) try {
   while (true) {
     const frame_head head = channel.next();
     if (head.kind == frame_kind::retire) return 0;
@@ -171,12 +172,15 @@ inline int run_frames(worker_channel& channel, worker_equipment& worker) {
     if (head.initializer != 0 && errors != 0) return 1;
     if (worker.limits.too_large()) return 0;
   }
+} catch (const worker_idle&) {
+  return 0;
 }
 
 /// The worker's life: runs frames, and leaves in order; what it has not claimed is done by others.
 /// @returns its exit code.
 inline int run_worker(worker_channel& channel, worker_equipment& worker) {
   running_worker = &worker.context;
+  channel.limit_idleness(std::chrono::nanoseconds(worker.limits.limits().idle_ns));
   const int exitcode = run_frames(channel, worker);
   channel.flush();  // nobody is to wait for its results until it has destroyed what it has
   worker.context.leave();

@@ -12,13 +12,18 @@
 #include <cstdint>
 
 #include <procpool/config.hpp>
+#include <procpool/detail/os/time.hpp>
 
 namespace procpool::detail::os {
 
 /// Sleeps while @p word holds @p expected. Returns at a wake-up, a signal or at once when the value
-/// is another one; the caller looks again. The mapping may be read-only.
-inline void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected) noexcept {
-  PROCPOOL_SYSTEM(syscall(SYS_futex, &word, FUTEX_WAIT, expected, nullptr, nullptr, 0));
+/// is another one, or when @p until has come; the caller looks again. The mapping may be read-only.
+inline void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+                       deadline until = std::nullopt) noexcept {
+  timespec left{};
+  if (until) left = time_left(*until);
+  PROCPOOL_SYSTEM(
+      syscall(SYS_futex, &word, FUTEX_WAIT, expected, until ? &left : nullptr, nullptr, 0));
 }
 
 /// Wakes the sleeper on @p word, in whichever process it is.
