@@ -42,6 +42,7 @@
 #include <procpool/detail/process_report.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/startup_pipe.hpp>
+#include <procpool/detail/thread_exit.hpp>
 #include <procpool/detail/worker_limits.hpp>
 #include <procpool/detail/worker_loop.hpp>
 #include <procpool/detail/worker_report.hpp>
@@ -305,6 +306,7 @@ class fork_server {
     try {
       work(request, descriptors, startup, name);
     } catch (...) {
+      leave_after_thread_exit();
       startup.tell_exception();
       uncaught(name);
     }
@@ -319,6 +321,15 @@ class fork_server {
     identity.position.push_back(static_cast<int>(incarnation));
     enter_child(std::move(identity));
     return name;
+  }
+
+  // pthread_exit in a task: the frames above are the program's. Does nothing for exceptions.
+  static void leave_after_thread_exit() noexcept {
+    try {
+      pass_on_thread_exit();
+    } catch (...) {
+      leave_child(1);
+    }
   }
 
   void work(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors,

@@ -22,6 +22,7 @@
 #include <procpool/detail/code_ref.hpp>
 #include <procpool/detail/layout.hpp>
 #include <procpool/detail/plain_window.hpp>
+#include <procpool/detail/thread_exit.hpp>
 #include <procpool/detail/try_catch.hpp>
 #include <procpool/detail/type_name.hpp>
 
@@ -76,11 +77,13 @@ class frame_context {
 
   /// The outcome of @p item is the exception being handled.
   void put_error(std::uint32_t item, const callable_label& callable) {
+    pass_on_thread_exit();
     ++errors_;
     put_exception(item, callable);
   }
   /// The same for all items from @p item on, when they cannot even be looked at.
   void put_errors_from(std::uint32_t item, const callable_label& callable) {
+    pass_on_thread_exit();
     for (; item < head_.item_count; ++item) {
       begin_item(item);
       put_error(item, callable);

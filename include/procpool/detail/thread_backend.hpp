@@ -32,6 +32,7 @@
 #include <procpool/detail/process_report.hpp>
 #include <procpool/detail/regions.hpp>
 #include <procpool/detail/startup_status.hpp>
+#include <procpool/detail/thread_exit.hpp>
 #include <procpool/detail/worker_backend.hpp>
 #include <procpool/detail/worker_limits.hpp>
 #include <procpool/detail/worker_loop.hpp>
@@ -155,16 +156,13 @@ class thread_backend final : public worker_backend {
     /// There is no such thread any more: it was joined, or this is a forked child.
     void forget() noexcept { std::construct_at(&handle); }
 
-    void live() noexcept {
+    void live() {
+      const end_teller at_end(*this);  // also when pthread_exit in a task unwinds this thread
       // Not those of the thread that started this one, which may be any.
       PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &pool_->mask_, nullptr));
       own_pool = pool_;
       pin_error_ = limits_.pinned != 0 ? pin() : 0;
-      const int code = pin_error_ == 0 ? work() : 1;
-      running_worker = nullptr;
-      code_ = code;
-      ended_.store(true, std::memory_order_release);  // the code before it
-      pool_->interrupt();
+      if (pin_error_ == 0) code_ = work();
     }
 
     /// What was not told yet of its life.
@@ -181,6 +179,22 @@ class thread_backend final : public worker_backend {
     std::thread handle;
 
    private:
+    class end_teller {
+     public:
+      explicit end_teller(worker_thread& of) noexcept : of_(&of) {}
+      end_teller(const end_teller&) = delete;
+      end_teller& operator=(const end_teller&) = delete;
+      ~end_teller() {
+        const thread_backend* pool = of_->pool_;
+        running_worker = nullptr;
+        of_->ended_.store(true, std::memory_order_release);  // the code before it
+        pool->interrupt();
+      }
+
+     private:
+      worker_thread* of_;
+    };
+
     // Only this thread. @returns errno, 0 if that worked
     [[nodiscard]] int pin() const noexcept {
       try {
@@ -193,15 +207,16 @@ class thread_backend final : public worker_backend {
     }
 
     // Its exit code, as a process has one.
-    [[nodiscard]] int work() noexcept {
+    [[nodiscard]] int work() {
       try {
         worker_equipment equipment{WorkerContext(name_, place_, limits_.seed, results_->started),
-                                   limit_guard({})};
+                                   limit_guard({.idle_ns = limits_.idle_ns})};
         startup_.ready = 1;
         return run_worker(channel_, equipment);
       } catch (const worker_stopped&) {
         return 0;
       } catch (...) {
+        pass_on_thread_exit();
         if (startup_.ready == 0) startup_ = status_of_exception();
         uncaught(name_);
         return 1;
@@ -218,7 +233,7 @@ class thread_backend final : public worker_backend {
     worker_channel channel_;
     bool told_start_ = false;
     bool told_end_ = false;
-    int code_ = 0;
+    int code_ = 1;
     int pin_error_ = 0;
     startup_status startup_;
     std::atomic<bool> ended_{false};  ///< all but the interrupt
