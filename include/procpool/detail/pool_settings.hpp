@@ -35,8 +35,8 @@ inline std::uint32_t checked_count(const char* name, int given) {
 
 inline region_sizes checked_sizes(const pool_options& options, std::uint32_t workers) {
   constexpr std::size_t most_ring = std::size_t{1} << 30;
-  if (!std::has_single_bit<std::size_t>(options.ring_bytes) || options.ring_bytes < region_sizes::least_ring ||
-      options.ring_bytes > most_ring) {
+  if (!std::has_single_bit<std::size_t>(options.ring_bytes) ||
+      options.ring_bytes < region_sizes::least_ring || options.ring_bytes > most_ring) {
     throw std::invalid_argument("ring_bytes must be a power of two from 4 KiB to 1 GiB");
   }
   if (options.arena_bytes % region_sizes::page != 0 ||
