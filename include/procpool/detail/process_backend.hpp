@@ -296,7 +296,7 @@ class process_backend final : public worker_backend {
   std::vector<moved_code> moved_;  ///< of spawned workers
   os::fd server_process_;
   bool ends_descendants_ = false;
-  os::oom_counter oom_kills_{os::find_oom_source(os::read_small_file)};
+  os::oom_counter oom_kills_{os::own_oom_source()};
   os::message_socket control_;
   static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";
   early_abandon at_fork_{*this};  // last: known to others only while all else is there

@@ -7,7 +7,9 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -66,6 +68,20 @@ oom_source find_oom_source(Read read) {
   }
   if (oom_kills_in(read(std::string("/proc/vmstat")))) return {"/proc/vmstat", true};
   return {};
+}
+
+/// The one of this process, looked for once: to read the table of mounts takes half as long as a
+/// fork. Not a static object of a function: its guard may be locked at a fork.
+inline std::atomic<const oom_source*> known_oom_source{nullptr};
+
+inline const oom_source& own_oom_source() {
+  if (const auto* known = known_oom_source.load(std::memory_order_acquire)) return *known;  // made
+  auto fresh = std::make_unique<const oom_source>(find_oom_source(read_small_file));
+  const oom_source* known = nullptr;  // release: what it points to; acquire: another thread's
+  if (!known_oom_source.compare_exchange_strong(known, fresh.get(), std::memory_order_acq_rel)) {
+    return *known;
+  }
+  return *fresh.release();
 }
 
 /// Compares the count with what it was before.
