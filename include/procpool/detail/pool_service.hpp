@@ -69,8 +69,11 @@ class pool_service : public pool_lead, private fork_participant {
     if (service_.joinable()) service_.join();  // it ended after the wait for it was over
     try {
       const os::signals_blocked guard;  // signals are for the program's own threads
-      // The thread keeps the core alive: a callback may destroy the pool.
-      service_ = std::thread([self = boost::intrusive_ptr<pool_service>(this)] { self->serve(); });
+      // The thread keeps the core alive: a callback may destroy the pool. No lambda: what
+      // std::thread makes of one is exported even from a module with hidden symbols, and another
+      // module's with another version of the library might run instead.
+      void (*const begin)(boost::intrusive_ptr<pool_service>) = [](auto self) { self->serve(); };
+      service_ = std::thread(begin, boost::intrusive_ptr<pool_service>(this));
     } catch (const std::system_error& error) {
       lose_service();
       throw ProcessError("cannot start the service thread of the pool", error.code());
