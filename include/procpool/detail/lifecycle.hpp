@@ -310,10 +310,10 @@ class lifecycle {
     worker_death death{.pid = report.pid, .exitcode = report.status};
     deaths_.complete(worker, death);
     if (report.startup.ready == 0 && idle_to_the_end) return never_came_up(report, death);
-    starts_.came_up(worker);
     const bool unborn = death.exitcode > 0 && idle_to_the_end;
     pool_task* task = pool_.first_task(worker);
     const bool initializing = pool_.workers[worker].initializing;
+    if (!initializing && !unborn) starts_.came_up(worker);
     const bool blamed =
         task != nullptr && !initializing && deaths_.charged(worker, *task, death, unborn);
     if (blamed) deaths_.charge(worker, *task, death);

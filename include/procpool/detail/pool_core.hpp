@@ -82,10 +82,10 @@ class pool_core final : public pool_room {
               task_body&& body) override {
     check_usable();
     job_list dead;  // dropped without the lock
-    std::unique_lock lock(mutex_);
+    std::lock_guard lock(mutex_);
     check_open_locked();
     if (no_room()) [[unlikely]]
-      await_room(lock);
+      await_room();
     if (owner->unattended() && service_asleep_) service_wakes_.notify_one();
     // A leader that has waited for some time may be asleep and balances nothing: what is under way
     // takes long, so a queue behind it is no place for new work.

@@ -90,8 +90,7 @@ class pool_lead : public pool_front {
 
   // A leader that is away does not look at workers that were stalled since.
   void look_after_stalls() {
-    if (engine_.more_stalled()) call_leader_back();
-    if (leader_away_ && engine_.wants_resting()) call_leader_back();
+    if (leader_away_ && (engine_.more_stalled() || engine_.wants_resting())) call_leader_back();
   }
 
   // With the lock: whether no task can be submitted for now.

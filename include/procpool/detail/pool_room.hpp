@@ -43,24 +43,34 @@ class pool_room : public pool_service {
  protected:
   using pool_service::pool_service;
 
-  // There is no room for the task that this thread submits. A task of a pool of threads does not
-  // wait: it could be for its own end.
-  void await_room(std::unique_lock<std::mutex>& lock) {
+  // There is no room for the task that this thread submits, with the lock. A task of a pool of
+  // threads does not wait: it could be for its own end.
+  void await_room() {
     if (engine_.backend().on_worker()) return;
     const submission_terms terms = submission_terms::own();
     if (!terms.may_wait) throw pool_full();
     const terms_scope of_callbacks(submission_terms{});  // which may run here meanwhile
     while (no_room()) {
-      lock.unlock();
-      const bool came =
-          await_room(std::nullopt, terms.stop != nullptr ? *terms.stop : stop_token{});
-      lock.lock();
+      const bool came = await_room_unlocked(terms.stop != nullptr ? *terms.stop : stop_token{});
       check_open_locked();
       if (!came) throw CancelledError("the call was stopped while it waited for room in the pool");
     }
   }
 
  private:
+  // Gives the lock away for a while, which its owner does not learn.
+  bool await_room_unlocked(const stop_token& stop) {
+    struct unlocked {
+      explicit unlocked(std::mutex& which) : mutex(&which) { mutex->unlock(); }
+      unlocked(const unlocked&) = delete;
+      unlocked& operator=(const unlocked&) = delete;
+      ~unlocked() { mutex->lock(); }
+      std::mutex* mutex;
+    };
+    const unlocked meanwhile(mutex_);
+    return await_room(std::nullopt, stop);
+  }
+
   // Room for one more task; or there will be none.
   struct room_for_task final : waitable {
     explicit room_for_task(pool_room& pool) : pool_(&pool) {}
