@@ -166,10 +166,11 @@ class collector {
       pool_.workers[worker].init_error = why;
       return;
     }
-    pool_task& task = *pool_.first_task(worker);
-    keep_for_replay(worker, task);
-    pool_.results.fail(task, why);
-    if (task.finished()) finish_front(worker);
+    pool_task* task = pool_.first_task(worker);
+    if (task == nullptr) return;  // of nothing
+    keep_for_replay(worker, *task);
+    pool_.results.fail(*task, why);
+    if (task->finished()) finish_front(worker);
   }
 
   void keep_for_replay(std::uint32_t worker, const pool_task& task) noexcept {

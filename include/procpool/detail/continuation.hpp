@@ -26,7 +26,7 @@ class continuation {
   virtual void drop() noexcept = 0;
 
  protected:
-  ~continuation() = default;
+  virtual ~continuation() = default;  // nobody deletes by it, but friends could
 
  private:
   friend class continuation_list;

@@ -226,7 +226,7 @@ class process_backend final : public worker_backend {
       if (report.kind == worker_report::kind_type::missing_module) {
         missing_modules_.push_back(report.worker);
       } else if (report.kind == worker_report::kind_type::module_place) {
-        note_place(report.worker, static_cast<std::uintptr_t>(report.incarnation));
+        note_place(report.worker, report.incarnation);
       }
     } while (report.kind != worker_report::kind_type::ready);
     if (missing_modules_.empty() || missing_modules_.front() != 0) return;

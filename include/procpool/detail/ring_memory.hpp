@@ -51,7 +51,7 @@ class ring_memory {
 
  private:
   [[nodiscard]] std::size_t index(std::uint64_t cursor) const noexcept {
-    return static_cast<std::size_t>(cursor) & (memory_.size() - 1);
+    return cursor & (memory_.size() - 1);
   }
 
   std::span<Byte> memory_;

@@ -117,7 +117,8 @@ class slab_memory {
   }
 
   static void* alone(std::size_t needed) {
-    return static_cast<origin*>(::new (::operator new(needed)) origin{nullptr, 0}) + 1;
+    origin* const head = ::new (::operator new(needed)) origin{nullptr, 0};
+    return head + 1;
   }
 
   [[gnu::noinline]] static void* cut(std::size_t needed) {

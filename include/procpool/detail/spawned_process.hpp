@@ -51,9 +51,9 @@ inline os::fd take_given(given which) {
     static_cast<void>(control.send(worker_report{kind::missing_module, module, 0, 0, 0}));
   }
   for (std::uint32_t module = 0; module < modules; ++module) {  // for the stacks of crashes
-    const module_entry& here = *module_table::instance().entry(module);
-    if (!here.loaded()) continue;
-    static_cast<void>(control.send(worker_report{kind::module_place, module, here.base, 0, 0}));
+    const module_entry* here = module_table::instance().entry(module);
+    if (here == nullptr || !here->loaded()) continue;
+    static_cast<void>(control.send(worker_report{kind::module_place, module, here->base, 0, 0}));
   }
   static_cast<void>(control.send(worker_report{kind::ready, 0, 0, 0, 0}));
   fork_server(std::move(control), std::move(workers)).run();

@@ -74,7 +74,7 @@ class task_sender {
 
   /// The largest body that travels inside a frame; larger ones go by arena or stream.
   [[nodiscard]] static constexpr std::size_t in_line_limit(std::uint64_t ring_bytes) noexcept {
-    return static_cast<std::size_t>(ring_bytes / 4) - sizeof(frame_head);
+    return ring_bytes / 4 - sizeof(frame_head);
   }
   [[nodiscard]] std::size_t in_line_limit() const noexcept {
     return in_line_limit(ring_.capacity());
@@ -242,10 +242,10 @@ class task_sender {
     return in_flight_[i];
   }
   [[nodiscard]] const entry& find(std::uint64_t ordinal) const noexcept {
-    return in_flight_[static_cast<std::size_t>(ordinal - in_flight_.front().ordinal)];
+    return in_flight_[ordinal - in_flight_.front().ordinal];
   }
   [[nodiscard]] entry& find(std::uint64_t ordinal) noexcept {
-    return in_flight_[static_cast<std::size_t>(ordinal - in_flight_.front().ordinal)];
+    return in_flight_[ordinal - in_flight_.front().ordinal];
   }
   void skip(entry& frame) noexcept {
     store_kind(*reinterpret_cast<frame_head*>(ring_.at(frame.at)), frame_kind::skip);

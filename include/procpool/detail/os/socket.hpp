@@ -95,7 +95,7 @@ class message_socket {
 
   // What errno means.
   static transfer failed(const char* what) {
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return transfer::nothing_yet;
+    if (errno == EAGAIN) return transfer::nothing_yet;
     if (errno == EPIPE || errno == ECONNRESET) return transfer::hang_up;
     throw_errno(what);
   }

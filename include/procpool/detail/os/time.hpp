@@ -34,8 +34,7 @@ inline timespec time_left(time_point until) noexcept {
   const auto left = until - steady_clock::now();
   if (left <= left.zero()) return {};
   const auto whole = duration_cast<seconds>(left);
-  return {static_cast<time_t>(whole.count()),
-          static_cast<long>(duration_cast<nanoseconds>(left - whole).count())};
+  return {whole.count(), duration_cast<nanoseconds>(left - whole).count()};
 }
 
 }  // namespace procpool::detail::os
