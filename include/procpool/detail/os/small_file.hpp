@@ -7,13 +7,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <procpool/config.hpp>
@@ -38,9 +38,10 @@ inline std::string read_small_file(const std::string& path) {
 
 /// Cuts the text before the first @p separator off @p rest, all of it when there is none.
 inline std::string_view next_field(std::string_view& rest, char separator) {
-  const auto end = std::min(rest.find(separator), rest.size());
+  const auto end = rest.find(separator);
+  if (end >= rest.size()) return std::exchange(rest, {});
   const auto field = rest.substr(0, end);
-  rest.remove_prefix(std::min(end + 1, rest.size()));
+  rest = rest.substr(end + 1);
   return field;
 }
 
