@@ -19,6 +19,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -69,7 +70,7 @@ enum class phase : std::uint32_t { construct, run, end };
   X(accept) X(accept4) X(access) X(alarm) X(bind) X(clock_getres) X(clock_gettime)                \
   X(clock_nanosleep) X(close) X(connect) X(dup) X(dup2) X(dup3) X(epoll_create1) X(epoll_pwait)   \
   X(epoll_wait) X(eventfd) X(fallocate) X(fchmod) X(fchown) X(fdatasync) X(flock) X(fstat)        \
-  X(fsync) X(ftruncate) X(getcwd) X(getegid) X(geteuid) X(getgid) X(getpeername) X(getpid)        \
+  X(fsync) X(ftruncate) X(getauxval) X(getcwd) X(getegid) X(geteuid) X(getgid) X(getpeername) X(getpid)        \
   X(getppid) X(getpriority) X(getrandom) X(getrlimit) X(getrusage) X(getsockname) X(getsockopt)   \
   X(gettid) X(getuid) X(inotify_add_watch) X(inotify_init1) X(kill) X(killpg) X(listen) X(lseek)  \
   X(lstat) X(madvise) X(memfd_create) X(mincore) X(mkdir) X(mlock) X(mmap) X(mprotect) X(msync)   \

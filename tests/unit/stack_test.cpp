@@ -106,7 +106,7 @@ bool refuses_references() {
 
 TEST_CASE("A worker has the stack of a fresh process, wherever its pool was made", "[stack]") {
   for (const auto& on : small_stacks()) {
-    std::unique_ptr<procpool::Pool<>> pool;  // an optional makes g++ 12 warn
+    std::unique_ptr<procpool::Pool<>> pool;
     on([&] { pool = std::make_unique<procpool::Pool<>>(1); });
     CHECK(pool->apply(deep, 1024) == 1024);
     CHECK(pool->apply(deep_in_large_frames, 10) == 10);
@@ -126,7 +126,7 @@ TEST_CASE("A full stack is told as such, also one of the worker's own", "[stack]
   getrlimit(RLIMIT_STACK, &limit);
   if (limit.rlim_cur > (64 << 20)) SKIP("needs a limit of the stack");
   for (const auto& on : small_stacks()) {
-    std::unique_ptr<procpool::Pool<>> pool;  // an optional makes g++ 12 warn
+    std::unique_ptr<procpool::Pool<>> pool;
     on([&] { pool = std::make_unique<procpool::Pool<>>(1); });
     CHECK_THAT(overflow(*pool, deep, 100 << 10), ContainsSubstring("stack overflow"));
     CHECK_THAT(overflow(*pool, deep_in_large_frames, 1000), ContainsSubstring("stack overflow"));
@@ -154,7 +154,7 @@ TEST_CASE("Workers of a process without a limit for its stack have a large one",
     if (limit.rlim_max != RLIM_INFINITY) return 0;
     limit.rlim_cur = RLIM_INFINITY;
     CHILD_REQUIRE(setrlimit(RLIMIT_STACK, &limit) == 0);
-    std::unique_ptr<procpool::Pool<>> pool;  // an optional makes g++ 12 warn
+    std::unique_ptr<procpool::Pool<>> pool;
     on_small_thread([&] { pool = std::make_unique<procpool::Pool<>>(1); });
     CHILD_REQUIRE(pool->apply(deep, 100 << 10) == 100 << 10);
     return 0;
@@ -166,7 +166,7 @@ TEST_CASE("In little address space a worker keeps the small stack, or has some m
   if (support::address_sanitizer || support::thread_sanitizer) SKIP("sanitizers need terabytes");
   for (const rlim_t mib : {24U, 6U}) {
     const int code = support::run_child([mib] {
-      std::unique_ptr<procpool::Pool<>> pool;  // an optional makes g++ 12 warn
+      std::unique_ptr<procpool::Pool<>> pool;
       on_small_thread([&] {
         rlim_t pages = 0;
         std::ifstream("/proc/self/statm") >> pages;

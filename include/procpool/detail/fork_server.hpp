@@ -107,18 +107,21 @@ class fork_server {
     sigaddset(&deaths, SIGCHLD);
     sigaddset(&deaths, os::signal_bell::number());
     PROCPOOL_SYSTEM(sigprocmask(SIG_SETMASK, &deaths, nullptr));
-    deaths_ = os::off_stdio(
-        os::fd(os::check(PROCPOOL_SYSTEM(signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK)),
-                         "cannot watch for the end of workers")));
+    const int watch = PROCPOOL_SYSTEM(signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (watch == -1 && (errno == ENOSYS || errno == EPERM)) return;  // a sandbox: see serve()
+    deaths_ =
+        os::off_stdio(os::fd(os::check(watch, "cannot watch for the end of workers (signalfd)")));
   }
 
   // One round; false when the pool is gone.
   bool serve() {
     const short wanted = unsent_.empty() ? POLLIN : POLLIN | POLLOUT;
     std::array<pollfd, 2> events{{{control_.get(), wanted, 0}, {deaths_.get(), POLLIN, 0}}};
-    os::check(os::retry([&] { return PROCPOOL_SYSTEM(poll(events.data(), events.size(), -1)); }),
-              "cannot wait for requests and ends of workers");
-    if (events[1].revents != 0) reap();
+    const int patience = deaths_ ? -1 : 10;  // in ms; without a signalfd it looks for deaths
+    os::check(
+        os::retry([&] { return PROCPOOL_SYSTEM(poll(events.data(), events.size(), patience)); }),
+        "cannot wait for requests and ends of workers (poll)");
+    if (events[1].revents != 0 || !deaths_) reap();
     if (!send_reports()) return false;
     return (events[0].revents & ~POLLOUT) == 0 || answer();
   }
@@ -198,7 +201,7 @@ class fork_server {
       if (each.incarnation != request.incarnation) continue;
       // Not reaped yet, so the number is still this worker's. Without it the pool would wait for
       // ever; when this process ends the kernel has another try.
-      os::check(PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)), "cannot kill a worker");
+      os::check(PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)), "cannot kill a worker (kill)");
     }
   }
 
@@ -286,7 +289,8 @@ class fork_server {
     startup.keep_worker_end();
     children_.clear();  // closes the pipes of the others
     if (PROCPOOL_SYSTEM(prctl(PR_SET_PDEATHSIG, SIGKILL)) != 0) {
-      constexpr const char* what = "a worker cannot be made to end with its fork server";
+      constexpr const char* what =
+          "a worker cannot be made to end with its fork server (prctl PR_SET_PDEATHSIG)";
       startup.tell_errno(what);
       os::leave_saying(what);
     }

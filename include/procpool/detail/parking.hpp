@@ -148,7 +148,7 @@ class parent_bell {
     if (intact() && bell_.ring()) return;
     bell_.forget();  // a task closed it: nothing is written to what may have its number now
     // Then our death is what the parent hears of.
-    if (!otherwise_.ring()) os::leave_saying("a worker cannot wake its pool");
+    if (!otherwise_.ring()) os::leave_saying("a worker cannot wake its pool (write)");
   }
 
   /// In a process forked from the worker.

@@ -213,7 +213,7 @@ class process_backend final : public worker_backend {
     do {
       if (!os::wait_readable(control_.get(), until)) {
         if (server_process_) {
-          os::send_signal(server_process_.get(), SIGKILL);
+          os::send_signal(server_process_.get(), server_, SIGKILL);
         } else {
           PROCPOOL_SYSTEM(kill(server_, SIGKILL));
         }
@@ -251,7 +251,7 @@ class process_backend final : public worker_backend {
     } else {
       // One that was stopped (SIGSTOP) would not see that the socket has closed.
       PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, server_process_.get(), SIGCONT, nullptr, 0U));
-      in_order = os::await_end(server_process_.get()) == 0;
+      in_order = os::await_end(server_process_.get(), server_) == 0;
       server_process_.reset();
     }
     if (!in_order && ends_descendants_) end_descendants();

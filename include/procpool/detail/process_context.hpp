@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <procpool/config.hpp>
+#include <procpool/detail/life_line.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/pidfd.hpp>
@@ -86,7 +87,7 @@ inline std::string default_process_name(const std::vector<int>& position) {
 inline parent_link link_to_this_process() {
   const pid_t pid = PROCPOOL_SYSTEM(getpid());
   return {pid, process_context::instance().identity().name,
-          std::make_shared<const os::fd>(os::find_process_if_possible(pid))};
+          std::make_shared<const os::fd>(end_of_this_process(pid))};
 }
 
 }  // namespace procpool::detail

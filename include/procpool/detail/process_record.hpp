@@ -219,7 +219,7 @@ inline std::optional<pid_t> process_record::pid() const {
 
 /// Finds out whether the process has ended; true if so.
 inline bool process_record::has_ended() {
-  if (stage_ == stage::started && !exitcode_) exitcode_ = os::reap(sentinel_->get());
+  if (stage_ == stage::started && !exitcode_) exitcode_ = os::reap(sentinel_->get(), pid_);
   return exitcode_.has_value();
 }
 
@@ -277,7 +277,7 @@ bool process_record::join_while(Wait wait) {
 inline void process_record::send_signal(int number, const char* call) {
   const auto held = acquire();
   require_started(call);
-  if (!collect()) os::send_signal(sentinel_->get(), number);
+  if (!collect()) os::send_signal(sentinel_->get(), pid_, number);
 }
 
 inline void process_record::close() {

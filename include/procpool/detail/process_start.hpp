@@ -161,8 +161,9 @@ inline pid_t process_record::spawn_child() {
 
 /// A descriptor that is readable from the start, for a child that has ended already.
 inline os::fd readable_descriptor() {
-  return os::off_stdio(os::fd(os::check(PROCPOOL_SYSTEM(eventfd(1, EFD_CLOEXEC)),
-                                        "cannot create an event descriptor for a process")));
+  return os::off_stdio(
+      os::fd(os::check(PROCPOOL_SYSTEM(eventfd(1, EFD_CLOEXEC)),
+                       "cannot create an event descriptor for a process (eventfd)")));
 }
 
 /// Takes hold of the child and lets it go on. If it cannot be held, it is as if it never was.

@@ -26,6 +26,7 @@
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/memory.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
+#include <procpool/detail/os/program.hpp>
 #include <procpool/detail/os/spawn.hpp>
 #include <procpool/detail/process_context.hpp>
 #include <procpool/start_method.hpp>
@@ -113,7 +114,8 @@ inline os::fd write_order(const spawn_order& order) {
 /// @throws ProcessError, DecodeError
 inline spawn_order read_order(const os::fd& file) {
   struct stat about {};
-  os::check(PROCPOOL_SYSTEM(fstat(file.get(), &about)), "cannot read the order of a process");
+  os::check(PROCPOOL_SYSTEM(fstat(file.get(), &about)),
+            "cannot read the order of a process (fstat)");
   const auto size = static_cast<std::size_t>(about.st_size);
   const os::mapping memory(file, size, PROT_READ);
   decoder in({memory.data(), size});
@@ -124,7 +126,7 @@ inline spawn_order read_order(const os::fd& file) {
 struct spawn_state {
   bool takes_part = false;
   std::string name = "procpool";  ///< argv[0]
-  std::string program = os::own_program;
+  os::program_file program = os::program_file::own();
 
   static spawn_state& instance() {
     static auto& state = os::one_per_process<spawn_state>("spawn state");
@@ -149,9 +151,11 @@ inline pid_t spawn_process(const spawn_order& order, int channel, os::first_mask
         "this program has not called it");
   }
   const os::fd text = write_order(order);
+  std::vector<std::string> words = state.program.words;
+  if (words.empty()) words.push_back(state.name);
+  words.emplace_back(spawned_mark);
   const int descriptors[] = {text.get(), channel, order.identity.parent->process->get()};
-  return os::spawn_plan(descriptors, mask)
-      .run(state.program.c_str(), {state.name, spawned_mark}, environment);
+  return os::spawn_plan(descriptors, mask).run(state.program.run.c_str(), words, environment);
 }
 
 }  // namespace procpool::detail

@@ -37,7 +37,7 @@ namespace procpool::detail {
 inline os::fd take_given(given which) {
   const int number = static_cast<int>(which);
   os::check(PROCPOOL_SYSTEM(fcntl(number, F_SETFD, FD_CLOEXEC)),
-            "a spawned process was started by something else than procpool");
+            "a spawned process was started by something else than procpool (fcntl)");
   return os::fd(number);
 }
 
@@ -102,6 +102,7 @@ PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {
   spawn_state& state = spawn_state::instance();
   state.takes_part = true;
   if (argc > 0) state.name = argv[0];
+  state.program.set_arguments(argc);
   // Anywhere: the program may have been started through a script that has words of its own.
   const std::span words(argv, static_cast<std::size_t>(argc));
   if (std::ranges::find(words, std::string_view(spawned_mark)) == words.end()) return;
@@ -115,7 +116,7 @@ PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {
 }
 
 PROCPOOL_FUNCTION void spawn_program(std::string path) {
-  spawn_state::instance().program = std::move(path);
+  spawn_state::instance().program = {path, path, {}};
 }
 
 }  // namespace procpool::detail

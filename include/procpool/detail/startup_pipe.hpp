@@ -26,7 +26,7 @@ class startup_pipe {
   [[nodiscard]] static startup_pipe make() {
     std::array<int, 2> ends{};
     os::check(PROCPOOL_SYSTEM(pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK)),
-              "cannot create a pipe for a worker");
+              "cannot create a pipe for a worker (pipe2)");
     os::fd server_end(ends[0]);
     os::fd worker_end(ends[1]);
     startup_pipe pipe;

@@ -63,7 +63,7 @@ class thread_backend final : public worker_backend {
     try {
       thread->handle = std::thread(&worker_thread::live, thread.get());
     } catch (const std::system_error& error) {
-      throw ProcessError("cannot start a worker thread of the pool", error.code());
+      throw ProcessError("cannot start a worker thread of the pool (pthread_create)", error.code());
     }
     places_[worker] = std::move(fresh);
     threads_[worker] = std::move(thread);
@@ -252,9 +252,9 @@ class thread_backend final : public worker_backend {
 
   // Its own descriptor: the place, with the other one, may go before the thread.
   [[nodiscard]] static os::event bell_of(const place& at) {
-    return os::event(
-        os::off_stdio(os::fd(os::check(PROCPOOL_SYSTEM(fcntl(at.bell.get(), F_DUPFD_CLOEXEC, 3)),
-                                       "cannot create an event descriptor for the pool"))));
+    return os::event(os::off_stdio(
+        os::fd(os::check(PROCPOOL_SYSTEM(fcntl(at.bell.get(), F_DUPFD_CLOEXEC, 3)),
+                         "cannot create an event descriptor for the pool (eventfd)"))));
   }
 
   std::vector<std::unique_ptr<worker_thread>> threads_;

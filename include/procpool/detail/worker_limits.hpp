@@ -120,7 +120,7 @@ class limit_guard {
 
   // @throws ProcessError when it cannot be told
   [[nodiscard]] static memory_usage certain_usage() {
-    constexpr const char* what = "cannot look at the memory of a worker";
+    constexpr const char* what = "cannot look at the memory of a worker (pread /proc/self/statm)";
     const os::fd statm = open_usage();
     if (!statm) os::throw_errno(what);
     const memory_usage found = read_usage(statm);
@@ -130,11 +130,13 @@ class limit_guard {
 
   void limit_memory() {
     rlimit limit{};
-    os::check(PROCPOOL_SYSTEM(getrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
+    os::check(PROCPOOL_SYSTEM(getrlimit(RLIMIT_DATA, &limit)),
+              "cannot limit a worker's memory (getrlimit)");
     const std::uint64_t used = certain_usage().data;
     const std::uint64_t most = used + std::min(limits_.memory_bytes, RLIM_INFINITY - used);
     limit.rlim_cur = most < limit.rlim_max ? most : limit.rlim_max;
-    os::check(PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &limit)), "cannot limit a worker's memory");
+    os::check(PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &limit)),
+              "cannot limit a worker's memory (setrlimit)");
     memory_ = limit;
   }
 
@@ -160,7 +162,7 @@ class limit_guard {
     event.sigev_signo = SIGXCPU;
     timer_.emplace();
     os::check(PROCPOOL_SYSTEM(timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &*timer_)),
-              "cannot limit a worker's CPU time");
+              "cannot limit a worker's CPU time (timer_create)");
   }
 
   void set_timer(std::int64_t nanoseconds) noexcept {

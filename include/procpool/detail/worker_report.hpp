@@ -37,8 +37,9 @@ struct worker_report {
   }
   /// What failed then.
   [[nodiscard]] const char* attempt() const noexcept {
-    return kind == kind_type::not_pinned ? "a worker process could not be pinned to its CPU"
-                                         : "a worker process could not be started";
+    return kind == kind_type::not_pinned
+               ? "a worker process could not be pinned to its CPU (sched_setaffinity)"
+               : "a worker process could not be started (pipe2, fork)";
   }
 };
 

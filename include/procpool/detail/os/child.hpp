@@ -29,7 +29,8 @@ class start_gate {
 
   [[nodiscard]] static start_gate make() {
     std::array<int, 2> ends{};
-    check(PROCPOOL_SYSTEM(pipe2(ends.data(), O_CLOEXEC)), "cannot create a pipe for a process");
+    check(PROCPOOL_SYSTEM(pipe2(ends.data(), O_CLOEXEC)),
+          "cannot create a pipe for a process (pipe2)");
     fd child_end(ends[0]);
     fd parent_end(ends[1]);
     start_gate gate;
@@ -96,7 +97,7 @@ inline void end_exit_with(void (*last)(int)) noexcept {
     reinterpret_cast<void (*)(int)>(target)(code);
   };
   if (PROCPOOL_SYSTEM(on_exit(forward, reinterpret_cast<void*>(last))) != 0) {
-    leave_saying("a process cannot arrange for its end");
+    leave_saying("a process cannot arrange for its end (on_exit)");
   }
 }
 

@@ -4,6 +4,7 @@
 /// Wake-ups through descriptors: eventfd(2) as a doorbell, epoll(7) to wait for many of them.
 #pragma once
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -14,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -32,7 +34,7 @@ class event {
   event() noexcept = default;
   [[nodiscard]] static event make() {
     return event(off_stdio(fd(check(PROCPOOL_SYSTEM(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-                                    "cannot create an event descriptor for the pool"))));
+                                    "cannot create an event descriptor for the pool (eventfd)"))));
   }
   explicit event(fd adopted) noexcept : fd_(std::move(adopted)) {}
 
@@ -50,7 +52,8 @@ class event {
     const iovec into{&count, sizeof count};
     const auto got =
         retry([&] { return PROCPOOL_SYSTEM(preadv2(fd_.get(), &into, 1, -1, RWF_NOWAIT)); });
-    return got == static_cast<ssize_t>(sizeof count) ? count : 0;
+    if (got == static_cast<ssize_t>(sizeof count)) return count;
+    return got == -1 && errno != EAGAIN ? silence_plainly() : 0;
   }
 
   explicit operator bool() const noexcept { return static_cast<bool>(fd_); }
@@ -60,6 +63,15 @@ class event {
   void forget() noexcept { static_cast<void>(fd_.release()); }
 
  private:
+  // Where preadv2(2) is refused, or not known for such a descriptor: the bell would ring for ever.
+  [[nodiscard]] std::uint64_t silence_plainly() const noexcept {
+    std::uint64_t count = 0;
+    pollfd interest{fd_.get(), POLLIN, 0};
+    if (PROCPOOL_SYSTEM(poll(&interest, 1, 0)) != 1) return 0;
+    const auto got = retry([&] { return PROCPOOL_SYSTEM(read(fd_.get(), &count, sizeof count)); });
+    return got == static_cast<ssize_t>(sizeof count) ? count : 0;
+  }
+
   fd fd_;
 };
 
@@ -95,14 +107,14 @@ class poller {
   [[nodiscard]] static poller make() {
     poller made;
     made.fd_ = off_stdio(fd(check(PROCPOOL_SYSTEM(epoll_create1(EPOLL_CLOEXEC)),
-                                  "cannot create a poller for the pool")));
+                                  "cannot create a poller for the pool (epoll_create1)")));
     return made;
   }
 
   void add(int descriptor, std::uint64_t tag) {
     epoll_event interest{.events = EPOLLIN, .data = {.u64 = tag}};
     check(PROCPOOL_SYSTEM(epoll_ctl(fd_.get(), EPOLL_CTL_ADD, descriptor, &interest)),
-          "cannot watch a descriptor of the pool");
+          "cannot watch a descriptor of the pool (epoll_ctl)");
   }
   void remove(int descriptor) noexcept {
     PROCPOOL_SYSTEM(epoll_ctl(fd_.get(), EPOLL_CTL_DEL, descriptor, nullptr));

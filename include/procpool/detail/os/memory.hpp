@@ -41,7 +41,7 @@ class mapping {
   /// Maps all @p size bytes of @p file. @throws ProcessError when the address space is not there.
   mapping(const fd& file, std::size_t size, int protection) : size_(size) {
     void* at = PROCPOOL_SYSTEM(mmap(nullptr, size, protection, MAP_SHARED, file.get(), 0));
-    if (at == MAP_FAILED) throw_errno("cannot map shared memory for the pool");
+    if (at == MAP_FAILED) throw_errno("cannot map shared memory for the pool (mmap)");
     data_ = static_cast<std::byte*>(at);
     // A failure would only leave one mapping more in children of the user's own making.
     PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTFORK));
@@ -56,7 +56,7 @@ class mapping {
   explicit mapping(std::size_t size) : size_(size) {
     void* at = PROCPOOL_SYSTEM(mmap(nullptr, size, PROT_READ | PROT_WRITE,
                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (at == MAP_FAILED) throw_errno("cannot map memory for the pool");
+    if (at == MAP_FAILED) throw_errno("cannot map memory for the pool (mmap)");
     data_ = static_cast<std::byte*>(at);
     PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTFORK));  // as above
   }
@@ -113,18 +113,18 @@ inline int set_size(const fd& file, std::size_t size) noexcept {
 /// @throws ProcessError when descriptors or memory are exhausted.
 inline fd sealed_memory(const char* name, std::size_t size) {
   fd file = off_stdio(fd(check(PROCPOOL_SYSTEM(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
-                               "cannot create shared memory for the pool")));
-  check(set_size(file, size), "cannot size shared memory for the pool");
+                               "cannot create shared memory for the pool (memfd_create)")));
+  check(set_size(file, size), "cannot size shared memory for the pool (ftruncate)");
   // A peer that could truncate the file could make us die of SIGBUS (fcntl(2), file sealing).
   check(PROCPOOL_SYSTEM(fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)),
-        "cannot seal shared memory for the pool");
+        "cannot seal shared memory for the pool (fcntl F_ADD_SEALS)");
   return file;
 }
 
 /// From now on @p file can be mapped for reading only; mappings that exist keep what they have.
 inline void seal_against_writing(const fd& file) {
   check(PROCPOOL_SYSTEM(fcntl(file.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)),
-        "cannot seal shared memory for the pool");
+        "cannot seal shared memory for the pool (fcntl F_ADD_SEALS)");
 }
 
 }  // namespace procpool::detail::os

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -35,7 +36,7 @@ inline bool wait_readable(int descriptor, const deadline& until) {
     const timespec left = until ? time_left(*until) : timespec{};
     return PROCPOOL_SYSTEM(ppoll(&interest, 1, until ? &left : nullptr, nullptr));
   });
-  check(ready, "cannot wait for a process");
+  check(ready, "cannot wait for a process (ppoll)");
   if ((interest.revents & POLLNVAL) != 0) {  // that would look like its end
     throw_errno("cannot wait for a process, its descriptor has been closed by other code", EBADF);
   }
@@ -47,24 +48,32 @@ inline bool wait_readable(int descriptor, const deadline& until) {
 inline fd find_process(pid_t pid) {
   const long opened = PROCPOOL_SYSTEM(syscall(SYS_pidfd_open, pid, 0U));
   if (opened == -1 && errno == ESRCH) return {};
-  return off_stdio(fd(static_cast<int>(check(opened, "cannot open a descriptor for a process"))));
+  return off_stdio(
+      fd(static_cast<int>(check(opened, "cannot open a descriptor for a process (pidfd_open)"))));
 }
 
 /// The same where one can do without: empty also where there are no such descriptors (valgrind 3.19
-/// does not know the call).
+/// does not know the call), or where a sandbox refuses them.
 inline fd find_process_if_possible(pid_t pid) {
   try {
     return find_process(pid);
   } catch (const ProcessError& error) {
-    if (error.code() != std::errc::function_not_supported) throw;
+    const bool refused = error.code() == std::errc::function_not_supported ||
+                         error.code() == std::errc::operation_not_permitted ||
+                         error.code() == std::errc::permission_denied;
+    if (!refused) throw;
     return {};
   }
 }
 
-/// Sends a signal; a process that has ended already is nobody's mistake.
-inline void send_signal(int process, int number) {
+/// Sends a signal to a child that has not been reaped, so that its number @p pid is still its own,
+/// for systems that refuse the call by descriptor. One that has ended already is nobody's mistake.
+inline void send_signal(int process, pid_t pid, int number) {
   const long sent = PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, process, number, nullptr, 0U));
-  if (sent == -1 && errno != ESRCH) throw_errno("cannot send a signal to a process");
+  if (sent == 0 || errno == ESRCH) return;
+  if (PROCPOOL_SYSTEM(kill(pid, number)) == -1 && errno != ESRCH) {
+    throw_errno("cannot send a signal to a process (pidfd_send_signal, kill)");
+  }
 }
 
 /// The exit code of a process whose end somebody else has collected, where it is not known; the
@@ -111,14 +120,26 @@ inline int lost_exitcode(int process) noexcept {
   return unknown_exitcode;
 }
 
+/// reap() where waitid(2) is refused, or does not know descriptors.
+inline std::optional<int> reap_by_number(pid_t pid) {
+  int status = 0;
+  const pid_t ended = retry([&] { return PROCPOOL_SYSTEM(waitpid(pid, &status, WNOHANG)); });
+  if (ended == 0) return std::nullopt;
+  if (ended == pid) return exitcode_of_status(status);
+  if (errno == ECHILD) return unknown_exitcode;
+  throw_errno("cannot wait for a process (waitid, waitpid)");
+}
+
 /// Collects a child of this process if it has ended: its exit code, or nothing while it runs.
-inline std::optional<int> reap(int process) {
+/// @throws ProcessError when the system does not let us
+inline std::optional<int> reap(int process, pid_t pid) {
   siginfo_t info{};
   const auto by_descriptor = static_cast<idtype_t>(3);  // P_PIDFD, missing before glibc 2.36
   const int result = retry([&] {
     return PROCPOOL_SYSTEM(
         waitid(by_descriptor, static_cast<id_t>(process), &info, WEXITED | WNOHANG));
   });
+  if (result != 0 && errno != ECHILD) return reap_by_number(pid);
   if (result != 0) {  // somebody else waits for it, so that its being gone is all there is to see
     const bool ended = wait_readable(process, std::chrono::steady_clock::now());
     return ended ? std::optional(lost_exitcode(process)) : std::nullopt;
@@ -129,12 +150,17 @@ inline std::optional<int> reap(int process) {
 
 /// Waits until a child of this process has ended and collects it. @returns its exit code, if nobody
 /// else has collected it
-inline std::optional<int> await_end(int process) noexcept {
+inline std::optional<int> await_end(int process, pid_t pid) noexcept {
   siginfo_t info{};
   const auto by_descriptor = static_cast<idtype_t>(3);  // P_PIDFD, missing before glibc 2.36
   const int result = retry([&] {
     return PROCPOOL_SYSTEM(waitid(by_descriptor, static_cast<id_t>(process), &info, WEXITED));
   });
+  if (result != 0 && errno != ECHILD) {  // refused, see reap_by_number()
+    int status = 0;
+    const pid_t ended = retry([&] { return PROCPOOL_SYSTEM(waitpid(pid, &status, 0)); });
+    return ended == pid ? std::optional(exitcode_of_status(status)) : std::nullopt;
+  }
   if (result != 0) return std::nullopt;
   return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
 }

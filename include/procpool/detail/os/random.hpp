@@ -17,7 +17,7 @@ namespace procpool::detail::os {
 inline std::uint64_t random_number() {
   std::uint64_t number = 0;
   check(retry([&] { return PROCPOOL_SYSTEM(getrandom(&number, sizeof number, 0)); }),
-        "cannot draw a random number");  // so few bytes come whole
+        "cannot draw a random number (getrandom)");  // so few bytes come whole
   return number;
 }
 

@@ -35,7 +35,7 @@ class message_socket {
   [[nodiscard]] static std::pair<message_socket, message_socket> make_pair() {
     std::array<int, 2> ends{};
     check(PROCPOOL_SYSTEM(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data())),
-          "cannot create the control socket of the pool");
+          "cannot create the control socket of the pool (socketpair)");
     fd first(ends[0]);
     fd second(ends[1]);
     return {message_socket(off_stdio(std::move(first))),
@@ -74,7 +74,7 @@ class message_socket {
     }
     const int flags = MSG_CMSG_CLOEXEC | (dont_wait ? MSG_DONTWAIT : 0);
     const auto got = retry([&] { return PROCPOOL_SYSTEM(recvmsg(fd_.get(), &head, flags)); });
-    if (got == -1) return failed("cannot receive from the control socket of the pool");
+    if (got == -1) return failed("cannot receive from the control socket of the pool (recvmsg)");
     if (descriptors != nullptr) detach(head, *descriptors);
     return got == static_cast<ssize_t>(sizeof message) ? transfer::message : transfer::hang_up;
   }
@@ -111,7 +111,7 @@ class message_socket {
     if (!descriptors.empty()) attach(head, control, descriptors);
     const auto sent = retry([&] { return PROCPOOL_SYSTEM(sendmsg(fd_.get(), &head, flags)); });
     if (sent == static_cast<ssize_t>(sizeof message)) return transfer::message;
-    return failed("cannot send to the control socket of the pool");
+    return failed("cannot send to the control socket of the pool (sendmsg)");
   }
 
   static void attach(msghdr& head, control_space& control, std::span<const int> descriptors) {

@@ -17,15 +17,13 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/concat.hpp>
 #include <procpool/detail/os/environment.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>
 
 namespace procpool::detail::os {
-
-/// The program that this process runs, also when the file has been replaced or removed since.
-inline constexpr const char* own_program = "/proc/self/exe";
 
 /// The first number under which a spawned process finds the descriptors given to it.
 inline constexpr int first_given = STDERR_FILENO + 1;
@@ -61,8 +59,11 @@ class spawn_plan {
     words.push_back(nullptr);
     environment_block surroundings(environment);
     pid_t pid = -1;
-    must(PROCPOOL_SYSTEM(posix_spawn(&pid, program, actions_.get(), attributes_.get(), words.data(),
-                                     surroundings.get())));
+    const int error = PROCPOOL_SYSTEM(posix_spawn(&pid, program, actions_.get(), attributes_.get(),
+                                                  words.data(), surroundings.get()));
+    if (error != 0) {
+      throw_errno(concat({"cannot start a process (posix_spawn), the program ", program}), error);
+    }
     return pid;
   }
 
@@ -74,7 +75,7 @@ class spawn_plan {
   // First out of the way: its number may be one that another one is to have.
   void give(int descriptor, int out_of_the_way) {
     fd moved(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, out_of_the_way)),
-                   "cannot pass a descriptor to a process"));
+                   "cannot pass a descriptor to a process (fcntl F_DUPFD_CLOEXEC)"));
     moved_.push_back(std::move(moved));  // an fd by then: there may be no memory for this
     must(posix_spawn_file_actions_adddup2(actions_.get(), moved_.back().get(), next_));
     ++next_;

@@ -123,8 +123,9 @@ inline void adopt_stdio_in_child() noexcept {
 /// number 1, and the next printf would go into it.
 inline fd off_stdio(fd from) {
   if (!from || from.get() > STDERR_FILENO) return from;
-  return fd(check(PROCPOOL_SYSTEM(fcntl(from.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1)),
-                  "cannot move a descriptor away from the standard streams"));
+  return fd(
+      check(PROCPOOL_SYSTEM(fcntl(from.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1)),
+            "cannot move a descriptor away from the standard streams (fcntl F_DUPFD_CLOEXEC)"));
 }
 
 }  // namespace procpool::detail::os

@@ -22,7 +22,7 @@ inline bool wait_readable(int descriptor, const stop_token& stop) {
   const stop_callback wake(stop, [&bell] { bell.ring(); });
   std::array<pollfd, 2> interests{{{descriptor, POLLIN, 0}, {bell.get(), POLLIN, 0}}};
   check(retry([&] { return PROCPOOL_SYSTEM(poll(interests.data(), interests.size(), -1)); }),
-        "cannot wait for a process");
+        "cannot wait for a process (poll)");
   if ((interests[0].revents & POLLNVAL) != 0) {  // that would look like its end
     throw_errno("cannot wait for a process, its descriptor has been closed by other code", EBADF);
   }

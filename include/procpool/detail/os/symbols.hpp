@@ -32,6 +32,7 @@
 #include <procpool/detail/concat.hpp>
 #include <procpool/detail/fork_safe_mutex.hpp>
 #include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/program.hpp>
 #include <procpool/detail/os/syscall.hpp>
 #include <procpool/detail/type_name.hpp>
 
@@ -118,7 +119,7 @@ class elf_file {
 
   /// Opens the file of @p module; one that is not the build in memory gives no names.
   static elf_file of(const loaded_module& module) {
-    const char* path = module.path.empty() ? "/proc/self/exe" : module.path.c_str();
+    const char* path = module.path.empty() ? program_file::own().path.c_str() : module.path.c_str();
     const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;  // whatever is there now
     const bool is_path = std::strchr(path, '/') != nullptr;  // the kernel's own module has none
     elf_file file{fd(is_path ? PROCPOOL_SYSTEM(open(path, flags)) : -1)};
@@ -234,10 +235,10 @@ inline void ask_linker(code_place& place) {
 
 /// The name of the module's file without its folders.
 inline std::string short_name(const loaded_module& module) {
-  std::string path = module.path;
-  if (path.empty()) {
+  std::string path = module.path.empty() ? program_file::own().path : module.path;
+  if (path == kernels_program) {
     std::array<char, 4096> target;
-    const auto size = PROCPOOL_SYSTEM(readlink("/proc/self/exe", target.data(), target.size()));
+    const auto size = PROCPOOL_SYSTEM(readlink(kernels_program, target.data(), target.size()));
     path = size > 0 ? std::string(target.data(), static_cast<std::size_t>(size)) : "program";
   }
   return path.substr(path.rfind('/') + 1);
