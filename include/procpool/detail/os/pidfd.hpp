@@ -53,15 +53,12 @@ inline fd find_process(pid_t pid) {
 }
 
 /// The same where one can do without: empty also where there are no such descriptors (valgrind 3.19
-/// does not know the call), or where a sandbox refuses them.
+/// does not know the call).
 inline fd find_process_if_possible(pid_t pid) {
   try {
     return find_process(pid);
   } catch (const ProcessError& error) {
-    const bool refused = error.code() == std::errc::function_not_supported ||
-                         error.code() == std::errc::operation_not_permitted ||
-                         error.code() == std::errc::permission_denied;
-    if (!refused) throw;
+    if (error.code() != std::errc::function_not_supported) throw;
     return {};
   }
 }
