@@ -26,15 +26,16 @@ std::atomic<long> left{-1};  // so many allocations succeed, then one fails
 
 }  // namespace
 
-void* operator new(std::size_t size) {
+// Inlined, g++ would take malloc and operator delete for mismatched.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   if (left.load() >= 0 && left.fetch_sub(1) == 0) throw std::bad_alloc();
   if (void* memory = std::malloc(size != 0 ? size : 1)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept {
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
   std::free(memory);
 }
-void operator delete(void* memory, std::size_t) noexcept {
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
   std::free(memory);
 }
 

@@ -44,7 +44,7 @@ std::size_t cost(std::size_t batch_size) {
 
 int main() {
   bool right = true;
-  for (const std::size_t batch : {200U}) {
+  for (const std::size_t batch : {50U, 200U, 2000U, 20000U}) {
     const std::size_t each = cost(batch);
     if (each < 1024) continue;
     fmt::print("of batches of {}: a kept result costs {} bytes\n", batch, each);

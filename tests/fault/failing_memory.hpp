@@ -66,25 +66,25 @@ inline void arm_next_child(long succeed, long fail, std::atomic<long>& count) no
 
 }  // namespace failing_memory
 
-// NOLINTBEGIN: this is what they are
-void* operator new(std::size_t size) {
+// NOLINTBEGIN: this is what they are. Inlined, g++ would take malloc and free for mismatched.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   if (failing_memory::now()) throw std::bad_alloc();
   void* memory = std::malloc(size != 0 ? size : 1);
   if (memory == nullptr) throw std::bad_alloc();
   ++failing_memory::live;
   return memory;
 }
-void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
   if (failing_memory::now()) return nullptr;
   void* memory = std::malloc(size != 0 ? size : 1);
   if (memory != nullptr) ++failing_memory::live;
   return memory;
 }
-void operator delete(void* memory) noexcept {
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
   if (memory != nullptr) --failing_memory::live;
   std::free(memory);
 }
-void operator delete(void* memory, std::size_t) noexcept {
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
   operator delete(memory);
 }
 

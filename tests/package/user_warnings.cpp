@@ -118,6 +118,12 @@ std::size_t remember(int x) {
   return scratch->size();
 }
 
+struct small {
+  int value = 0;
+  int plus(int more) const { return value + more; }
+  void drop() noexcept {}
+};
+
 struct task {
   struct promise_type {
     task get_return_object() { return {}; }
@@ -157,6 +163,9 @@ void calls(Pool& pool) {
   print_all(pool.map_outcomes(fail, std::vector<int>{1, 5}));
   print_all(pool.map_reduce(square, std::vector<int>{1, 2}, std::plus<int>()));
   print_all(pool.map(remember, std::vector<int>{1, 2}));
+  print_all(pool.map(&small::value, std::vector<small>{{1}, {2}}));
+  fmt::print("{}\n", pool.apply(&small::plus, small{1}, 2));
+  pool.apply(&small::drop, small{1});
   print_all(pool.map(draw, std::vector<int>{1, 2}).size());
   for (const int each : pool.imap(square, std::vector<int>{1, 2})) fmt::print("{}\n", each);
   for (const int each : pool.imap_unordered(square, std::vector<int>{1}, {.buffersize = 4}))

@@ -109,6 +109,13 @@ class frame_callable<F, false> {
   std::span<const std::byte> bytes_;
 };
 
+/// Calls a function through a pointer to member. Out of line: inlined, g++ 12 takes the look for a
+/// virtual function, which is not made for others, for one beyond a small object, and warns.
+template <class F, class... A>
+[[gnu::noinline]] decltype(auto) invoke_member(F& member, A&&... arguments) {
+  return std::invoke(member, std::forward<A>(arguments)...);
+}
+
 /// Flat arguments of types P that lie one behind the other. Each is copied once, to where the
 /// parameter is.
 template <class... P>
@@ -135,10 +142,10 @@ struct packed_arguments {
     constexpr bool nothing = std::is_void_v<std::invoke_result_t<F&, P&&...>>;
     if constexpr (std::is_member_pointer_v<std::remove_cv_t<F>>) {
       if constexpr (nothing) {
-        std::invoke(callable, load<P>(from + offset(I))...);
+        invoke_member(callable, load<P>(from + offset(I))...);
         take(std::byte{});
       } else {
-        take(std::invoke(callable, load<P>(from + offset(I))...));
+        take(invoke_member(callable, load<P>(from + offset(I))...));
       }
     } else if constexpr (nothing) {
       callable(load<P>(from + offset(I))...);

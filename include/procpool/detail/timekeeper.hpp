@@ -107,7 +107,8 @@ class timekeeper {
                       state.watched >= started_mark(task.head.ordinal, task.done) &&
                       state.watched < started_mark(task.head.ordinal, task.most_started());
     if (seen && (!possible || started < state.watched)) return state.watched;
-    return possible ? std::optional(started) : std::nullopt;
+    if (!possible) return std::nullopt;
+    return started;
   }
 
   // A worker that leaves its next task alone while another one could do it is stopped, or starved,

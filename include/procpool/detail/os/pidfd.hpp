@@ -138,8 +138,8 @@ inline std::optional<int> reap(int process, pid_t pid) {
   });
   if (result != 0 && errno != ECHILD) return reap_by_number(pid);
   if (result != 0) {  // somebody else waits for it, so that its being gone is all there is to see
-    const bool ended = wait_readable(process, std::chrono::steady_clock::now());
-    return ended ? std::optional(lost_exitcode(process)) : std::nullopt;
+    if (!wait_readable(process, std::chrono::steady_clock::now())) return std::nullopt;
+    return lost_exitcode(process);
   }
   if (info.si_pid == 0) return std::nullopt;
   return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
@@ -156,7 +156,8 @@ inline std::optional<int> await_end(int process, pid_t pid) noexcept {
   if (result != 0 && errno != ECHILD) {  // refused, see reap_by_number()
     int status = 0;
     const pid_t ended = retry([&] { return PROCPOOL_SYSTEM(waitpid(pid, &status, 0)); });
-    return ended == pid ? std::optional(exitcode_of_status(status)) : std::nullopt;
+    if (ended != pid) return std::nullopt;
+    return exitcode_of_status(status);
   }
   if (result != 0) return std::nullopt;
   return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;

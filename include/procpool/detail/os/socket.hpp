@@ -117,7 +117,7 @@ class message_socket {
   static void attach(msghdr& head, control_space& control, std::span<const int> descriptors) {
     head.msg_control = control.bytes;
     head.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
-    cmsghdr* rights = CMSG_FIRSTHDR(&head);
+    auto* rights = reinterpret_cast<cmsghdr*>(control.bytes);  // CMSG_FIRSTHDR, which may be null
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(descriptors.size_bytes());
