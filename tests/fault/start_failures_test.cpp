@@ -212,7 +212,9 @@ TEST_CASE("the last words of a worker that cannot come up are in the error", "[f
   const tally found = run_some(pool);
   CHECK(found.died == 0);
   CHECK(found.broken == 8);
-  CHECK_THAT(found.why, ContainsSubstring("cannot look at the memory of a worker: Too many open"));
+  CHECK_THAT(found.why,
+             ContainsSubstring(
+                 "cannot look at the memory of a worker (pread /proc/self/statm): Too many open"));
   check_says_how_long(found.why);
 }
 

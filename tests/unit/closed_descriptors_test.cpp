@@ -143,7 +143,7 @@ TEST_CASE("a process whose descriptor a task has closed is not taken for one tha
       process.start();
       close_all();
       try {
-        static_cast<void>(process.is_alive());
+        if (process.is_alive()) _exit(9);  // asked by its number
       } catch (const procpool::ProcessError&) {
         _exit(9);  // a worker that leaves in order would wait for the process
       }
