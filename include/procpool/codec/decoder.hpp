@@ -101,6 +101,10 @@ class decoder {
     if constexpr (detail::is_flat_v<T>) {
       std::memcpy(&reinterpret_cast<std::byte&>(value), bytes(sizeof(T)).data(), sizeof(T));
       detail::settle(value);
+    } else if constexpr (detail::decodes_into<T> && detail::adds_level_v<T>) {
+      if (levels_left_ == 0) fail("nested too deeply");
+      const detail::level_guard level(levels_left_);
+      codec<T>::decode_into(*this, value);
     } else if constexpr (detail::decodes_into<T>) {
       codec<T>::decode_into(*this, value);
     } else {

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
-#include <stdexcept>
 #include <utility>
 
 #include <procpool/codec.hpp>
@@ -23,24 +22,34 @@
 namespace procpool::detail {
 
 /// A buffer to encode into, kept by the thread between submissions. Nested submissions, from an
-/// encoder or an input range that uses a pool itself, get one of their own.
+/// encoder or an input range that uses a pool itself, get one of their own. So do those that a
+/// thread makes while it ends, when what it kept is gone.
 class scratch_buffer {
  public:
-  scratch_buffer() : buffer_(std::move(kept())) { buffer_.clear(); }
+  scratch_buffer() {
+    if (!ended_) buffer_ = std::move(kept());
+    buffer_.clear();
+  }
   scratch_buffer(const scratch_buffer&) = delete;
   scratch_buffer& operator=(const scratch_buffer&) = delete;
   ~scratch_buffer() {
-    if (buffer_.capacity() <= keep_bytes) kept() = std::move(buffer_);
+    if (!ended_ && buffer_.capacity() <= keep_bytes) kept() = std::move(buffer_);
   }
 
   [[nodiscard]] byte_buffer& get() noexcept { return buffer_; }
 
  private:
+  struct keeper {
+    byte_buffer buffer;
+    ~keeper() { ended_ = true; }
+  };
+
   static byte_buffer& kept() {
-    thread_local byte_buffer buffer;
-    return buffer;
+    thread_local keeper mine;
+    return mine.buffer;
   }
   static constexpr std::size_t keep_bytes = std::size_t{1} << 20;
+  static inline thread_local constinit bool ended_ = false;
 
   byte_buffer buffer_;
 };
@@ -77,10 +86,11 @@ bool fill_block(std::span<std::byte>& block, Fill fill) {
   encoder out(block);
   try {
     fill(out);
-  } catch (const std::length_error&) {
+  } catch (...) {  // an encoder may have made something else of the std::length_error
     if (out.overflowed()) return false;
     throw;  // of a value that nests too deeply, or of the user's
   }
+  if (out.overflowed()) return false;  // an encoder went on
   block = block.first(out.size());
   return true;
 }

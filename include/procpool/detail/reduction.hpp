@@ -121,6 +121,7 @@ void reduce_items(frame_context& frame, Callable& callable, decoder& in, running
 template <class F, class Reduce, class... P>
 void run_reduction(frame_context& frame) {
   using value = std::decay_t<std::invoke_result_t<F&, P&&...>>;
+  bool told = false;
   const auto run = [&] {
     const frame_bytes bytes = frame.bytes();
     decoder body(bytes.body);
@@ -132,9 +133,13 @@ void run_reduction(frame_context& frame) {
     const auto sum = std::make_unique<running_sum<value>>();
     reduce_items<value, P...>(frame, callable, body, *sum);
     frame.put_value<value>(0, **sum);
+    told = true;
   };
-  // The first failure ends the chunk: there is nothing to reduce any more.
-  try_catch(run, [&] { frame.put_error(0, label_of_type<F>()); });
+  // The first failure ends the chunk: there is nothing to reduce any more. What destructors throw
+  // when it has its outcome is dropped.
+  try_catch(run, [&] {
+    if (!told) frame.put_error(0, label_of_type<F>());
+  });
 }
 
 template <class F, class Reduce, class Types>
@@ -263,8 +268,10 @@ Value reduce_range(const boost::intrusive_ptr<pool_front>& pool,
 template <class Value, class Initial>
 std::unique_ptr<running_sum<Value>> begin_sum(Initial&& initial) {
   auto sum = std::make_unique<running_sum<Value>>();
-  std::optional<Value> first(std::forward<Initial>(initial));
-  if (first) sum->begin([&]() -> Value&& { return std::move(*first); });
+  if constexpr (!std::is_same_v<std::decay_t<Initial>, std::nullopt_t>) {
+    std::optional<Value> first(std::forward<Initial>(initial));
+    if (first) sum->begin([&]() -> Value&& { return std::move(*first); });
+  }
   return sum;
 }
 

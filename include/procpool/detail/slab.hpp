@@ -108,6 +108,7 @@ class slab_memory {
       }
       leave();
       tell();
+      mine_.most_kept = 0;  // giving back may have set it
       mine_.ended = true;
     }
   };

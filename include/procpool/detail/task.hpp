@@ -136,11 +136,11 @@ class frame_context {
 /// The code of a task, as a frame names it.
 using task_entry = void (*)(frame_context&);
 
-/// Calls whose arguments and results are bytes of known size.
+/// Calls whose arguments and results are bytes of known size, and throw no more once they have one.
 template <class F, class... P>
 constexpr bool plain_calls() {
   using result = std::decay_t<std::invoke_result_t<F&, P&&...>>;
-  if constexpr (!all_flat_v<P...> || sizeof...(P) == 0) {
+  if constexpr (!all_flat_v<P...> || sizeof...(P) == 0 || !std::is_nothrow_destructible_v<F>) {
     return false;
   } else if constexpr (std::is_void_v<result>) {
     return true;
@@ -254,10 +254,14 @@ void run_decoded_item(frame_context& frame, std::uint32_t item, Callable& callab
     if constexpr (std::is_void_v<result>) {
       arguments.pass_to(called);
       frame.put_value(item, std::byte{});
-    } else {  // a reference is encoded where it refers to
-      frame.put_value<std::decay_t<result>>(item, arguments.pass_to(called));
+      told = true;
+    } else {  // a reference is encoded where it refers to; told before a result is destroyed
+      const auto tell = [&](const std::decay_t<result>& value) {
+        frame.put_value(item, value);
+        told = true;
+      };
+      tell(arguments.pass_to(called));
     }
-    told = true;
   };
   try_catch(run, [&] {
     if (!told) frame.put_error(item, callable.label());
