@@ -191,6 +191,27 @@ TEST_CASE("A fork in a callback of the loader's is not kept waiting for ever", "
   other.join();
 }
 
+TEST_CASE("A callback of the loader's that needs the loader is not kept waiting for ever",
+          "[fault]") {
+  // As above; here both go on waiting for as long as there is patience.
+  CHECK(run_forked([] {
+          std::thread other;
+          dl_iterate_phdr(
+              [](dl_phdr_info*, std::size_t, void* thread) {
+                *static_cast<std::thread*>(thread) = std::thread([] {
+                  const auto end = [](dl_phdr_info*, std::size_t, void*) { return 1; };
+                  procpool::detail::for_each_module(end, nullptr);
+                });
+                std::this_thread::sleep_for(50ms);
+                const auto end = [](dl_phdr_info*, std::size_t, void*) { return 1; };
+                return procpool::detail::for_each_module(end, nullptr);
+              },
+              &other);
+          other.join();
+          return 7;
+        }) == 7);
+}
+
 TEST_CASE("Pools, crashes, callbacks and library functions beside all kinds of forks",
           "[fault][limit:240]") {
   procpool::Pool shared{2};

@@ -147,6 +147,27 @@ TEST_CASE("a lock of a file does not stay with workers that close descriptors", 
   unlink(name.c_str());
 }
 
+TEST_CASE("workers of a forked Process's pool close its descriptors and no others",
+          "[surroundings]") {
+  // Its link to its own parent has a number that may come to be the workers' own.
+  for (int below = 0; below <= 3; ++below) {
+    procpool::Process process([below] {
+      for (int i = 0; i < below; ++i) static_cast<void>(open("/dev/null", O_RDONLY));
+      const int passed = open("/dev/null", O_RDONLY);
+      procpool::Pool pool{{.processes = 2, .close_fds = true, .pass_fds = {passed}}};
+      const bool right = pool.apply(echo, 3) == 3 && pool.apply(is_open, passed) &&
+                         pool.apply([] { return procpool::parent_process()->is_alive(); });
+      std::exit(right ? 0 : 1);
+    });
+    std::vector<int> free_ones;
+    for (int i = 0; i < 3 - below; ++i) free_ones.push_back(open("/dev/null", O_RDONLY));
+    process.start();
+    process.join();
+    CHECK(process.exitcode() == 0);
+    for (const int each : free_ones) close(each);
+  }
+}
+
 TEST_CASE("pass_fds without close_fds is refused", "[surroundings]") {
   CHECK_THROWS_AS((procpool::Pool{{.processes = 1, .pass_fds = {5}}}), std::invalid_argument);
 }

@@ -18,7 +18,6 @@
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/exception_text.hpp>
-#include <procpool/detail/fork_safe_mutex.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/error.hpp>
 
@@ -146,7 +145,9 @@ inline const auto& registered_exceptions_made_early = registered_exceptions();
 template <class E>
 void add_exception() {
   // Stays for ever, as readers have no lock; and so must the module that it points into.
-  keep_loaded(reinterpret_cast<std::uintptr_t>(exception_entry_of<E>().rebuild));
+  // No lock of ours around it: it waits for one of the loader's, which a thread has that runs
+  // constructors of a library. Forks reset that one in their children.
+  os::keep_loaded(reinterpret_cast<std::uintptr_t>(exception_entry_of<E>().rebuild));
   auto* node = new registered_exception{
       exception_entry_of<E>(),
       registered_exceptions().load(std::memory_order_relaxed)};  // the exchange makes sure

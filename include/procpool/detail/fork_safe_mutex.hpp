@@ -15,7 +15,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -27,7 +26,9 @@
 namespace procpool::detail {
 
 /// A leaf in the order of locks: who has it calls the C library only, nothing of ours and nothing
-/// that runs code of the user's.
+/// that runs code of the user's. Yet a thread that wants it may have a lock of the loader's
+/// already, for which the holder waits: in a callback of dl_iterate_phdr(3), say. So nobody waits
+/// for it without end.
 class fork_safe_mutex final : public fork_participant {
  public:
   /// Of the calls below.
@@ -37,11 +38,21 @@ class fork_safe_mutex final : public fork_participant {
     return mutex;
   }
 
-  void lock() {
-    while (wanted_.load(std::memory_order_relaxed)) std::this_thread::sleep_for(pause);  // a hint
-    mutex_.lock();
-  }
-  void unlock() { mutex_.unlock(); }
+  /// Has the mutex for as long as it lives, unless it was not to be had: then a fork at this moment
+  /// is as it would be without this mutex.
+  class hold {
+   public:
+    explicit hold(fork_safe_mutex& of) : of_(&of), held_(of.lock()) {}
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() {
+      if (held_) of_->mutex_.unlock();
+    }
+
+   private:
+    fork_safe_mutex* of_;
+    bool held_;
+  };
 
   /// Waits, but not for ever: the holder may itself wait for the forking thread, if that forks in a
   /// callback of dl_iterate_phdr or in a signal handler. Then the fork is as it would be without
@@ -69,7 +80,17 @@ class fork_safe_mutex final : public fork_participant {
 
   static constexpr std::chrono::microseconds pause{50};
 
-  std::mutex mutex_;
+  [[nodiscard]] bool lock() {
+    constexpr std::chrono::seconds patience{5};  // longer than that of a fork, which lets us go on
+    if (!wanted_.load(std::memory_order_relaxed) && mutex_.try_lock()) return true;  // a hint
+    const auto until = std::chrono::steady_clock::now() + patience;
+    while (wanted_.load(std::memory_order_relaxed) && std::chrono::steady_clock::now() < until) {
+      std::this_thread::sleep_for(pause);
+    }
+    return mutex_.try_lock_until(until);
+  }
+
+  std::timed_mutex mutex_;
   std::atomic<bool> wanted_{false};  ///< by a fork
   bool held_ = false;  ///< by the thread that forks; written under the lock of the registry
   fork_registration registration_{*this, fork_registration::scope::every_process};
@@ -81,19 +102,13 @@ inline auto& fork_safe_mutex_made_early = fork_safe_mutex::instance();
 
 /// dl_iterate_phdr(3), as far as forks allow.
 inline int for_each_module(int (*visit)(dl_phdr_info*, std::size_t, void*), void* data) {
-  const std::lock_guard lock(fork_safe_mutex::instance());
+  const fork_safe_mutex::hold lock(fork_safe_mutex::instance());
   return ::dl_iterate_phdr(visit, data);
-}
-
-/// Has the module whose code is at @p address stay in memory when it is closed.
-inline void keep_loaded(std::uintptr_t address) {
-  const std::lock_guard lock(fork_safe_mutex::instance());
-  os::keep_loaded(address);
 }
 
 /// atexit(3), once for each @p registered, which is false at first.
 inline void at_exit_once(bool& registered, void (*handler)()) {
-  const std::lock_guard lock(fork_safe_mutex::instance());
+  const fork_safe_mutex::hold lock(fork_safe_mutex::instance());
   if (!registered) registered = std::atexit(handler) == 0;
 }
 

@@ -33,6 +33,7 @@
 #include <procpool/detail/os/socket.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/worker_signals.hpp>
+#include <procpool/detail/process_context.hpp>
 #include <procpool/detail/process_settings.hpp>
 #include <procpool/detail/spawn_order.hpp>
 #include <procpool/detail/start_policy.hpp>
@@ -190,6 +191,7 @@ class process_backend final : public worker_backend {
     try {
       os::change_environment(settings.environment);
       if (!settings.close_fds) return;
+      process_context::instance().drop_parent();
       own.insert(own.end(), settings.pass_fds.begin(), settings.pass_fds.end());
       os::close_all_but(std::move(own));
     } catch (const std::bad_alloc&) {

@@ -42,6 +42,10 @@ class process_context {
     children_ = 0;
   }
 
+  /// In a process whose descriptors are about to be closed: the link would later close another
+  /// one, which has its number then.
+  void drop_parent() noexcept { identity_.parent.reset(); }
+
   /// The place of the next child.
   [[nodiscard]] std::vector<int> next_position() {
     auto position = identity_.position;
