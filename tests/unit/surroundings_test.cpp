@@ -154,9 +154,12 @@ TEST_CASE("workers of a forked Process's pool close its descriptors and no other
     procpool::Process process([below] {
       for (int i = 0; i < below; ++i) static_cast<void>(open("/dev/null", O_RDONLY));
       const int passed = open("/dev/null", O_RDONLY);
-      procpool::Pool pool{{.processes = 2, .close_fds = true, .pass_fds = {passed}}};
-      const bool right = pool.apply(echo, 3) == 3 && pool.apply(is_open, passed) &&
-                         pool.apply([] { return procpool::parent_process()->is_alive(); });
+      std::optional<procpool::Pool<>> pool(
+          std::in_place,
+          procpool::pool_options{.processes = 2, .close_fds = true, .pass_fds = {passed}});
+      const bool right = pool->apply(echo, 3) == 3 && pool->apply(is_open, passed) &&
+                         pool->apply([] { return procpool::parent_process()->is_alive(); });
+      pool.reset();
       std::exit(right ? 0 : 1);
     });
     std::vector<int> free_ones;

@@ -52,12 +52,12 @@ namespace procpool::detail {
 /// What the pool asks of its fork server.
 struct server_request {
   enum class kind_type : std::uint32_t { hello, start, kill } kind{};
-  std::uint32_t worker = 0;            ///< place of the worker in the pool
-  std::uint64_t incarnation = 0;       ///< counts the workers ever started
-  region_sizes sizes{};                ///< with hello
-  os::signal_rules signals{};          ///< with hello
-  std::uint64_t ends_descendants = 0;  ///< with hello: 1 if of dead workers, and all at the end
-  worker_limits limits{};              ///< with start
+  std::uint32_t worker = 0;       ///< place of the worker in the pool
+  std::uint64_t incarnation = 0;  ///< counts the workers ever started
+  region_sizes sizes{};           ///< with hello
+  os::signal_rules signals{};     ///< with hello
+  os::process_mark mark = 0;      ///< with hello: of the descendants it is to end; 0: it ends none
+  worker_limits limits{};         ///< with start
 };
 
 class fork_server {
@@ -115,7 +115,7 @@ class fork_server {
 
   // One round; false when the pool is gone.
   bool serve() {
-    const short wanted = unsent_.empty() ? POLLIN : POLLIN | POLLOUT;
+    const short wanted = POLLIN | POLLRDHUP | (unsent_.empty() ? 0 : POLLOUT);
     std::array<pollfd, 2> events{{{control_.get(), wanted, 0}, {deaths_.get(), POLLIN, 0}}};
     const int patience = deaths_ ? -1 : 10;  // in ms; without a signalfd it looks for deaths
     os::check(
@@ -123,6 +123,7 @@ class fork_server {
         "cannot wait for requests and ends of workers (poll)");
     if (events[1].revents != 0 || !deaths_) reap();
     if (!send_reports()) return false;
+    if ((events[0].revents & POLLRDHUP) != 0) return false;  // what it still wants does not matter
     return (events[0].revents & ~POLLOUT) == 0 || answer();
   }
 
@@ -136,7 +137,7 @@ class fork_server {
       case server_request::kind_type::hello:
         sizes_ = request.sizes;
         signals_ = request.signals;
-        if (request.ends_descendants != 0) orphans_.adopt_orphans();
+        if (request.mark != 0) orphans_.adopt_orphans(request.mark);
         outbound_ = std::move(descriptors[0]);
         return true;
       case server_request::kind_type::start:
@@ -270,6 +271,7 @@ class fork_server {
     });
     for (const child& each : children_) await_death(each.pid);
     orphans_.end_all(deaths_.get());
+    control_.send_if_possible(worker_report{worker_report::kind_type::ended, ~0U, 0, 0, 0});
     PROCPOOL_SYSTEM(_exit(0));
     __builtin_unreachable();
   }

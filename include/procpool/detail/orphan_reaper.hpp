@@ -31,19 +31,21 @@ class orphan_reaper {
  public:
   /// Before there are workers. A fork server in a worker of another pool is not to be killed when
   /// the other fork server is lost: it ends by itself then, and with it what it has adopted.
-  void adopt_orphans() {
+  /// @param pool its mark
+  void adopt_orphans(os::process_mark pool) {
     os::unmark_this_process();
-    server_ = PROCPOOL_SYSTEM(getpid());
+    pool_ = pool;
+    can_mark_ = os::can_mark(pool);
     // A kernel that refuses gives orphans to init, as if nothing had been asked for.
     PROCPOOL_SYSTEM(prctl(PR_SET_CHILD_SUBREAPER, 1UL));
     if (!has_children()) return;
     os::for_own_children([this](pid_t pid) { older_.push_back(pid); });
   }
-  [[nodiscard]] bool adopting() const noexcept { return server_ != 0; }
+  [[nodiscard]] bool adopting() const noexcept { return pool_ != 0; }
 
   /// In a new worker.
   void mark_worker(std::uint64_t incarnation) const noexcept {
-    if (adopting()) os::mark_this_process(os::mark_of_worker(server_, incarnation));
+    if (adopting()) os::mark_this_process(os::mark_of_worker(pool_, incarnation));
   }
 
   /// A worker was killed or has crashed, and is reaped: its children are ours now.
@@ -51,7 +53,7 @@ class orphan_reaper {
   template <class IsWorker>
   void end_descendants(std::uint64_t incarnation, IsWorker is_worker) {
     if (!adopting()) return;
-    ending_.push_back(os::mark_of_worker(server_, incarnation));
+    ending_.push_back(os::mark_of_worker(pool_, incarnation));
     look(is_worker);
   }
 
@@ -83,15 +85,16 @@ class orphan_reaper {
 
  private:
   // Those of other workers, which live or have left in order, are left alone. A process without a
-  // mark of ours is one that a nested pool has lost, or that has set the limit itself.
+  // mark of ours is one that a nested pool has lost, or that has set the limit itself; but where no
+  // mark can be set it may be anybody's, and is left until the end of the pool.
   template <class IsWorker>
   void look(IsWorker is_worker) {
     bool any = false;
     os::for_own_children([&](pid_t pid) {
       if (is_worker(pid) || std::ranges::find(older_, pid) != older_.end()) return;
       const os::process_mark mark = os::mark_of(pid);
-      const bool of_ours = os::same_server(mark, os::mark_of_worker(server_, 0));
-      if (of_ours && std::ranges::find(ending_, mark) == ending_.end()) return;
+      const bool anybodys = os::same_pool(mark, pool_) || !can_mark_;
+      if (anybodys && std::ranges::find(ending_, mark) == ending_.end()) return;
       any |= PROCPOOL_SYSTEM(kill(pid, SIGKILL)) == 0;
     });
     if (!any) ending_.clear();
@@ -111,7 +114,8 @@ class orphan_reaper {
     }
   }
 
-  pid_t server_ = 0;                      ///< 0: orphans are not its business
+  os::process_mark pool_ = 0;  ///< 0: orphans are not its business
+  bool can_mark_ = false;
   std::vector<pid_t> older_;              ///< children that static objects of the program made
   std::vector<os::process_mark> ending_;  ///< of workers whose descendants are being ended
 };

@@ -29,6 +29,7 @@
 #include <procpool/detail/os/descendants.hpp>
 #include <procpool/detail/os/out_of_memory.hpp>
 #include <procpool/detail/os/pidfd.hpp>
+#include <procpool/detail/os/random.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/os/socket.hpp>
 #include <procpool/detail/os/stdio.hpp>
@@ -50,7 +51,7 @@ class process_backend final : public worker_backend {
   /// then.
   process_backend(const region_sizes& sizes, const process_settings& settings) {
     const start_method method = settings.start_method;
-    ends_descendants_ = settings.kill_descendants;
+    if (settings.kill_descendants) mark_ = os::mark_of_pool(os::random_number());
     const os::signal_rules signals =
         os::rules_for_workers(fork_registry::on_library_thread(), settings.ignore_signals);
     make_server(settings);
@@ -117,6 +118,7 @@ class process_backend final : public worker_backend {
     if (server_ <= 0) return;
     control_.hang_up();  // the server sees it, kills and reaps the workers and ends
     end_server();
+    control_.reset();
     server_ = 0;
     close_descriptors();
   }
@@ -248,21 +250,32 @@ class process_backend final : public worker_backend {
     bool in_order = false;
     if (!server_process_) {
       int status = 0;
-      os::retry([&] { return PROCPOOL_SYSTEM(waitpid(server_, &status, 0)); });
-      in_order = status == 0;
+      if (os::is_own_child(server_)) PROCPOOL_SYSTEM(kill(server_, SIGCONT));  // as below
+      const pid_t reaped = os::retry([&] { return PROCPOOL_SYSTEM(waitpid(server_, &status, 0)); });
+      in_order = reaped == server_ && status == 0;
     } else {
       // One that was stopped (SIGSTOP) would not see that the socket has closed.
       PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, server_process_.get(), SIGCONT, nullptr, 0U));
       in_order = os::await_end(server_process_.get(), server_) == 0;
       server_process_.reset();
     }
-    if (!in_order && ends_descendants_) end_descendants();
+    if (mark_ != 0 && !in_order && !says_it_ended()) end_descendants();
+  }
+
+  // Where somebody else has its exit code, or nobody (SIGCHLD ignored), it is its last report that
+  // tells whether it has ended in order.
+  bool says_it_ended() noexcept {
+    worker_report report{};
+    while (receive(report) == os::transfer::message) {
+      if (report.kind == worker_report::kind_type::ended) return true;
+    }
+    return false;
   }
 
   // Of a fork server that was killed. Its workers go with it, what they have started does not.
   void end_descendants() const noexcept {
     constexpr int most_rounds = 20;  // what forks faster than it can be killed is left to init
-    for (int round = 0; round < most_rounds && os::kill_marked(server_) != 0; ++round) {
+    for (int round = 0; round < most_rounds && os::kill_marked(mark_) != 0; ++round) {
       PROCPOOL_SYSTEM(poll(nullptr, 0, 1));
     }
   }
@@ -275,7 +288,7 @@ class process_backend final : public worker_backend {
     const server_request request{.kind = server_request::kind_type::hello,
                                  .sizes = outbound_->sizes(),
                                  .signals = signals,
-                                 .ends_descendants = ends_descendants_ ? 1U : 0U};
+                                 .mark = mark_};
     if (!control_.send(request, descriptors)) {
       throw ProcessError("the fork server of the pool ended before it had begun");
     }
@@ -297,7 +310,7 @@ class process_backend final : public worker_backend {
   pid_t server_ = 0;
   std::vector<moved_code> moved_;  ///< of spawned workers
   os::fd server_process_;
-  bool ends_descendants_ = false;
+  os::process_mark mark_ = 0;  ///< of the descendants that are ended with the pool; 0: none are
   os::oom_counter oom_kills_{os::own_oom_source()};
   os::message_socket control_;
   static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";

@@ -24,7 +24,8 @@ struct worker_report {
     rang,
     missing_module,
     module_place,
-    ready
+    ready,
+    ended  ///< the fork server itself, in order
   } kind;
   std::uint32_t worker;       ///< its place in the pool; of modules: their number
   std::uint64_t incarnation;  ///< counts the workers ever started; module_place: where it is

@@ -30,13 +30,19 @@ namespace procpool::detail::os {
 
 using process_mark = std::uint64_t;
 inline constexpr process_mark first_mark = process_mark{1} << 62U;
+inline constexpr unsigned bits_for_workers = 24;
 
-/// The mark of a worker and all that comes of it: unique among those of all fork servers that live.
-constexpr process_mark mark_of_worker(pid_t server, std::uint64_t incarnation) noexcept {
-  return first_mark | static_cast<process_mark>(server) << 32U | (incarnation & 0xFFFFFFFFU);
+/// The mark of a pool, of 38 bits of @p random: not made of process ids, because /proc shows the
+/// processes of containers as well, where the same ids are given again.
+constexpr process_mark mark_of_pool(std::uint64_t random) noexcept {
+  return first_mark | random << (2 + bits_for_workers) >> 2U;
 }
-constexpr bool same_server(process_mark one, process_mark other) noexcept {
-  return one >> 32U == other >> 32U;
+/// The mark of a worker and all that comes of it.
+constexpr process_mark mark_of_worker(process_mark pool, std::uint64_t incarnation) noexcept {
+  return pool | (incarnation & ((process_mark{1} << bits_for_workers) - 1));
+}
+constexpr bool same_pool(process_mark one, process_mark other) noexcept {
+  return one >> bits_for_workers == other >> bits_for_workers;
 }
 
 /// Marks this process and all that it starts from now on. Where a limit is in the way there is no
@@ -61,6 +67,16 @@ inline process_mark mark_of(pid_t pid) noexcept {
   rlimit limit{};
   if (PROCPOOL_SYSTEM(prlimit(pid, RLIMIT_RSS, nullptr, &limit)) != 0) return 0;
   return limit.rlim_cur;
+}
+
+/// Whether marks can be set and read here: a finite hard limit is in the way, or a sandbox.
+inline bool can_mark(process_mark mark) noexcept {
+  rlimit before{};
+  if (PROCPOOL_SYSTEM(getrlimit(RLIMIT_RSS, &before)) != 0) return false;
+  mark_this_process(mark);
+  const bool marked = mark_of(PROCPOOL_SYSTEM(getpid())) == mark;
+  PROCPOOL_SYSTEM(setrlimit(RLIMIT_RSS, &before));
+  return marked;
 }
 
 /// Whether @p pid is a child of ours that has not been waited for: only then the number is certain
@@ -143,15 +159,14 @@ void for_own_children(Each each) {
   if (!for_listed_children(if_own)) for_all_processes(if_own);
 }
 
-/// Kills, wherever they are, all processes with a mark of this fork server, which has died and
+/// Kills, wherever they are, all processes with a mark of @p pool, whose fork server has died and
 /// could not do it. By descriptor, so that nobody else is hit. @returns how many
-inline int kill_marked(pid_t server) noexcept {
+inline int kill_marked(process_mark pool) noexcept {
   int killed = 0;
-  const process_mark wanted = mark_of_worker(server, 0);
   for_all_processes([&](pid_t pid) {
-    if (!same_server(mark_of(pid), wanted)) return;
+    if (!same_pool(mark_of(pid), pool)) return;
     const fd process(static_cast<int>(PROCPOOL_SYSTEM(syscall(SYS_pidfd_open, pid, 0U))));
-    if (!process || !same_server(mark_of(pid), wanted)) return;
+    if (!process || !same_pool(mark_of(pid), pool)) return;
     pollfd ended{process.get(), POLLIN, 0};
     if (PROCPOOL_SYSTEM(poll(&ended, 1, 0)) != 0) return;
     const long sent =

@@ -56,6 +56,15 @@ class message_socket {
     return transmit(message, {}, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
 
+  /// The same for what nobody relies on.
+  template <class Message>
+  void send_if_possible(const Message& message) const noexcept {
+    try {
+      try_send(message);
+    } catch (const ProcessError&) {
+    }
+  }
+
   /// Receives one message and the descriptors that came with it, as far as there are numbers free
   /// for them. Waits for one unless @p dont_wait.
   /// @throws ProcessError when the system refuses it
@@ -81,11 +90,10 @@ class message_socket {
 
   [[nodiscard]] int get() const noexcept { return fd_.get(); }
   void reset() noexcept { fd_.reset(); }
-  /// The same, and the peer sees it whoever else has copies: a process that another thread forks at
-  /// this moment may keep one for ever.
-  void hang_up() noexcept {
-    if (fd_) PROCPOOL_SYSTEM(shutdown(fd_.get(), SHUT_RDWR));
-    fd_.reset();
+  /// Nothing more is sent, and the peer sees it whoever else has copies: a process that another
+  /// thread forks at this moment may keep one for ever. What the peer says last can be received.
+  void hang_up() const noexcept {
+    if (fd_) PROCPOOL_SYSTEM(shutdown(fd_.get(), SHUT_WR));
   }
 
  private:

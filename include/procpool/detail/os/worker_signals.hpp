@@ -188,7 +188,9 @@ inline signal_rules rules_for_workers(bool library_thread, bool ignored) noexcep
   for (int number = 1; number <= SIGRTMAX; ++number) {
     if (worker && !ends_or_stops(number)) continue;  // its handlers of crashes are the library's
     const bool caught = is_caught(number) && !has_worker_handler(number);
-    if (caught || sigismember(&blocked, number) == 1) rules.handled |= bit_of(number);
+    // The first process of a container: what it does nothing about does nothing to it.
+    const bool immune = rules.program == 1 && ends_or_stops(number);
+    if (caught || immune || sigismember(&blocked, number) == 1) rules.handled |= bit_of(number);
   }
   if (worker) rules.handled |= worker_signals.handled.load(std::memory_order_relaxed);
   return rules;
