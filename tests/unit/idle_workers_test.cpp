@@ -176,6 +176,51 @@ TEST_CASE("initializer_timeout: one that hangs once is replaced, one in time is 
   CHECK(slow.apply(leaf, 2) == 3);
 }
 
+TEST_CASE("a task behind an initializer that hangs goes to a worker that has come up",
+          "[initializer_timeout]") {
+  for (const auto limit : {0s, 3600s}) {
+    const shared<std::atomic<int>> runs;
+    procpool::pool_options options{.processes = 2, .initializer = {[count = runs.get()] {
+                                                     if ((*count)++ == 0)
+                                                       std::this_thread::sleep_for(1h);
+                                                   }}};
+    if (limit > 0s) options.initializer_timeout = limit;
+    procpool::Pool pool(options);
+    for (int i = 0; i < 3; ++i) {
+      auto one = pool.apply_async(leaf, i);
+      auto other = pool.apply_async(leaf, i);
+      REQUIRE(one.wait(30s));
+      REQUIRE(other.wait(30s));
+    }
+  }
+}
+
+TEST_CASE("initializer_timeout: a task runs once when the initializer returns as time runs out",
+          "[initializer_timeout]") {
+  struct counts {
+    std::atomic<int> initializers;
+    std::atomic<int> tasks;
+  };
+  for (int i = 0; i < 60; ++i) {
+    const shared<counts> seen;
+    const auto late = [of = seen.get(), after = std::chrono::microseconds(13'500 + i % 30 * 60)] {
+      const auto until = std::chrono::steady_clock::now() + after;
+      if (of->initializers++ > 0) return;
+      while (std::chrono::steady_clock::now() < until) continue;
+    };
+    procpool::Pool pool{{.processes = 1, .initializer = {late}, .initializer_timeout = 15ms}};
+    const auto task = [count = seen.get()] {
+      std::this_thread::sleep_for(2ms);
+      return ++count->tasks;
+    };
+    try {
+      CHECK(pool.apply(task) == 1);
+    } catch (const procpool::BrokenPool&) {  // three workers in a row were too slow
+    }
+    CHECK(seen->tasks <= 1);
+  }
+}
+
 TEST_CASE("timeouts of workers that make no sense are refused by name",
           "[idle_timeout][initializer_timeout]") {
   const auto name_of = [](const procpool::pool_options& options) {

@@ -200,6 +200,34 @@ TEST_CASE("max_pending: a requested stop ends the wait for room", "[max_pending]
   CHECK(pool.apply(leaf, 1) == 2);
 }
 
+TEST_CASE("max_pending: trying finds the room that a call which was stopped has left",
+          "[max_pending]") {
+  const shared<gate> door;
+  auto pool = bounded<procpool::Processes>(1, 1);
+  std::stop_source stop;
+  std::jthread later([&] {
+    static_cast<void>(door->wait_for(1));
+    stop.request_stop();
+  });
+  CHECK_THROWS_AS(pool.apply({.stop = stop.get_token()}, waiting_at(door)),
+                  procpool::CancelledError);
+  std::optional<procpool::AsyncResult<int>> one;  // nobody waits, there is no service thread
+  CHECK(support::eventually([&] { return (one = pool.try_apply_async(leaf, 1)).has_value(); }));
+  CHECK(one.value().get() == 2);
+}
+
+TEST_CASE("max_pending: a task of a serial pool is no part of the submission it runs in",
+          "[max_pending]") {
+  static procpool::Pool<>* other = nullptr;
+  auto pool = bounded<procpool::Processes>(1, 1);
+  other = &pool;
+  auto busy = pool.apply_async([] { std::this_thread::sleep_for(50ms); });
+  procpool::Pool<procpool::Serial> here;
+  auto one = here.try_apply_async([] { return other->apply(leaf, 1); });
+  CHECK(one.value().get() == 2);
+  busy.get();
+}
+
 TEST_CASE("max_pending: next(timeout) of an imap is over in time though there is no room",
           "[max_pending]") {
   const shared<gate> door;
@@ -299,4 +327,19 @@ TEST_CASE("join with a timeout gives up, and can be repeated", "[pool_state]") {
   CHECK(pool.join(20s));
   CHECK(pool.join(0s));
   CHECK(result.get() == 1);
+}
+
+TEST_CASE("join keeps to its timeout while another thread terminates the pool", "[pool_state]") {
+  const shared<gate> door;
+  procpool::ThreadPool pool{1};
+  auto result = pool.apply_async(waiting_at(door));
+  CHECK(door->wait_for(1));
+  std::jthread ends([&] { pool.terminate(); });
+  CHECK(support::eventually([&] { return pool.state() == pool_state::terminated; }));
+  CHECK_FALSE(pool.join(30ms));
+  std::stop_source stop;
+  std::jthread stops([&] { stop.request_stop(); });
+  CHECK_FALSE(pool.join(stop.get_token()));
+  door->open();
+  CHECK(pool.join(20s));
 }

@@ -126,16 +126,22 @@ class engine {
   bool withdraw(const job& what) noexcept { return sending_.withdraw(what); }
 
   /// Kills the workers that run something of @p what, which is aborted next: what becomes of it
-  /// counts no more. @throws std::bad_alloc when one cannot be killed without harm to others
-  void stop_running(const job& what) {
-    if (!backend().can_kill()) return;  // it goes on, and nobody will know
+  /// counts no more. False: there is one that cannot be killed without harm to others, for want of
+  /// memory. @param any set when one is killed
+  [[nodiscard]] bool stop_running(const job& what, bool& any) noexcept {
+    if (!backend().can_kill()) return true;  // it goes on, and nobody will know
+    bool all = true;
     for (pool_task* task = job_tasks::first(what); task != nullptr; task = task->next_of_job) {
       const std::uint32_t worker = task->worker;
       if (worker == no_worker || !pool_.busy(worker) || pool_.first_task(worker) != task) continue;
-      if (clock_.stop(worker, *task, killing::cancelled)) continue;
-      if (clock_.held_up(worker, *task)) throw std::bad_alloc();
+      if (clock_.stop(worker, *task, killing::cancelled)) {
+        any = true;
+      } else if (clock_.held_up(worker, *task)) {
+        all = false;
+      }
     }
     sending_.dispatch();
+    return all;
   }
 
   /// Whether a worker has begun with some of @p what, which is not resolved.

@@ -91,12 +91,14 @@ class fork_registration {
   void unexpect_thread();
 
   /// For the participant's end: waits until each of its threads has ended, but the calling one.
-  void wait_for_end();
+  /// @returns false when some are left after all this time
+  bool wait_for_end(std::chrono::milliseconds patience = any_time);
 
  private:
   friend class fork_membership;
   friend class fork_registry;
   friend class fork_thread;
+  static constexpr std::chrono::hours any_time{1 << 20};
 
   fork_participant& participant_;
   const scope scope_;
@@ -155,12 +157,13 @@ class fork_registry {
     return node.threads_ == 0;
   }
 
-  void wait_for_end(const fork_registration& node) {
+  bool wait_for_end(const fork_registration& node, std::chrono::milliseconds patience) {
     const int self = own_registration.get() == &node ? 1 : 0;
     std::unique_lock lock(mutex_);
     fork_registration* const own = step_aside();
-    changed_.wait(lock, [&] { return node.threads_ <= self; });
+    const bool ended = changed_.wait_for(lock, patience, [&] { return node.threads_ <= self; });
     step_back(own);
+    return ended;
   }
 
   /// True on a thread that belongs to a participant.
@@ -315,8 +318,8 @@ inline bool fork_registration::wait_for_threads(std::chrono::milliseconds patien
   return fork_registry::instance().wait_for_threads(*this, patience);
 }
 
-inline void fork_registration::wait_for_end() {
-  fork_registry::instance().wait_for_end(*this);
+inline bool fork_registration::wait_for_end(std::chrono::milliseconds patience) {
+  return fork_registry::instance().wait_for_end(*this, patience);
 }
 
 inline void fork_registration::expect_thread() {

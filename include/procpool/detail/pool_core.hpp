@@ -15,6 +15,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -146,15 +147,19 @@ class pool_core final : public pool_room {
     check_usable();
     std::lock_guard lock(mutex_);
     if (what.resolved() || state_ == state::terminated) return false;
+    const std::size_t tasks = engine_.outstanding();
     const bool nothing_runs = engine_.withdraw(what);
+    bool torn = engine_.outstanding() != tasks;  // what is gone does not come back: it must end
     if (!nothing_runs && !kill && !what.cancellable_while_running()) return false;
+    bool stopped = true;
     if (!nothing_runs && kill) {
       engine_.advance();  // so that what it looks like is what runs
       if (what.resolved()) return spread_news(), false;
-      engine_.stop_running(what);
+      stopped = engine_.stop_running(what, torn);
     }
-    engine_.abort_cancelled(what);
+    if (stopped || torn) engine_.abort_cancelled(what);
     spread_news();
+    if (!stopped) throw std::bad_alloc();
     return true;
   }
 
@@ -267,19 +272,20 @@ class pool_core final : public pool_room {
   bool join(std::optional<time_point> until, const stop_token& stop) override {
     check_usable();
     check_not_own_worker();
-    bool inside = false;  // a callback
+    const stop_callback wake(stop, [&] { nudge(); });  // await_end() looks at it
+    bool inside = false;                               // a callback
     {
       std::unique_lock lock(mutex_);
       if (state_ == state::open) {
         throw std::logic_error("Pool::join() was called before close() or terminate()");
       }
-      if (state_ == state::terminated) return await_end(lock), true;
+      if (state_ == state::terminated) return await_end(lock, until, stop);
       inside = server_ == std::this_thread::get_id();
     }
     if (!wait_for(*this, work_done(*this, inside), until, stop)) return false;
     {
       std::unique_lock lock(mutex_);
-      if (state_ == state::terminated) return await_end(lock), true;
+      if (state_ == state::terminated) return await_end(lock, until, stop);
       engine_.retire_all();
     }
     if (!wait_for(*this, workers_gone(*this), until, stop)) return false;
@@ -322,7 +328,7 @@ class pool_core final : public pool_room {
   void end() {
     if (generation_ != process_generation()) return;
     std::unique_lock lock(mutex_);
-    if (state_ == state::terminated) return await_end(lock);
+    if (state_ == state::terminated) return static_cast<void>(await_end(lock));
     state_ = state::terminated;
     ending_ = true;
     engine_.cancel_all();
@@ -377,19 +383,12 @@ class pool_core final : public pool_room {
     engine_.backend().await_workers();
     lock.lock();
   }
-  // Another thread may be at it, or a callback has done it: the others run after it.
-  void await_end(std::unique_lock<std::mutex>& lock) {
-    changed_.wait(lock, [this] { return !ending_; });
-    lock.unlock();
-    await_service();
-  }
 
   static constexpr int catch_up_every = 16;
   static constexpr std::uint64_t lead_every = 8;  ///< looks at the clock cost, too
 
   const std::uint64_t places_;  ///< for workers
   block_bin unused_blocks_;
-  bool ending_ = false;  ///< terminate() is on its way
   std::uint64_t caught_up_ = 0;
   int catch_up_after_ = 0;  ///< so many submissions, as the last look found nothing
   fork_membership known_{registration_};

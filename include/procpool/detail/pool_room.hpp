@@ -12,6 +12,7 @@
 #include <procpool/detail/stop_token.hpp>
 
 #include <procpool/detail/job.hpp>
+#include <procpool/detail/job_list.hpp>
 #include <procpool/detail/pool_service.hpp>
 #include <procpool/detail/submission_terms.hpp>
 #include <procpool/error.hpp>
@@ -30,8 +31,12 @@ class pool_room : public pool_service {
 
   [[nodiscard]] bool full() override {
     check_usable();
-    std::lock_guard lock(mutex_);
-    return !room_for_task(*this).resolved() && !engine_.backend().on_worker();
+    if (engine_.backend().on_worker()) return false;
+    job_list dead;  // dropped without the lock
+    const std::lock_guard lock(mutex_);
+    const room_for_task room(*this);
+    if (!room.resolved() && leader_ == role::nobody) look_for_room(dead);
+    return !room.resolved();
   }
   [[nodiscard]] bool await_room(std::optional<time_point> until, const stop_token& stop) override {
     check_usable();
@@ -49,7 +54,7 @@ class pool_room : public pool_service {
     if (engine_.backend().on_worker()) return;
     const submission_terms terms = submission_terms::own();
     if (!terms.may_wait) throw pool_full();
-    const terms_scope of_callbacks(submission_terms{});  // which may run here meanwhile
+    const terms_scope of_callbacks;  // which may run here meanwhile
     while (no_room()) {
       const bool came = await_room_unlocked(terms.stop != nullptr ? *terms.stop : stop_token{});
       check_open_locked();
@@ -58,6 +63,14 @@ class pool_room : public pool_service {
   }
 
  private:
+  // There may be some that nobody has noticed: no thread waits, and none is there that would drive.
+  void look_for_room(job_list& dead) {
+    static_cast<void>(engine_.advance());
+    lead_for_a_moment();
+    dead = engine_.take_dead();
+    spread_news();
+  }
+
   // Gives the lock away for a while, which its owner does not learn.
   bool await_room_unlocked(const stop_token& stop) {
     struct unlocked {

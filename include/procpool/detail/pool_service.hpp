@@ -32,6 +32,7 @@
 #include <procpool/detail/job.hpp>
 #include <procpool/detail/os/signals.hpp>
 #include <procpool/detail/pool_lead.hpp>
+#include <procpool/detail/stop_token.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -257,13 +258,36 @@ class pool_service : public pool_lead, private fork_participant {
       service_.detach();  // a callback ends the pool: the thread ends when the callback returns
       return;
     }
-    registration_.wait_for_end();
+    static_cast<void>(registration_.wait_for_end());
     const fork_pause none;
     if (service_.joinable()) service_.join();
   }
 
+  // Another thread may be at it, or a callback has done it: the others run after it. Whether that
+  // has come to its end.
+  bool await_end(std::unique_lock<std::mutex>& lock, std::optional<time_point> until = {},
+                 const stop_token& stop = {}) {
+    const auto over = [&] { return !ending_ || stop.stop_requested(); };
+    if (until) {
+      changed_.wait_until(lock, *until, over);
+    } else {
+      changed_.wait(lock, over);
+    }
+    if (ending_) return false;
+    lock.unlock();
+    return await_service(until, stop);
+  }
+
   // Until it has run all callbacks, unless this is the one.
-  void await_service() { registration_.wait_for_end(); }
+  bool await_service(std::optional<time_point> until, const stop_token& stop) {
+    if (!until && !stop.stop_possible()) return registration_.wait_for_end();
+    constexpr std::chrono::milliseconds a_while{10};  // nobody tells of a stop here
+    while (!registration_.wait_for_end(a_while)) {
+      const bool over = until && std::chrono::steady_clock::now() >= *until;
+      if (over || stop.stop_requested()) return false;
+    }
+    return true;
+  }
 
   [[nodiscard]] bool on_service_thread() {
     const fork_pause none;
@@ -303,6 +327,7 @@ class pool_service : public pool_lead, private fork_participant {
   int doublings_ = 0;  ///< of its tick, while another thread drives for long
   bool stopping_ = false;
   bool in_callback_ = false;
+  bool ending_ = false;  ///< terminate() is on its way
 };
 
 }  // namespace procpool::detail

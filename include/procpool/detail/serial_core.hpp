@@ -30,6 +30,7 @@
 #include <procpool/detail/pool_front.hpp>
 #include <procpool/detail/stop_token.hpp>
 #include <procpool/detail/submission.hpp>
+#include <procpool/detail/submission_terms.hpp>
 #include <procpool/detail/typed_job.hpp>
 #include <procpool/error.hpp>
 #include <procpool/worker.hpp>
@@ -253,6 +254,7 @@ class serial_core final : public pool_front, private fork_participant {
    private:
     serial_core* pool_;
     caller* own_;
+    const terms_scope of_task_;  // none, whatever those are that it is submitted with
   };
 
   // A thread in join(): its frames end after that.

@@ -62,9 +62,10 @@ class start_policy {
   }
 
   /// A worker has done something: what went wrong before was not for good.
-  void succeeded() noexcept { errors_ = 0; }
+  void succeeded() noexcept { errors_ = refusals_ = 0; }
   /// The worker in this place, which has ended, had come up.
   void came_up(std::uint32_t worker) noexcept {
+    refusals_ = 0;
     std::erase_if(troubled_, [&](const trouble& each) { return each.worker == worker; });
   }
 

@@ -5,9 +5,8 @@
 /// (pool_options::max_pending).
 #pragma once
 
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/stop_token.hpp>
-#include <utility>
-
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -24,31 +23,44 @@ struct submission_terms {
   bool may_wait = true;
 
   /// Those of the calling thread.
-  [[nodiscard]] static submission_terms& own() noexcept {
-    static constinit thread_local submission_terms terms;
-    return terms;
+  [[nodiscard]] static submission_terms own() {
+    const submission_terms* const now = current.get();
+    return now != nullptr ? *now : submission_terms{};
   }
+
+ private:
+  friend class terms_scope;
+  static os::per_thread_pointer<const submission_terms> current;
 };
+inline constinit os::per_thread_pointer<const submission_terms> submission_terms::current{
+    "submission terms"};
 
 /// These terms hold for the calling thread while it exists.
 class terms_scope {
  public:
-  explicit terms_scope(const submission_terms& terms) noexcept
-      : before_(std::exchange(submission_terms::own(), terms)), changed_(true) {}
+  /// Those of a thread that has asked for none: for code that runs in the midst of a submission.
+  terms_scope() {
+    if (submission_terms::current.get() != nullptr) hold();
+  }
+  explicit terms_scope(const submission_terms& terms) : terms_(terms) { hold(); }
   /// A wait ends when a stop is requested. Nothing is changed for a token that cannot be.
-  explicit terms_scope(const stop_token& stop) noexcept {
-    if (!stop.stop_possible()) return;
-    before_ = std::exchange(submission_terms::own(), {.stop = &stop});
-    changed_ = true;
+  explicit terms_scope(const stop_token& stop) : terms_{.stop = &stop} {
+    if (stop.stop_possible()) hold();
   }
   terms_scope(const terms_scope&) = delete;
   terms_scope& operator=(const terms_scope&) = delete;
   ~terms_scope() {
-    if (changed_) submission_terms::own() = before_;
+    if (changed_) submission_terms::current = before_;  // there was one: no memory is needed
   }
 
  private:
-  submission_terms before_;
+  void hold() {
+    before_ = submission_terms::current.exchange(&terms_);
+    changed_ = true;
+  }
+
+  const submission_terms terms_{};
+  const submission_terms* before_ = nullptr;
   bool changed_ = false;
 };
 

@@ -64,7 +64,8 @@ class timekeeper {
  private:
   // Looks after the task that this worker works on, or does not begin with.
   void watch(std::uint32_t worker, os::time_point now) {
-    if (pool_.workers[worker].initializing) return keep_time_of_initializer(worker, now);
+    const bool initializing = pool_.workers[worker].initializing;
+    if (initializing && ended_in_initializer(worker, now)) return;
     pool_task* task = pool_.first_task(worker);
     if (task == nullptr) return;
     worker_state& state = pool_.workers[worker];
@@ -75,19 +76,32 @@ class timekeeper {
     if (!same_item || !same_state) state.watched_since = now;
     if (item && task->head.timed != 0) {
       keep_time(worker, *task, *item, now);
-    } else if (!pool_.channel(worker).tasks().claimed(task->head.ordinal)) {
+    } else if (!begun(worker, *task)) {
       unstuck(worker, *task, now);
-    } else if (task->head.timed != 0) {
+    } else if (task->head.timed != 0 && !initializing) {
       keep_time_between(worker, *task, now);
     }
   }
 
-  void keep_time_of_initializer(std::uint32_t worker, os::time_point now) {
+  // Kills a worker whose initializer takes too long. Whether it has. The initializer may return
+  // this moment: what is behind it is taken back first, else the worker could begin with that and
+  // it would run twice. What cannot be taken back stays only for so long.
+  bool ended_in_initializer(std::uint32_t worker, os::time_point now) {
     const auto limit = pool_.lives.initializer_timeout();
-    if (limit.count() == 0) return;
+    if (limit.count() == 0) return false;
     const os::time_point due = pool_.workers[worker].since + limit;
-    if (due > now) return look_by(due);
+    if (due > now) return look_by(due), false;
+    pool_task* task = pool_.first_task(worker);
+    if (task != nullptr) sending_.take_back(worker, task->head.ordinal);
+    task = pool_.first_task(worker);
+    const bool returned = task != nullptr && begun(worker, *task);
+    if (returned) return false;
+    if (task != nullptr && now - due <= grace) return look_by(now + between_items), false;
     pool_.kill(worker, killing::late);
+    return true;
+  }
+  [[nodiscard]] bool begun(std::uint32_t worker, const pool_task& task) {
+    return pool_.channel(worker).tasks().claimed(task.head.ordinal);
   }
 
   // The item of its front task that the worker says it runs, in the form of `started`; it may be
@@ -96,8 +110,7 @@ class timekeeper {
   [[nodiscard]] std::optional<std::uint64_t> running_item(std::uint32_t worker,
                                                           const pool_task& task) {
     parent_channel& channel = pool_.channel(worker);
-    if (pool_.workers[worker].initializing || !channel.tasks().claimed(task.head.ordinal))
-      return {};
+    if (pool_.workers[worker].initializing || !begun(worker, task)) return {};
     const std::uint64_t started = channel.started();
     const auto item = static_cast<std::uint32_t>(started);
     const bool possible = item >= task.done && item < task.most_started() &&
