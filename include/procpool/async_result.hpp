@@ -169,6 +169,8 @@ class AsyncResult {
   /// when it runs already or is done. For a map: chunks that run are left alone, their results
   /// dropped, and the result is CancelledError. Python's Future.cancel(). With
   /// `cancel({.kill = true})` what runs ends as well: its workers are killed and replaced.
+  /// @throws std::bad_alloc when there is no memory to save what other work such a worker has: it
+  /// is not killed then. Of a map, what had not begun is dropped all the same, and it is cancelled.
   bool cancel(cancel_options options = {}) { return job().pool().cancel(job(), options.kill); }
 
   /// Runs the item that failed once more, the first by index, in the calling thread: the same code

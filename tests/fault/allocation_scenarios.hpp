@@ -232,6 +232,16 @@ void killing(Pool& pool, injector& fail) {
 }
 
 template <class Pool>
+void killing_map(Pool& pool, injector& fail) {
+  auto map = pool.map_async(nap, std::vector<long>{400, 1, 1, 1}, {.chunksize = 1});
+  auto text = pool.apply_async(reversed, std::string(100, 'x'));
+  while (!map.running() && !map.wait(1ms)) continue;
+  fail.in([&] { map.cancel({.kill = true}); });
+  if (!map.wait(8s)) wrong("a map that never comes");
+  if (!text.wait(8s)) wrong("a result that never comes");
+}
+
+template <class Pool>
 void leaving(Pool& pool, injector& fail) {
   const auto items = numbers(50);
   fail.in([&] {
@@ -400,6 +410,7 @@ std::vector<scenario<Pool>> scenarios() {
        }},
       {"cancel", false, cancelling<Pool>},
       {"cancel with kill", true, killing<Pool>},
+      {"cancel a map with kill", true, killing_map<Pool>},
       {"stop", true,
        [](Pool& p, injector& fail) {
          std::stop_source source;

@@ -104,6 +104,21 @@ TEST_CASE("idle_timeout: no task is lost or run twice when workers leave as it c
   CHECK(*ran == 300);
 }
 
+TEST_CASE(
+    "idle_timeout: a task that meets one leaving worker after the other is not charged for it",
+    "[idle_timeout]") {
+  procpool::Pool pool{{.processes = 16, .idle_timeout = 2ms}};
+  std::vector<int> naps;
+  for (int i = 0; i < 16; ++i) naps.push_back(5 + i / 4);
+  for (int round = 0; round < 80; ++round) {
+    CHECK(pool.map(pid_after_nap, naps, {.chunksize = 1}).size() == naps.size());
+    for (int i = 0; i < 4; ++i) {
+      std::this_thread::sleep_for(std::chrono::microseconds(400 + (round * 4 + i) * 37 % 1500));
+      CHECK(pool.apply(leaf, i) == i + 1);
+    }
+  }
+}
+
 TEST_CASE("idle_timeout: initializers run again, sizes change, deaths are replaced",
           "[idle_timeout]") {
   static int base = 0;

@@ -45,11 +45,13 @@ class death_inquiry {
                bool unborn) noexcept {
     // A worker that overwrote its own word before it died cannot lead us in circles for ever, nor
     // break the pool.
-    const std::uint16_t most = unborn ? pool_task::most_unborn : pool_task::most_orphaned;
+    const std::uint8_t most = unborn ? pool_task::most_unborn : pool_task::most_orphaned;
     const killing kill = pool_.workers[worker].kill;
     const bool ours = kill == killing::late || kill == killing::cancelled;  // for what is done
-    const bool expected = ours || left_in_order(worker, death);
-    return was_running(worker, task) || (!expected && ++task.orphaned >= most);
+    if (was_running(worker, task)) return true;
+    if (ours) return false;
+    if (left_in_order(worker, death)) return pool_task::reaches(task.left, pool_task::most_left);
+    return pool_task::reaches(task.orphaned, most);
   }
 
   /// That item is tried again, or it gets the exception.
@@ -100,9 +102,11 @@ class death_inquiry {
     return std::make_exception_ptr(std::bad_alloc());
   }
 
-  // Whether it may have left because it had grown too large: after a task, in front of the next.
+  // Whether it left because it had grown too large, or for want of work: in front of a task that
+  // came this moment.
   [[nodiscard]] bool left_in_order(std::uint32_t worker, const worker_death& death) const {
-    return pool_.lives.may_leave() && death.exitcode == 0 && pool_.workers[worker].finished > 0;
+    const bool may = pool_.lives.may_leave() || pool_.lives.may_rest();
+    return may && death.exitcode == 0 && pool_.channel(worker).said_it_leaves();
   }
 
   // Whether a dead worker had begun with the next item of its front task: it was seen running it,

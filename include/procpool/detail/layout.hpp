@@ -62,6 +62,7 @@ struct result_control {
   alignas(
       cache_line) std::atomic<std::uint64_t> consumed;  ///< bytes of a streamed task taken so far
   std::atomic<std::uint32_t> parked;  ///< not 0: asleep, or about to be; the number of the sleep
+  std::atomic<std::uint32_t> leaves;  ///< 1: of its own accord, and begins with nothing more
 };
 
 /// The last words of a worker that crashes. Writer: its signal handler.

@@ -107,6 +107,10 @@ class parent_channel {
     return sender_.anything_claimed() ||
            worker_->parked.load(std::memory_order_relaxed) != 0;  // one word
   }
+  /// Whether the worker, which is dead, has said that it leaves of its own accord.
+  [[nodiscard]] bool said_it_leaves() const noexcept {
+    return worker_->leaves.load(std::memory_order_acquire) != 0;  // its last word
+  }
   /// When the item that started() names was begun, if its frame is timed and the worker is honest.
   [[nodiscard]] std::chrono::steady_clock::time_point started_at() const noexcept {
     const auto at = worker_->started_at.load(std::memory_order_relaxed);  // ordered by started()

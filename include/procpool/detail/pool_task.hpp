@@ -33,8 +33,9 @@ struct trouble {
 
 /// A task of the pool. Its items get their outcomes strictly in order.
 struct pool_task : scheduled_task {
-  static constexpr std::uint16_t most_orphaned = 4;
-  static constexpr std::uint16_t most_unborn = 2;  ///< fewer than break the pool
+  static constexpr std::uint8_t most_orphaned = 4;
+  static constexpr std::uint8_t most_unborn = 2;  ///< fewer than break the pool
+  static constexpr std::uint8_t most_left = 200;  ///< honest workers do not leave one after another
 
   boost::intrusive_ptr<job> owner;
   pool_task* previous_of_job = nullptr;  ///< its neighbours among the tasks of the owner
@@ -44,7 +45,8 @@ struct pool_task : scheduled_task {
   std::size_t first_index = 0;   ///< index in the job's input of the first item
   std::unique_ptr<trouble> had;  ///< null for nearly all
   std::uint16_t attempt = 1;     ///< at the item behind those that are done
-  std::uint16_t orphaned = 0;    ///< times that its worker died before it had begun, so it said
+  std::uint8_t orphaned = 0;     ///< times that its worker died before it had begun, so it said
+  std::uint8_t left = 0;         ///< times that it left in order before that, so it said
   std::uint32_t done = 0;        ///< items that have their outcome
 
   [[nodiscard]] bool finished() const noexcept { return done == head.item_count; }
@@ -61,6 +63,11 @@ struct pool_task : scheduled_task {
     if (parts_before >= body.parts) return std::nullopt;
     return static_cast<std::uint32_t>(parts_before);
   }
+  /// One time more. Whether it has happened that often.
+  [[nodiscard]] static bool reaches(std::uint8_t& times, std::uint8_t most) noexcept {
+    if (times < most) ++times;
+    return times >= most;
+  }
   [[nodiscard]] trouble& trouble_of() {
     if (had == nullptr) had = std::make_unique<trouble>();
     return *had;
@@ -72,7 +79,7 @@ struct pool_task : scheduled_task {
   /// So many more items have their outcome.
   void pass(std::uint32_t items) noexcept {
     done += items;
-    orphaned = 0;  // it gets on
+    orphaned = left = 0;  // it gets on
     if (attempt != 1) forget_attempts();
   }
 
@@ -126,7 +133,7 @@ class task_store {
     task.had = nullptr;
     task.done = 0;
     task.pass(0);  // forgets attempts
-    task.orphaned = 0;
+    task.orphaned = task.left = 0;
     hang(task);
   }
 

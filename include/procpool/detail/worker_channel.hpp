@@ -111,6 +111,11 @@ class worker_channel {
     if (stopped()) throw worker_stopped{};
   }
 
+  /// The worker leaves though nobody has told it to: what it has not claimed is no victim of it.
+  void say_leaving() noexcept {
+    memory_.results->leaves.store(1, std::memory_order_release);  // read when the worker is gone
+  }
+
   /// In a process forked from this worker: let go of what is the worker's.
   void abandon() noexcept { bell_.reset(); }
 

@@ -170,10 +170,10 @@ inline int run_frames(worker_channel& channel, worker_equipment& worker) try {
     if (head.kind == frame_kind::retire) return 0;
     const std::uint32_t errors = run_claimed(channel, head, worker);
     if (head.initializer != 0 && errors != 0) return 1;
-    if (worker.limits.too_large()) return 0;
+    if (worker.limits.too_large()) return channel.say_leaving(), 0;
   }
 } catch (const worker_idle&) {
-  return 0;
+  return channel.say_leaving(), 0;
 }
 
 /// The worker's life: runs frames, and leaves in order; what it has not claimed is done by others.
