@@ -2,6 +2,7 @@
 // Tasks that close descriptors which are not theirs, as code does that prepares a daemon: no item
 // is lost by it, and nothing is written into what has the numbers since.
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -65,6 +66,22 @@ pid_t pid() {
   return getpid();
 }
 
+/// Each number from 3 on is an eventfd's of the task now.
+void open_own_events() {
+  close_all();
+  for (int i = 0; i < 20; ++i) static_cast<void>(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+}
+
+/// How often they were written to, and by others than the task.
+std::uint64_t rings_of_own_events() {
+  std::uint64_t sum = 0;
+  for (int number = 3; number < 23; ++number) {
+    std::uint64_t count = 0;
+    if (read(number, &count, sizeof count) == sizeof count) sum += count;
+  }
+  return sum;
+}
+
 int code_of_child() {
   const pid_t child = fork();
   if (child == 0) _exit(7);
@@ -96,6 +113,15 @@ TEST_CASE("a task that closes all descriptors costs no item", "[descriptors]") {
       const pid_t worker = pool.apply(task);
       check_worker(pool, worker);
     }
+  }
+}
+
+TEST_CASE("a task's own eventfd is not rung in place of the worker's", "[descriptors]") {
+  for (const start_method method : both) {
+    procpool::Pool pool{{.processes = 1, .start_method = method}};
+    pool.apply(open_own_events);
+    check_worker(pool, pool.apply(pid));
+    CHECK(pool.apply(rings_of_own_events) == 0);
   }
 }
 

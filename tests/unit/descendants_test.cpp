@@ -3,6 +3,7 @@
 // killed or crashes, and with the pool; what other workers have started is left alone.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <optional>
 #include <string>
@@ -272,6 +274,40 @@ TEST_CASE("what other workers have started lives on", "[descendants]") {
     CHILD_REQUIRE(busy.exception() != nullptr);
     return 0;
   });
+}
+
+TEST_CASE("where processes cannot be marked nothing of healthy workers is killed by a crash",
+          "[descendants]") {
+  expect_success([](start_method method) {
+    const rlimit finite{1 << 30, 1 << 30};
+    if (setrlimit(RLIMIT_RSS, &finite) != 0) return 2;
+    CHILD_REQUIRE(!procpool::detail::os::can_mark(procpool::detail::os::mark_of_pool(1)));
+    procpool::Pool pool{{.processes = 2, .start_method = method}};
+    auto busy = pool.apply_async([] {
+      run_daemon();
+      std::this_thread::sleep_for(1s);
+    });
+    CHILD_REQUIRE(support::eventually([] { return noted->count == 1; }));
+    for (int i = 0; i < 3; ++i) {
+      CHILD_REQUIRE(pool.apply_async(std::abort).exception() != nullptr);
+    }
+    busy.get();
+    return noted->all_live() ? 0 : 1;
+  });
+}
+
+TEST_CASE("marks are a pool's own, and a worker's within it", "[descendants]") {
+  namespace os = procpool::detail::os;
+  const auto one = os::mark_of_pool(~std::uint64_t{0});
+  const auto other = os::mark_of_pool(0);
+  CHECK(os::can_mark(one));
+  CHECK(os::can_mark(other));
+  CHECK(one >= os::first_mark);
+  CHECK(other >= os::first_mark);
+  CHECK_FALSE(os::same_pool(one, other));
+  CHECK(os::same_pool(os::mark_of_worker(one, 1), os::mark_of_worker(one, ~std::uint64_t{0})));
+  CHECK(os::same_pool(other, os::mark_of_worker(other, ~std::uint64_t{0})));
+  CHECK(os::mark_of_worker(one, 1) != os::mark_of_worker(one, 2));
 }
 
 TEST_CASE("what a worker that leaves in order has started lives until the end of the pool",

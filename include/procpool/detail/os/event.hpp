@@ -4,6 +4,7 @@
 /// Wake-ups through descriptors: eventfd(2) as a doorbell, epoll(7) to wait for many of them.
 #pragma once
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -33,9 +34,14 @@ class event {
  public:
   event() noexcept = default;
   [[nodiscard]] static event make() {
-    return event(off_stdio(fd(check(PROCPOOL_SYSTEM(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-                                    "cannot create an event descriptor for the pool (eventfd)"))));
+    event made(off_stdio(fd(check(PROCPOOL_SYSTEM(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+                                  "cannot create an event descriptor for the pool (eventfd)"))));
+    PROCPOOL_SYSTEM(fcntl(made.get(), F_SETSIG, mark()));
+    return made;
   }
+  /// Eventfds share one inode. What tells ours from a task's own is the number of the signal that
+  /// it would send, which it never does (O_ASYNC).
+  static int mark() noexcept { return SIGRTMAX - 1; }
   explicit event(fd adopted) noexcept : fd_(std::move(adopted)) {}
 
   /// Rings once, or @p times; false when the descriptor is not ours any more. A full counter is a
@@ -80,11 +86,12 @@ class event {
 struct file_identity {
   dev_t device = 0;
   ino_t inode = 0;  ///< 0: of no file
+  int signal = 0;   ///< see event::mark(); of others 0
 
   static file_identity of(int descriptor) noexcept {
     struct stat about {};
     if (PROCPOOL_SYSTEM(fstat(descriptor, &about)) != 0) return {};
-    return {about.st_dev, about.st_ino};
+    return {about.st_dev, about.st_ino, PROCPOOL_SYSTEM(fcntl(descriptor, F_GETSIG))};
   }
   friend bool operator==(const file_identity&, const file_identity&) = default;
 };
