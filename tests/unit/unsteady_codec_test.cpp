@@ -46,6 +46,37 @@ procpool::Pool<procpool::Serial> make_pool() {
   return {};
 }
 
+// A callable whose codec puts so many bytes more than it gets, or gets more than it puts.
+struct uneven {
+  static inline int surplus = 0;
+  int factor = 1;
+
+  uneven() = default;
+  explicit uneven(int by) : factor(by) {}
+  long operator()(long x) const { return factor * x; }
+};
+struct uneven_holder {  // the same, one level down
+  uneven inner;
+  std::string text;
+  long operator()(long x) { return inner(x); }
+};
+long add(long a, long b) {
+  return a + b;
+}
+struct uneven_sum {
+  uneven inner;
+  long operator()(long a, long b) const { return inner(a) + b; }
+};
+
+// The second time it is longer, and its codec keeps to itself what the encoder throws then.
+struct deaf {
+  std::string text;
+  bool rethrows = false;
+};
+std::size_t deaf_length(const deaf& value) {
+  return value.text.size();
+}
+
 // In line, in the arena, streamed.
 constexpr std::size_t sizes[] = {100, std::size_t{200} << 10, std::size_t{3} << 20};
 
@@ -59,6 +90,69 @@ struct procpool::codec<note> {
   }
   static note decode(decoder& in) { return {in.get<std::string>()}; }
 };
+
+template <>
+struct procpool::codec<uneven> {
+  static void encode(encoder& out, const uneven& value) {
+    out.put(value.factor);
+    for (int i = 0; i < uneven::surplus; ++i) out.put(std::byte{7});
+  }
+  static uneven decode(decoder& in) {
+    const uneven value(in.get<int>());
+    for (int i = uneven::surplus; i < 0; ++i) static_cast<void>(in.get<std::byte>());
+    return value;
+  }
+};
+
+template <>
+struct procpool::codec<deaf> {
+  static void encode(encoder& out, const deaf& value) {
+    out.put(value.rethrows);
+    try {
+      out.put(value.text + std::string(note::encodings++ == 0 ? 0 : 40'000, '+'));
+    } catch (const std::length_error&) {
+      if (value.rethrows) throw std::domain_error("something else");
+    }
+  }
+  static deaf decode(decoder& in) {
+    const bool rethrows = in.get<bool>();
+    return {in.get<std::string>(), rethrows};
+  }
+};
+
+TEMPLATE_TEST_CASE("a callable that is decoded in another length than it was encoded is an error",
+                   "[codec]", procpool::Processes, procpool::Threads, procpool::Serial) {
+  const std::vector<long> numbers{1, 2, 3, 4, 5};
+  for (const int surplus : {32, 3, -3, -32}) {
+    CAPTURE(surplus);
+    uneven::surplus = surplus;
+    auto pool = make_pool<TestType>();                                      // its workers know it
+    for (const std::size_t length : {std::size_t{1}, std::size_t{5000}}) {  // shared when large
+      const uneven_holder holder{uneven(3), std::string(length, 't')};
+      CHECK_THROWS_AS(pool.apply(holder, 5L), procpool::DecodeError);
+      CHECK_THROWS_AS(pool.map(holder, numbers), procpool::DecodeError);
+      CHECK_THROWS_AS(pool.map_reduce(holder, numbers, add), procpool::DecodeError);
+    }
+    CHECK_THROWS_AS(pool.map_reduce(square, numbers, uneven_sum{uneven(3)}), procpool::DecodeError);
+    CHECK(pool.apply(square, 3L) == 9);
+  }
+  uneven::surplus = 0;
+  auto pool = make_pool<TestType>();
+  CHECK(pool.map(uneven_holder{uneven(3), "t"}, numbers) == std::vector<long>{3, 6, 9, 12, 15});
+}
+
+TEMPLATE_TEST_CASE("an encoder may keep to itself that something did not fit", "[codec]",
+                   procpool::Processes, procpool::Threads, procpool::Serial) {
+  auto pool = make_pool<TestType>();
+  for (const bool rethrows : {false, true}) {
+    for (const std::size_t size : sizes) {
+      CAPTURE(rethrows, size);
+      note::encodings = 0;
+      CHECK(pool.apply(deaf_length, deaf{std::string(size, 'x'), rethrows}) >= size);
+      CHECK(pool.apply(square, 3L) == 9);
+    }
+  }
+}
 
 TEMPLATE_TEST_CASE("an argument that is encoded in another length the second time arrives",
                    "[codec]", procpool::Processes, procpool::Threads, procpool::Serial) {

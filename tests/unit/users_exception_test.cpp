@@ -60,6 +60,44 @@ std::string short_only(const std::string& text) {
   return text;
 }
 
+// Destructors that throw once, behind the call that armed them.
+thread_local bool armed = false;
+void fire_once() {
+  if (std::exchange(armed, false)) throw std::runtime_error("behind the call");
+}
+struct fires {
+  std::string text;
+  bool hot = false;
+  fires() = default;
+  explicit fires(std::string from) : text(std::move(from)), hot(true) {}
+  fires(const fires&) = default;
+  fires& operator=(const fires&) = default;
+  ~fires() noexcept(false) {
+    if (hot) fire_once();
+  }
+};
+fires armed_text(const std::string& text) {
+  armed = true;
+  return fires(text);
+}
+struct one_shot {
+  std::string text;
+  int operator()(int x) const { return x; }
+  ~one_shot() noexcept(false) { fire_once(); }
+};
+struct armed_counter {
+  one_shot inner;
+  int calls;
+  int operator()(int x) {
+    armed = ++calls == 1 && x == 2;
+    return x;
+  }
+};
+int arming_sum(int a, int b) {
+  armed = true;
+  return a + b;
+}
+
 struct circle : std::runtime_error, std::nested_exception {
   using std::runtime_error::runtime_error;
 };
@@ -142,6 +180,16 @@ struct bad_category : std::error_category {
 };
 
 }  // namespace
+
+template <>
+struct procpool::codec<fires> {  // those in the caller are harmless
+  static void encode(encoder& out, const fires& value) { out.put(value.text); }
+  static fires decode(decoder& in) {
+    fires value;
+    value.text = in.get<std::string>();
+    return value;
+  }
+};
 
 template <>
 struct procpool::codec<encoded_badly> {
@@ -243,6 +291,23 @@ ON_EVERY_BACKEND("an exception whose destructor throws costs its own item only")
             }).text,
             "throws_on"));
   CHECK(pool.apply(even_only, 8) == 8);
+}
+
+ON_EVERY_BACKEND("what destructors throw in a worker once the item has its outcome is dropped") {
+  TestType pool;
+  const auto texts =
+      pool.map_outcomes(armed_text, std::vector<std::string>{"a", "b", "c"}, {.chunksize = 3});
+  CHECK(texts.size() == 3);
+  for (const auto& each : texts) CHECK(each.value().text.size() == 1);
+  for (int round = 0; round < 20; ++round) {  // more outcomes than items would fail others
+    const std::vector<int> numbers{1, 2, 3, 4};
+    CHECK(pool.map_reduce(one_shot{"x"}, numbers, arming_sum, {.chunksize = 4}) == 10);
+    CHECK(pool.map(one_shot{"x"}, numbers) == numbers);
+    const auto kept =
+        pool.map_outcomes(armed_counter{{"x"}, 0}, std::vector<int>{1, 2, 3}, {.chunksize = 3});
+    for (std::size_t i = 0; i < kept.size(); ++i) CHECK(kept[i].value() == static_cast<int>(i) + 1);
+    CHECK(pool.apply(even_only, 8) == 8);
+  }
 }
 
 ON_EVERY_BACKEND("of a chain of 3,000 exceptions 20 are told, and how many more there are") {

@@ -136,7 +136,9 @@ struct member_code {
 };
 
 /// Encodes and decodes callables of type F. A function pointer travels as code_ref, a closure or
-/// other trivially copyable object as its bytes, everything else by its codec.
+/// other trivially copyable object as its bytes, everything else by its codec: as a part of its own
+/// in the message, so that one that is decoded in another length than it was encoded moves nothing
+/// of what follows.
 template <class F>
 struct callable_codec {
   static constexpr bool by_codec = std::is_aggregate_v<F> && encodable<F>;
@@ -144,6 +146,7 @@ struct callable_codec {
       !by_codec &&
       (std::is_class_v<F> || std::is_member_object_pointer_v<F>)&&std::is_trivially_copyable_v<F>;
   static constexpr bool is_code = is_function_pointer_v<F> || std::is_member_function_pointer_v<F>;
+  static constexpr bool is_part = !is_flat_v<F> && !(std::is_empty_v<F> && by_codec);
 
   static consteval bool check() {
     constexpr bool callable = is_code || std::is_class_v<F> || std::is_member_object_pointer_v<F>;
@@ -181,8 +184,12 @@ struct callable_codec {
       reject_captured_references(&callable, sizeof callable);
       out.align(alignof(F) < 16 ? alignof(F) : 16);
       out.bytes(&callable, sizeof callable);
-    } else {
+    } else if constexpr (!is_part) {
       out.put(callable);
+    } else {
+      const std::size_t begin = out.begin_part();
+      out.put(callable);
+      out.end_part(begin);
     }
     return {};
   }
@@ -207,8 +214,17 @@ struct callable_codec {
         std::memcpy(raw.bytes, in.bytes(sizeof(F)).data(), sizeof(F));
       }
       return std::bit_cast<F>(raw);
-    } else {
+    } else if constexpr (!is_part) {
       return in.template get<F>();
+    } else {
+      decoder part = in.part();
+      if constexpr (std::is_move_constructible_v<F>) {
+        F callable = part.template get<F>();
+        part.finish();
+        return callable;
+      } else {  // it cannot be held until it is known that nothing is left
+        return part.template get<F>();
+      }
     }
   }
 
