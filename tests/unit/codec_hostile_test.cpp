@@ -309,6 +309,7 @@ TEST_CASE("a message that nests without end does not overflow the stack", "[code
 
 namespace {
 struct Endless {};  // its codec asks for another one
+struct EndlessInPlace {};
 }  // namespace
 
 template <>
@@ -316,9 +317,20 @@ struct procpool::codec<Endless> {
   static void encode(encoder& e, const Endless& value) { e.put(value); }
   static Endless decode(decoder& d) { return d.get<Endless>(); }
 };
+template <>
+struct procpool::codec<EndlessInPlace> {
+  static void encode(encoder& e, const EndlessInPlace& value) { e.put(value); }
+  static void decode_into(decoder& d, EndlessInPlace& value) { d.get_to(value); }
+  static EndlessInPlace decode(decoder& d) {
+    EndlessInPlace value;
+    d.get_to(value);
+    return value;
+  }
+};
 
 TEST_CASE("a codec that asks for itself without end is stopped", "[codec]") {
   CHECK_THROWS_AS(decoded<Endless>(message_of(1).view()), DecodeError);
+  CHECK_THROWS_AS(decoded<EndlessInPlace>(message_of(1).view()), DecodeError);
   CHECK_THROWS_AS(encoded(Endless()), std::length_error);
 }
 

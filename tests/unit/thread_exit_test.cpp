@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// pthread_exit in a task ends its worker, and nothing else.
+// pthread_exit in a task ends its worker, and nothing else. What a thread does while it ends.
 #include <pthread.h>
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <cstddef>
 #include <procpool/procpool.hpp>
+#include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -25,6 +27,22 @@ struct counted {
   int* count_;
 };
 int alive = 0;
+
+std::size_t length(const std::string& text) {
+  return text.size();
+}
+/// Uses the pool when the thread's objects are destroyed.
+struct last_call {
+  procpool::Pool<procpool::Serial>* pool = nullptr;
+  std::size_t* sum = nullptr;
+  ~last_call() {
+    for (int i = 0; pool != nullptr && i < 20; ++i) {
+      const std::vector<std::string> others(50, std::string(200, 'j'));
+      *sum += pool->apply(length, std::string(150, 'x'));
+      for (const std::string& each : others) *sum += each.find_first_not_of('j') + 1;
+    }
+  }
+};
 
 int exits(int x) {
   const counted here(alive);
@@ -54,6 +72,18 @@ void check_exit(procpool::Pool<Backend>& pool, const char* who) {
 }
 
 }  // namespace
+
+TEST_CASE("a thread submits while its objects are destroyed", "[thread_exit]") {
+  procpool::Pool<procpool::Serial> pool;
+  std::size_t sum = 0;
+  std::thread([&] {
+    thread_local last_call last;  // made before what the thread keeps for submissions
+    last.pool = &pool;
+    last.sum = &sum;
+    CHECK(pool.apply(length, std::string("abc")) == 3);
+  }).join();
+  CHECK(sum == 20 * 150);
+}
 
 TEST_CASE("pthread_exit in a task of a pool of threads is WorkerDied", "[thread_exit]") {
   procpool::ThreadPool pool{2};
