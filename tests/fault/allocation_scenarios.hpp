@@ -233,8 +233,10 @@ void killing(Pool& pool, injector& fail) {
 
 template <class Pool>
 void killing_map(Pool& pool, injector& fail) {
-  auto map = pool.map_async(nap, std::vector<long>{400, 1, 1, 1}, {.chunksize = 1});
-  auto text = pool.apply_async(reversed, std::string(100, 'x'));
+  // Workers that have done many short tasks get many at a time.
+  pool.map(square, std::vector<long>(3000, 1), {.chunksize = 1});
+  auto map = pool.map_async(nap, std::vector<long>{300, 1, 1}, {.chunksize = 1});
+  auto text = pool.apply_async(reversed, std::string(1000, 'x'));
   while (!map.running() && !map.wait(1ms)) continue;
   fail.in([&] { map.cancel({.kill = true}); });
   if (!map.wait(8s)) wrong("a map that never comes");
