@@ -102,6 +102,7 @@ struct exception_entry {
   const std::type_info* type;
   void (*encode)(encoder&, const std::exception&);
   std::exception_ptr (*rebuild)(decoder&, const RemoteTraceback&);
+  const std::type_info* nested = nullptr;  ///< as std::throw_with_nested wraps it, if known
 };
 
 template <class E>
@@ -113,6 +114,12 @@ template <class E>
   exception_entry entry{&typeid(E), nullptr, [](decoder& in, const RemoteTraceback& trace) {
                           return with_trace(exception_parts<E>::decode(in), trace);
                         }};
+#if defined(__GLIBCXX__)
+  // The name of a template's instance is another one inside the wrapper's: it refers back.
+  if constexpr (!std::derived_from<E, std::nested_exception>) {
+    entry.nested = &typeid(std::_Nested_exception<E>);
+  }
+#endif
   if constexpr (std::invocable<decltype(exception_parts<E>::encode), encoder&,
                                const std::exception&>) {
     entry.encode = exception_parts<E>::encode;

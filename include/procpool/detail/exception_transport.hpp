@@ -171,6 +171,16 @@ inline constexpr std::array<exception_entry, sizeof...(E)> exception_entries{
   return nullptr;
 }
 
+/// The entry of an exception's type, or null.
+[[nodiscard]] inline const exception_entry* find_exception(const std::exception& error) {
+  if (const exception_entry* known = find_exception(exception_key(error))) return known;
+  const auto* node = registered_exceptions().load(std::memory_order_acquire);  // as above
+  for (; node != nullptr; node = node->next) {
+    if (node->entry.nested != nullptr && *node->entry.nested == typeid(error)) return &node->entry;
+  }
+  return nullptr;
+}
+
 /// The members of an exception of a known type. Code of the user's may run; false: it has thrown,
 /// and @p why says what.
 inline bool encode_parts(byte_buffer& parts, const exception_entry& known,
@@ -193,8 +203,7 @@ inline void encode_as_text(encoder& out, const std::string& type, const std::str
 }
 
 inline void encode_std_exception(encoder& out, const std::exception& error) {
-  const std::string key = exception_key(error);
-  const exception_entry* known = find_exception(key);
+  const exception_entry* known = find_exception(error);
   byte_buffer parts;  // apart: nothing is to be left of what fails half-way
   std::string why;
   if (known == nullptr) return encode_as_text(out, exception_type(error), what_of(error));
@@ -202,7 +211,7 @@ inline void encode_std_exception(encoder& out, const std::exception& error) {
     return encode_as_text(out, exception_type(error),
                           concat({what_of(error), " (encoding it failed: ", why, ")"}));
   }
-  out.put(key);
+  out.put(std::string(known->type->name()));
   out.align(byte_buffer::alignment);
   out.bytes(parts.data(), parts.size());
 }
