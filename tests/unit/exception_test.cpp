@@ -169,6 +169,33 @@ TEST_CASE("what was thrown with a nested exception keeps its type and tells of t
   CHECK(trace_of(what).find("std::invalid_argument: inner") != std::string::npos);
 }
 
+namespace inner {
+struct tag {};
+template <class>
+struct error_of : std::runtime_error {
+  using runtime_error::runtime_error;
+};
+}  // namespace inner
+
+#if defined(__GLIBCXX__)
+TEST_CASE("an instance of a template keeps its type when thrown with a nested one", "[exception]") {
+  using error = inner::error_of<inner::tag>;
+  procpool::register_exception<error>();
+  byte_buffer bytes;
+  try {
+    try {
+      throw std::invalid_argument("inner");
+    } catch (...) {
+      std::throw_with_nested(error("outer"));
+    }
+  } catch (...) {
+    procpool::encoder out(bytes);
+    encode_current_exception(out, "");
+  }
+  CHECK(std::string(caught<error>(decode_exception(bytes.view())).what()) == "outer");
+}
+#endif
+
 TEST_CASE("types that are not registered become RemoteError", "[exception]") {
   const auto error = caught<procpool::RemoteError>(carried(unknown_error("what")));
   CHECK(error.type_name().find("unknown_error") != std::string::npos);
