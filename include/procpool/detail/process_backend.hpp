@@ -184,16 +184,19 @@ class process_backend final : public worker_backend {
       return;
     }
     control_.reset();
-    make_surroundings(settings, {theirs.get(), workers.parent->process->get()});
+    make_surroundings(settings, theirs.get(), workers.parent->process->get());
     fork_server::become(std::move(theirs), std::move(workers));
   }
 
-  // In the fork server, as its first.
-  static void make_surroundings(const process_settings& settings, std::vector<int> own) noexcept {
+  // In the fork server, as its first. Nothing may be thrown into the program that it was forked
+  // from, so whatever needs memory is in here.
+  static void make_surroundings(const process_settings& settings, int control,
+                                int program) noexcept {
     try {
       os::change_environment(settings.environment);
       if (!settings.close_fds) return;
       process_context::instance().drop_parent();
+      std::vector<int> own{control, program};
       own.insert(own.end(), settings.pass_fds.begin(), settings.pass_fds.end());
       os::close_all_but(std::move(own));
     } catch (const std::bad_alloc&) {
