@@ -217,11 +217,14 @@ TEST_CASE("what cannot be encoded is refused at start, by a message with the typ
   CHECK(procpool::active_children().empty());
 }
 
-TEST_CASE("a member function is refused by spawn, whatever its qualifiers", "[spawn][process]") {
+TEST_CASE("a member function is called by spawn, whatever its qualifiers", "[spawn][process]") {
   Process plain(by_spawn(), &counter::plain, counter{});
-  CHECK_THROWS_AS(plain.start(), std::invalid_argument);
   Process qualified(by_spawn(), &counter::qualified, counter{});
-  CHECK_THROWS_AS(qualified.start(), std::invalid_argument);
+  for (Process* each : {&plain, &qualified}) {
+    each->start();
+    each->join();
+    CHECK(each->exitcode() == 0);
+  }
 }
 
 TEST_CASE("an argument that can only be moved arrives", "[spawn][process]") {

@@ -92,8 +92,9 @@ class message_socket {
   void reset() noexcept { fd_.reset(); }
   /// Nothing more is sent, and the peer sees it whoever else has copies: a process that another
   /// thread forks at this moment may keep one for ever. What the peer says last can be received.
-  void hang_up() const noexcept {
-    if (fd_) PROCPOOL_SYSTEM(shutdown(fd_.get(), SHUT_WR));
+  /// If that is refused the socket is closed, which is as much as can be done.
+  void hang_up() noexcept {
+    if (fd_ && PROCPOOL_SYSTEM(shutdown(fd_.get(), SHUT_WR)) != 0) fd_.reset();
   }
 
  private:
