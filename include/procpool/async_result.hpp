@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// AsyncResult: the result of work that may still be going on.
 #pragma once
@@ -18,12 +17,12 @@
 #include <type_traits>
 #include <utility>
 
-#include <procpool/detail/continuation.hpp>
-#include <procpool/detail/job.hpp>
+#include <procpool/detail/base/slab.hpp>
+#include <procpool/detail/base/stop_token.hpp>
 #include <procpool/detail/os/time.hpp>
-#include <procpool/detail/slab.hpp>
-#include <procpool/detail/stop_token.hpp>
-#include <procpool/detail/typed_job.hpp>
+#include <procpool/detail/result/continuation.hpp>
+#include <procpool/detail/result/job.hpp>
+#include <procpool/detail/result/typed_job.hpp>
 #include <procpool/error.hpp>
 #include <procpool/options.hpp>
 

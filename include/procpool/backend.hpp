@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// What the workers of a pool can be: the argument of the template Pool.
 #pragma once
@@ -10,7 +9,7 @@
 
 #include <memory>
 
-#include <procpool/detail/pool_front.hpp>
+#include <procpool/detail/submit/pool_interface.hpp>
 #include <procpool/options.hpp>
 
 namespace procpool {
@@ -32,16 +31,16 @@ namespace detail {
 
 /// Makes a pool and starts its workers (start_pool.hpp).
 template <class Backend>
-boost::intrusive_ptr<pool_front> start_pool(const pool_options& options,
-                                            std::shared_ptr<const initializer_frame> initializer);
-template <>
-boost::intrusive_ptr<pool_front> start_pool<Processes>(
+boost::intrusive_ptr<pool_interface> start_pool(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer);
 template <>
-boost::intrusive_ptr<pool_front> start_pool<Threads>(
+boost::intrusive_ptr<pool_interface> start_pool<Processes>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer);
 template <>
-boost::intrusive_ptr<pool_front> start_pool<Serial>(
+boost::intrusive_ptr<pool_interface> start_pool<Threads>(
+    const pool_options& options, std::shared_ptr<const initializer_frame> initializer);
+template <>
+boost::intrusive_ptr<pool_interface> start_pool<Serial>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer);
 
 }  // namespace detail

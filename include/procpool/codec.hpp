@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// What can be sent to another process, and as which bytes. Numbers, enums, strings, vectors,
 /// arrays and plain structs of such need nothing but this header; the other standard types have
@@ -23,10 +22,10 @@
 #include <procpool/codec/encoder.hpp>
 #include <procpool/codec/limits.hpp>
 #include <procpool/codec/sequence.hpp>
-#include <procpool/detail/encodable.hpp>
-#include <procpool/detail/explain.hpp>
-#include <procpool/detail/flat.hpp>
-#include <procpool/detail/reflect.hpp>
+#include <procpool/detail/codec/encodable.hpp>
+#include <procpool/detail/codec/flat.hpp>
+#include <procpool/detail/codec/reflect.hpp>
+#include <procpool/detail/codec/type_diagnostics.hpp>
 
 namespace procpool {
 

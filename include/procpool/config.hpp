@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 0: vocabulary.
 /// @file
 /// Every macro of the library. Each may be defined before the first include to override it.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// Pools and processes with a start method of their own: multiprocessing.get_context().
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// `co_await result` for an AsyncResult, in any coroutine.
 #pragma once
@@ -12,8 +11,8 @@
 #include <utility>
 
 #include <procpool/async_result.hpp>
-#include <procpool/detail/continuation.hpp>
-#include <procpool/detail/job.hpp>
+#include <procpool/detail/result/continuation.hpp>
+#include <procpool/detail/result/job.hpp>
 
 namespace procpool {
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 0: vocabulary.
 /// @file
 /// The exceptions that procpool throws. All derive from procpool::Error, except bad arguments
 /// (std::invalid_argument), calls in a wrong state of a Process or Pool (std::logic_error) and
@@ -21,8 +20,8 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/concat.hpp>
-#include <procpool/detail/replayable.hpp>
+#include <procpool/detail/base/concat.hpp>
+#include <procpool/detail/base/replayable.hpp>
 
 namespace procpool {
 

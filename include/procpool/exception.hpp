@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Level 4: channels.
 /// @file
 /// Exceptions of your own that keep their type on the way from a worker.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
 
-#include <procpool/detail/exception_registry.hpp>
+#include <procpool/detail/codec/exception_registry.hpp>
 
 namespace procpool {
 

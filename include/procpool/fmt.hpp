@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 7: optional.
 /// @file
 /// The library's errors, outcomes and states for fmt: `fmt::print("{}\n", error)` writes what()
 /// says; for a WorkerDied that is a report of several lines. Include it where fmt is used; nothing
@@ -14,7 +13,7 @@
 #include <string_view>
 #include <type_traits>
 
-#include <procpool/detail/exception_text.hpp>
+#include <procpool/detail/codec/exception_text.hpp>
 #include <procpool/error.hpp>
 #include <procpool/outcome.hpp>
 #include <procpool/pool.hpp>

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 5: processes.
 /// @file
 /// What a program does to be started again by start_method::spawn.
 #pragma once
@@ -41,5 +40,5 @@ inline void set_executable(std::string path) {
 }  // namespace procpool
 
 #ifndef PROCPOOL_COMPILED
-#include <procpool/detail/spawned_process.hpp>
+#include <procpool/detail/backend/spawn_main.hpp>
 #endif

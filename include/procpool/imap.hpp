@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// The lazy results of Pool::imap and imap_unordered.
 #pragma once
@@ -17,12 +16,12 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/job.hpp>
+#include <procpool/detail/base/stop_token.hpp>
 #include <procpool/detail/os/time.hpp>
-#include <procpool/detail/pool_front.hpp>
-#include <procpool/detail/stop_token.hpp>
-#include <procpool/detail/submission.hpp>
-#include <procpool/detail/typed_job.hpp>
+#include <procpool/detail/result/job.hpp>
+#include <procpool/detail/result/typed_job.hpp>
+#include <procpool/detail/submit/pool_interface.hpp>
+#include <procpool/detail/submit/submission.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool {
@@ -118,7 +117,7 @@ class ImapIterator {
     bool ended = false;
   };
 
-  ImapIterator(boost::intrusive_ptr<detail::pool_front> pool, const detail::job_rules& rules,
+  ImapIterator(boost::intrusive_ptr<detail::pool_interface> pool, const detail::job_rules& rules,
                const F& function, Input input, std::size_t chunksize, std::size_t buffersize,
                bool ordered)
       : pool_(std::move(pool)),
@@ -197,13 +196,13 @@ class ImapIterator {
       return at != items.end() && (visit(std::move(*at++)), true);
     };
     try {
-      pool_->care_for(*job);
+      pool_->ensure_service(*job);
       detail::submit_chunk<detail::as_argument, F, detail::listed_shipped_t<F, arguments>>(
           *pool_, job, source_->callable, submitted_, items.size(), give);
     } catch (...) {  // arguments that cannot be encoded: that is the outcome of these items
       const std::exception_ptr failure = std::current_exception();
       if (!pool_open()) return ahead_.pop_back();  // closed in this moment: none was submitted
-      pool_->give_up(*job, failure);
+      pool_->fail_submission(*job, failure);
       static_cast<void>(pool_->take_numbers(items.size()));  // no others get theirs
     }
     submitted_ += items.size();
@@ -268,7 +267,7 @@ class ImapIterator {
 
   void drop() noexcept {
     for (auto& each : ahead_) {
-      if (!each->ready()) pool_->give_up(*each, dropped());
+      if (!each->ready()) pool_->fail_submission(*each, dropped());
     }
     ahead_.clear();
   }
@@ -281,7 +280,7 @@ class ImapIterator {
     }
   }
 
-  boost::intrusive_ptr<detail::pool_front> pool_;
+  boost::intrusive_ptr<detail::pool_interface> pool_;
   detail::job_rules rules_;
   std::unique_ptr<source> source_;
   std::size_t chunksize_;

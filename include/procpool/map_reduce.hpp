@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// Pool::map_reduce: `functools.reduce(reduce, pool.map(function, items))` without sending every
 /// result to the program.
@@ -43,7 +42,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <procpool/detail/reduction.hpp>
+#include <procpool/detail/submit/reduction.hpp>
 #include <procpool/options.hpp>
 #include <procpool/pool.hpp>
 

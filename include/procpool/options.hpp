@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// Options, as aggregates for designated initializers: `Pool pool{{.processes = 4}}`,
 /// `pool.map(f, items, {.chunksize = 20})`.
@@ -21,14 +20,14 @@
 #include <vector>
 
 #include <procpool/codec.hpp>
-#include <procpool/detail/callable.hpp>
-#include <procpool/detail/callback_function.hpp>
-#include <procpool/detail/job.hpp>
-#include <procpool/detail/numbers.hpp>
-#include <procpool/detail/stop_token.hpp>
-#include <procpool/detail/task.hpp>
-#include <procpool/detail/task_body.hpp>
-#include <procpool/detail/typed_job.hpp>
+#include <procpool/detail/base/exact_number.hpp>
+#include <procpool/detail/base/stop_token.hpp>
+#include <procpool/detail/result/callback_function.hpp>
+#include <procpool/detail/result/job.hpp>
+#include <procpool/detail/result/typed_job.hpp>
+#include <procpool/detail/task/callable.hpp>
+#include <procpool/detail/task/task.hpp>
+#include <procpool/detail/task/task_body.hpp>
 #include <procpool/start_method.hpp>
 
 namespace procpool {

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 0: vocabulary.
 /// @file
 /// Outcome: what became of one item of a map, a value or an exception.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// Pool: runs functions in worker processes, with the names and the meaning of Python's
 /// multiprocessing.Pool.
@@ -23,13 +22,13 @@
 
 #include <procpool/async_result.hpp>
 #include <procpool/backend.hpp>
-#include <procpool/detail/calls.hpp>
+#include <procpool/detail/base/stop_token.hpp>
 #include <procpool/detail/os/time.hpp>
-#include <procpool/detail/pool_front.hpp>
-#include <procpool/detail/pool_misuse.hpp>
-#include <procpool/detail/stop_token.hpp>
-#include <procpool/detail/submission_terms.hpp>
-#include <procpool/detail/typed_job.hpp>
+#include <procpool/detail/pool/pool_misuse.hpp>
+#include <procpool/detail/result/typed_job.hpp>
+#include <procpool/detail/submit/calls.hpp>
+#include <procpool/detail/submit/pool_interface.hpp>
+#include <procpool/detail/submit/submission_terms.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
@@ -285,9 +284,9 @@ class Pool : detail::pool_misuse {
   [[nodiscard]] pool_state state() const { return core()->state(); }
 
  private:
-  [[nodiscard]] const boost::intrusive_ptr<detail::pool_front>& core() const {
+  [[nodiscard]] const boost::intrusive_ptr<detail::pool_interface>& core() const {
     if (core_ == nullptr) [[unlikely]]
-      detail::pool_front::not_there();
+      detail::pool_interface::not_there();
     return core_;
   }
 
@@ -336,7 +335,7 @@ class Pool : detail::pool_misuse {
         detail::item_arguments<std::decay_t<F>, item, How>{});
   }
 
-  boost::intrusive_ptr<detail::pool_front> core_;
+  boost::intrusive_ptr<detail::pool_interface> core_;
 };
 
 Pool(int)->Pool<Processes>;
@@ -348,5 +347,5 @@ using ThreadPool = Pool<Threads>;
 }  // namespace procpool
 
 #ifndef PROCPOOL_COMPILED
-#include <procpool/detail/start_pool.hpp>
+#include <procpool/detail/pool/start_pool.hpp>
 #endif

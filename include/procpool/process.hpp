@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 5: processes.
 /// @file
 /// A function running in a process of its own: Python's multiprocessing.Process.
 ///
@@ -24,10 +23,10 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/base/stop_token.hpp>
 #include <procpool/detail/os/time.hpp>
-#include <procpool/detail/process_handle.hpp>
-#include <procpool/detail/process_target.hpp>
-#include <procpool/detail/stop_token.hpp>
+#include <procpool/detail/process/process_handle.hpp>
+#include <procpool/detail/process/process_target.hpp>
 #include <procpool/error.hpp>
 #include <procpool/start_method.hpp>
 
@@ -251,6 +250,6 @@ class ParentProcess {
 }  // namespace procpool
 
 #ifndef PROCPOOL_COMPILED
-#include <procpool/detail/os/cpu.hpp>
-#include <procpool/detail/process_start.hpp>
+#include <procpool/detail/machine/cpu.hpp>
+#include <procpool/detail/process/process_start.hpp>
 #endif

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// Everything: Python's multiprocessing for C++.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 3: memory and rings.
 /// @file
 /// current_worker().random(): random numbers in tasks that are the same whatever worker runs what.
 ///
@@ -18,8 +17,8 @@
 #include <cstdint>
 #include <random>
 
-#include <procpool/detail/layout.hpp>
-#include <procpool/detail/splitmix.hpp>
+#include <procpool/detail/base/splitmix.hpp>
+#include <procpool/detail/ring/layout.hpp>
 #include <procpool/worker.hpp>
 
 namespace procpool {
@@ -29,7 +28,7 @@ namespace detail {
 /// A generator of a worker, made by the first task that asks for it: one for each depth, so that a
 /// task that runs in the midst of another one leaves that one's sequence alone.
 struct item_random {
-  /// In the worker's local_store: 0 and down, worker_local values count up from 1.
+  /// In the worker's worker_locals: 0 and down, worker_local values count up from 1.
   static constexpr std::uint64_t key(std::uint64_t depth) { return 0 - depth; }
 
   std::uint64_t item = nothing_started;  ///< that it was seeded for, as in `started`

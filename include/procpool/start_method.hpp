@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 5: processes.
 /// @file
 /// How processes are started: by fork or by spawn (Python: multiprocessing's "Contexts and start
 /// methods").

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 0: vocabulary.
 /// @file
 /// The version of the library. CMake and pkg-config read it from here; it is written nowhere else.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// wait and as_completed: waiting for many results at once (Python: concurrent.futures).
 #pragma once
@@ -18,11 +17,11 @@
 #include <vector>
 
 #include <procpool/async_result.hpp>
-#include <procpool/detail/distinct_jobs.hpp>
-#include <procpool/detail/job.hpp>
+#include <procpool/detail/base/stop_token.hpp>
 #include <procpool/detail/os/time.hpp>
-#include <procpool/detail/stop_token.hpp>
-#include <procpool/detail/waiting.hpp>
+#include <procpool/detail/result/distinct_jobs.hpp>
+#include <procpool/detail/result/job.hpp>
+#include <procpool/detail/result/waiting.hpp>
 
 namespace procpool {
 
@@ -234,5 +233,5 @@ template <range_of_results Range>
 }  // namespace procpool
 
 #ifndef PROCPOOL_COMPILED
-#include <procpool/detail/result_watch.hpp>
+#include <procpool/detail/result/wait_set.hpp>
 #endif

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 3: memory and rings.
 /// @file
 /// current_worker(): what a task can know about the worker that runs it.
 #pragma once
@@ -12,9 +11,9 @@
 #include <string>
 #include <utility>
 
-#include <procpool/detail/layout.hpp>
-#include <procpool/detail/local_store.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
+#include <procpool/detail/ring/layout.hpp>
+#include <procpool/detail/task/worker_locals.hpp>
 
 namespace procpool {
 
@@ -62,7 +61,7 @@ class WorkerContext {
     locals_.clear();
   }
   /// What the worker keeps from task to task: for worker_local.
-  [[nodiscard]] detail::local_store& locals() const noexcept { return locals_; }
+  [[nodiscard]] detail::worker_locals& locals() const noexcept { return locals_; }
 
  private:
   // Written by this very thread.
@@ -77,7 +76,7 @@ class WorkerContext {
   std::uint64_t first_number_ = detail::unnumbered;
   std::uint64_t depth_ = 0;
   const std::atomic<std::uint64_t>* started_;
-  mutable detail::local_store locals_;
+  mutable detail::worker_locals locals_;
 };
 
 namespace detail {

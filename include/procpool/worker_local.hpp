@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 3: memory and rings.
 /// @file
 /// worker_local: one object for each worker of a pool, made when a task first uses it.
 #pragma once
@@ -16,9 +15,9 @@
 #include <type_traits>
 #include <utility>
 
-#include <procpool/detail/local_store.hpp>
+#include <procpool/detail/base/type_name.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
-#include <procpool/detail/type_name.hpp>
+#include <procpool/detail/task/worker_locals.hpp>
 #include <procpool/worker.hpp>
 
 namespace procpool {
@@ -104,7 +103,7 @@ class worker_local {
     if (worker == nullptr) detail::no_worker_for_local(detail::type_name<T>());
     // In static memory that no constructor has seen: zero, which is the key of another object.
     if (key_ == 0) detail::local_not_made(detail::type_name<T>());
-    detail::local_store& mine = worker->locals();
+    detail::worker_locals& mine = worker->locals();
     if (void* value = mine.find(key_)) return *static_cast<T*>(value);
     return mine.add<T>(key_, make_);
   }

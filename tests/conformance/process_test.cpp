@@ -29,7 +29,7 @@
 
 #include <procpool/codec/associative.hpp>
 #include <procpool/codec/vocabulary.hpp>
-#include <procpool/detail/fork_registry.hpp>
+#include <procpool/detail/fork/fork_registry.hpp>
 #include <procpool/process.hpp>
 
 #include "support/child.hpp"

@@ -59,7 +59,7 @@ void leave_well() {
   _exit(0);
 }
 
-void give_up() {
+void fail_submission() {
   std::abort();
 }
 
@@ -151,7 +151,7 @@ TEST_CASE("a task that leaves the process ends with WorkerDied and the status",
 }
 
 TEST_CASE("a task that aborts ends with WorkerDied and SIGABRT", "[pool][death][processes]") {
-  check_death(give_up, -SIGABRT);
+  check_death(fail_submission, -SIGABRT);
   const auto run = support::capture_child([] {  // std::terminate says something on stderr
     check_death(throw_from_noexcept, -SIGABRT);
     return 0;

@@ -20,7 +20,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
-#include <procpool/detail/fork_safe_mutex.hpp>
+#include <procpool/detail/fork/fork_safe_mutex.hpp>
 #include <procpool/procpool.hpp>
 
 #include "support/sanitizers.hpp"

@@ -21,8 +21,8 @@
 #include <thread>
 #include <vector>
 
-#include <procpool/detail/layout.hpp>
-#include <procpool/detail/regions.hpp>
+#include <procpool/detail/ring/layout.hpp>
+#include <procpool/detail/ring/regions.hpp>
 
 #include "support/processes.hpp"
 
@@ -203,18 +203,18 @@ class honest_bell {
  public:
   honest_bell()
       : parent_(reinterpret_cast<const outbound_header*>(areas_of(tasks_name).at(0).begin)),
-        bell_(own_bell()) {}
-  void ring_if_armed() {
+        waker_(own_bell()) {}
+  void wake_if_armed() {
     const std::uint32_t sleep = parent_->armed.load();
     if (sleep % 2 == 0 || sleep == rung_) return;
     rung_ = sleep;
     const std::uint64_t one = 1;
-    static_cast<void>(write(bell_, &one, sizeof one));
+    static_cast<void>(write(waker_, &one, sizeof one));
   }
 
  private:
   const outbound_header* parent_;
-  int bell_;
+  int waker_;
   std::uint32_t rung_ = 0;
 };
 
@@ -224,7 +224,7 @@ inline void hand_over(const forger& forge, const task_control& tasks) {
   forge.commit_part();
   const auto end = std::chrono::steady_clock::now() + 1s;
   while (tasks.consumed.load() < forge.cursor() && std::chrono::steady_clock::now() < end) {
-    bell.ring_if_armed();
+    bell.wake_if_armed();
     std::this_thread::yield();
   }
 }
@@ -239,7 +239,7 @@ template <class Put>
   for (;;) {
     forge.commit_part();
     while (forge.cursor() - tasks->consumed.load() > ring_bytes - 4096) {
-      bell.ring_if_armed();
+      bell.wake_if_armed();
       std::this_thread::yield();
     }
     put_piece(forge, false);

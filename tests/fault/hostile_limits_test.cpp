@@ -112,11 +112,11 @@ void hostile_initializer(std::int32_t variant) {
     forge.put(&head, sizeof head);
     forge.advance(32);
     forge.commit_part();
-    bell.ring_if_armed();
+    bell.wake_if_armed();
     std::this_thread::sleep_for(20ms);
     forge.advance(32);
     forge.commit();
-    bell.ring_if_armed();
+    bell.wake_if_armed();
     std::this_thread::sleep_for(20ms);
   } else if (variant == 3) {  // for ever
     for (int i = 0; i < 2'000'000; ++i) {

@@ -31,10 +31,10 @@
 namespace {
 
 using namespace std::chrono_literals;
-using fault::collector;
 using fault::ending;
 using fault::ending_of;
 using fault::notes;
+using fault::result_processor;
 using fault::small_task;
 using fault::small_value;
 using fault::step_attack;
@@ -47,7 +47,7 @@ constexpr int argument(int round, int item) {
   return round * fault::most_items + item;
 }
 
-collector submit_small(pool_type& pool, int round) {
+result_processor submit_small(pool_type& pool, int round) {
   const int x = argument(round, 0);
   return [x, result = pool.apply_async(small_task, x)] {
     return std::vector{ending_of(small_value(x), [&] { return result.get(fault::patience); })};
@@ -65,14 +65,14 @@ std::string large_task(int x) {
   return large_value(x);
 }
 
-collector submit_large(pool_type& pool, int round) {
+result_processor submit_large(pool_type& pool, int round) {
   const int x = argument(round, 0);
   return [x, result = pool.apply_async(large_task, x)] {
     return std::vector{ending_of(large_value(x), [&] { return result.get(fault::patience); })};
   };
 }
 
-collector submit_chunk(pool_type& pool, int round) {
+result_processor submit_chunk(pool_type& pool, int round) {
   const std::array xs{argument(round, 0), argument(round, 1), argument(round, 2)};
   auto lazy = pool.imap(small_task, std::vector(xs.begin(), xs.end()), {.chunksize = 3});
   auto results = std::make_shared<decltype(lazy)>(std::move(lazy));
@@ -104,7 +104,7 @@ class busy_neighbour {
     return other;
   }
 
-  collector launch(pool_type& pool, int round) {
+  result_processor launch(pool_type& pool, int round) {
     std::vector<result> results;
     for (int item = 0; item < last; ++item) {
       results.push_back(pool.apply_async(small_task, argument(round, item)));

@@ -16,7 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
-#include <procpool/detail/start_policy.hpp>
+#include <procpool/detail/backend/restart_policy.hpp>
 #include <procpool/procpool.hpp>
 #include <string>
 #include <thread>
@@ -301,12 +301,12 @@ TEST_CASE("when the system goes on to refuse processes the pool says what it ref
 }
 
 TEST_CASE("refusals with a worker that came up between them do not add up", "[fault][starts]") {
+  using procpool::detail::restart_policy;
   using procpool::detail::start_failure;
-  using procpool::detail::start_policy;
   for (const bool works : {false, true}) {
-    start_policy policy;
+    restart_policy policy;
     policy.reserve(1);
-    const start_policy::time_point begin{100s};
+    const restart_policy::time_point begin{100s};
     CHECK_FALSE(policy.failed(0, start_failure::refusal, false, begin));
     works ? policy.succeeded() : policy.came_up(0);
     CHECK_FALSE(policy.failed(0, start_failure::refusal, false, begin + 4s));

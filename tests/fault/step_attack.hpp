@@ -90,12 +90,13 @@ ending ending_of(const Value& wanted, Get get) {
 }
 
 /// Waits for all results of a round, in order.
-using collector = std::function<std::vector<ending>()>;
+using result_processor = std::function<std::vector<ending>()>;
 
 /// A thread that waits for the results, and so drives the pool while its worker is stepped.
 class driver {
  public:
-  explicit driver(collector collect) : collect_(std::move(collect)), thread_([this] { run(); }) {}
+  explicit driver(result_processor collect)
+      : collect_(std::move(collect)), thread_([this] { run(); }) {}
   driver(const driver&) = delete;
   driver& operator=(const driver&) = delete;
   ~driver() {
@@ -120,7 +121,7 @@ class driver {
     done_ = true;
   }
 
-  collector collect_;
+  result_processor collect_;
   std::vector<ending> results_;
   std::atomic<pid_t> id_{0};
   std::atomic<bool> done_{false};
@@ -131,7 +132,7 @@ class driver {
 
 struct scenario {
   /// Submits the tasks of this round.
-  std::function<collector(procpool::Pool<>&, int round)> launch;
+  std::function<result_processor(procpool::Pool<>&, int round)> launch;
   /// Goes before it and returns whom to attack. Empty: the worker that ran the last task.
   std::function<pid_t(procpool::Pool<>&, int round)> prepare = {};
   bool one_task = true;  ///< the items are one chunk

@@ -193,7 +193,7 @@ void judge(const case_run& run, tally& sum) {
   if (!verdict.empty() || wanted_name() != nullptr) tell(run, verdict.empty() ? "fine" : verdict);
 }
 
-void give_up(const case_run& run, tally& sum) {
+void fail_submission(const case_run& run, tally& sum) {
   ++sum.runs;
   ++sum.hangs;
   tell(run, std::string("HANG in \"") + run.state().report.step.load() + '"');
@@ -221,7 +221,7 @@ tally run_all(std::vector<scene> scenes) {
     ::poll(ends.data(), ends.size(), 1000);
     for (std::size_t i = running.size(); i-- > 0;) {
       if (ends[i].revents == 0 && !running[i]->late()) continue;
-      ends[i].revents != 0 ? judge(*running[i], sum) : give_up(*running[i], sum);
+      ends[i].revents != 0 ? judge(*running[i], sum) : fail_submission(*running[i], sum);
       running.erase(running.begin() + static_cast<std::ptrdiff_t>(i));
     }
   }

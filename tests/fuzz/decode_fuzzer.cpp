@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/base/byte_buffer.hpp>
 
 #include "fuzz/everything.hpp"
 

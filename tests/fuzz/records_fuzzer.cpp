@@ -28,11 +28,11 @@ constexpr std::uint64_t most_bytes = 1 << 20;
 class no_pool final : public driver {
  public:
   bool wait(const waitable&, std::optional<time_point>) override { return false; }
-  void nudge() override {}
+  void wake_waiters() override {}
   [[nodiscard]] bool drives_itself() override { return true; }
   bool cancel(job&, bool) override { return false; }
-  bool watch(job&, watch_point&) override { return false; }
-  void unwatch(watch_point&) noexcept override {}
+  bool watch(job&, observer_entry&) override { return false; }
+  void unwatch(observer_entry&) noexcept override {}
   bool running(const job&) override { return false; }
   bool when_done(job&, continuation&) override { return false; }
   bool withdraw(continuation&) noexcept override { return false; }
@@ -44,7 +44,7 @@ struct worker_memory_block {
   alignas(16) std::byte ring[ring_bytes];
 };
 
-/// Checks and counts like the pool's collector; keeps nothing.
+/// Checks and counts like the pool's result_processor; keeps nothing.
 struct counting_sink {
   pool_task& task;
 
@@ -123,7 +123,7 @@ void write_head(script& input, worker_memory_block& memory, std::uint64_t at) {
   for (std::size_t i = 0; i < sizeof head; ++i) memory.ring[(at + i) % ring_bytes] = bytes[i];
 }
 
-void play(script& input, worker_memory_block& memory, result_receiver& parent, pool_task& task) {
+void play(script& input, worker_memory_block& memory, result_consumer& parent, pool_task& task) {
   const counting_sink sink{task};
   auto& own = memory.results;
   while (!input.at_end()) {
@@ -169,7 +169,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   pool_task task;
   task.owner = job_of(input.next<std::uint8_t>() % 2 == 0);
   task.head.item_count = items;
-  result_receiver parent(memory.results, memory.ring, memory.tasks);
+  result_consumer parent(memory.results, memory.ring, memory.tasks);
   try {
     play(input, memory, parent, task);
   } catch (const protocol_violation&) {

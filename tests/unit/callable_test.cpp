@@ -11,8 +11,8 @@
 #include <type_traits>
 #include <vector>
 
-#include <procpool/detail/callable.hpp>
-#include <procpool/detail/module_table.hpp>
+#include <procpool/detail/module/module_table.hpp>
+#include <procpool/detail/task/callable.hpp>
 #include <procpool/procpool.hpp>
 
 namespace {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
-#include <procpool/detail/byte_buffer.hpp>
+#include <procpool/detail/base/byte_buffer.hpp>
 #include <string>
 #include <utility>
 

@@ -10,7 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <procpool/codec.hpp>
-#include <procpool/detail/type_name.hpp>
+#include <procpool/detail/base/type_name.hpp>
 #include <string>
 #include <system_error>
 #include <thread>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <procpool/detail/os/cpu.hpp>
+#include <procpool/detail/machine/cpu.hpp>
 
 #include <sched.h>
 

@@ -9,8 +9,8 @@
 #include <map>
 #include <string>
 
-#include <procpool/detail/os/out_of_memory.hpp>
-#include <procpool/detail/signal_name.hpp>
+#include <procpool/detail/crash/out_of_memory.hpp>
+#include <procpool/detail/crash/signal_name.hpp>
 #include <procpool/procpool.hpp>
 
 using Catch::Matchers::ContainsSubstring;

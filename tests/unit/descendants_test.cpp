@@ -20,7 +20,7 @@
 #include <thread>
 #include <vector>
 
-#include <procpool/detail/os/descendants.hpp>
+#include <procpool/detail/child/descendants.hpp>
 #include <procpool/procpool.hpp>
 
 #include "support/child.hpp"

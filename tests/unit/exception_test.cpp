@@ -12,7 +12,7 @@
 #include <system_error>
 #include <variant>
 
-#include <procpool/detail/exception_transport.hpp>
+#include <procpool/detail/codec/exception_transport.hpp>
 #include <procpool/exception.hpp>
 #include <procpool/procpool.hpp>
 

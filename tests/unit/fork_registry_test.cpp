@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <procpool/detail/fork_registry.hpp>
+#include <procpool/detail/fork/fork_registry.hpp>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@
 #include "support/child.hpp"
 
 using namespace std::chrono_literals;
-using procpool::detail::fork_participant;
+using procpool::detail::fork_handler;
 using procpool::detail::fork_pause;
 using procpool::detail::fork_process;
 using procpool::detail::fork_registration;
@@ -31,11 +31,11 @@ using procpool::detail::process_generation;
 namespace {
 
 /// Writes down what it is asked to do.
-class recorder final : public fork_participant {
+class recorder final : public fork_handler {
  public:
   void stop_threads() override { log += "stop "; }
   void restart_threads() override { log += "restart "; }
-  void hold_locks() override { log += "hold "; }
+  void lock_for_fork() override { log += "hold "; }
   void release_locks() noexcept override { log += "release "; }
   void abandon() noexcept override { log += "abandon "; }
 
@@ -44,7 +44,7 @@ class recorder final : public fork_participant {
 
 /// A participant with a service thread, as a pool has one: it runs the jobs it is given until it
 /// is stopped for a fork, and goes on with them afterwards.
-class servant final : public fork_participant {
+class servant final : public fork_handler {
  public:
   servant() {
     const fork_pause none;
@@ -250,8 +250,8 @@ TEST_CASE("Generations differ between a process, its child and its grandchild", 
 }
 
 TEST_CASE("No thread of the library exists at a fork of ours", "[fork]") {
-  struct counter final : fork_participant {
-    void hold_locks() override { alone = procpool::detail::os::only_thread(); }
+  struct counter final : fork_handler {
+    void lock_for_fork() override { alone = procpool::detail::os::only_thread(); }
     bool alone = false;
   } counting;
   const servant first;

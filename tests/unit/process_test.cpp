@@ -31,8 +31,8 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/os/worker_signals.hpp>
-#include <procpool/detail/process_start.hpp>
+#include <procpool/detail/child/worker_signals.hpp>
+#include <procpool/detail/process/process_start.hpp>
 
 #include "support/child.hpp"
 #include "support/processes.hpp"
@@ -813,7 +813,7 @@ TEST_CASE("A worker starts with the signals of a fresh program, or handlers that
 }
 
 TEST_CASE("A process started on a thread of the library has no signal blocked", "[process]") {
-  struct silent : procpool::detail::fork_participant {
+  struct silent : procpool::detail::fork_handler {
   } participant;
   procpool::detail::fork_registration registration(participant);
   int code = -1;

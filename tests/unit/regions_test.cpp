@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include <procpool/detail/regions.hpp>
+#include <procpool/detail/ring/regions.hpp>
 
 namespace {
 

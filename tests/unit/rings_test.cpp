@@ -18,10 +18,10 @@
 #include <thread>
 #include <vector>
 
-#include <procpool/detail/result_receiver.hpp>
-#include <procpool/detail/result_sender.hpp>
-#include <procpool/detail/task_receiver.hpp>
-#include <procpool/detail/task_sender.hpp>
+#include <procpool/detail/ring/result_consumer.hpp>
+#include <procpool/detail/ring/result_producer.hpp>
+#include <procpool/detail/ring/task_consumer.hpp>
+#include <procpool/detail/ring/task_producer.hpp>
 
 namespace {
 
@@ -44,8 +44,8 @@ struct memory {
   std::unique_ptr<std::byte[], aligned_delete> result_ring;
   std::size_t size;
 
-  [[nodiscard]] task_sender sender() { return {tasks, {task_ring.get(), size}, results}; }
-  [[nodiscard]] task_receiver receiver() { return {tasks, {task_ring.get(), size}, results}; }
+  [[nodiscard]] task_producer sender() { return {tasks, {task_ring.get(), size}, results}; }
+  [[nodiscard]] task_consumer receiver() { return {tasks, {task_ring.get(), size}, results}; }
 };
 
 // In one thread there is nobody to wait for: what is waited for must be there.
@@ -295,7 +295,7 @@ TEST_CASE("task ring: taking back against claiming, in two threads, loses and do
 // -------------------------------------------------------------------------------------
 
 // Collects what a receiver delivers.
-struct collector {
+struct result_processor {
   delivery check(const record_head& head) {
     return {.head = 0, .granule = head.kind == record_kind::run ? 1U : 0U};
   }
@@ -332,9 +332,9 @@ struct result_channel {
   }
 
   memory m;
-  collector got;
-  result_receiver receiver;
-  result_sender<std::function<void(const std::function<bool()>&)>> sender;
+  result_processor got;
+  result_consumer receiver;
+  result_producer<std::function<void(const std::function<bool()>&)>> sender;
 };
 
 TEST_CASE("result ring: records of all sizes arrive whole and in order", "[rings]") {
@@ -410,8 +410,8 @@ TEST_CASE("result ring: after a death finished items count, the one being writte
 
 TEST_CASE("result ring: a part of a head is no news", "[rings]") {
   memory m(4096);
-  result_receiver receiver(m.results, {m.result_ring.get(), m.size}, m.tasks);
-  collector got;
+  result_consumer receiver(m.results, {m.result_ring.get(), m.size}, m.tasks);
+  result_processor got;
   m.results.committed = 16;  // the worker was stopped in the middle of a head
   CHECK(receiver.anything());
   CHECK_FALSE(receiver.drain(got));
@@ -421,8 +421,8 @@ TEST_CASE("result ring: a part of a head is no news", "[rings]") {
 
 TEST_CASE("result ring: a forged cursor or an unfinished run is a violation", "[rings]") {
   memory m(4096);
-  result_receiver receiver(m.results, {m.result_ring.get(), m.size}, m.tasks);
-  collector got;
+  result_consumer receiver(m.results, {m.result_ring.get(), m.size}, m.tasks);
+  result_processor got;
   SECTION("a cursor beyond the ring") {
     m.results.committed = 4097;
     CHECK_THROWS_AS(receiver.drain(got), protocol_violation);
@@ -467,6 +467,6 @@ TEST_CASE("task ring: the space of a skipped frame is not used again while the w
 
 TEST_CASE("results: before the first item nothing is named as started", "[rings]") {
   memory m(4096);
-  result_sender results(m.results, {m.result_ring.get(), m.size}, m.tasks, must_be_ready);
+  result_producer results(m.results, {m.result_ring.get(), m.size}, m.tasks, must_be_ready);
   CHECK(m.results.started.load() != started_mark(0, 0));
 }

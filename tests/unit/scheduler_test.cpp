@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/scheduler.hpp>
+#include <procpool/detail/scheduling/scheduler.hpp>
 
 namespace {
 
@@ -67,8 +67,8 @@ TEST_CASE("idle workers are served before busy ones, and each only up to its dep
   CHECK(s.pending() == 4);
 }
 
-TEST_CASE("among idle workers the favourites come first", "[scheduler]") {
-  scheduler s({.favourites = 2});
+TEST_CASE("among idle workers the spinning_workers come first", "[scheduler]") {
+  scheduler s({.spinning_workers = 2});
   for (std::uint32_t worker = 0; worker < 4; ++worker) s.add(worker);
   auto tasks = tasks_of(2);
   submit_all(s, tasks);
@@ -111,7 +111,7 @@ TEST_CASE("a worker can be kept fuller, up to a limit, until tasks are taken bac
 }
 
 TEST_CASE("a sleeper is woken only when those awake have enough to do", "[scheduler]") {
-  scheduler s({.least_depth = 4, .favourites = 1, .least_warm = 3});
+  scheduler s({.least_depth = 4, .spinning_workers = 1, .least_wake_depth = 3});
   s.add(0);
   s.add(1);
   auto tasks = tasks_of(6);
@@ -120,7 +120,7 @@ TEST_CASE("a sleeper is woken only when those awake have enough to do", "[schedu
 }
 
 TEST_CASE("no sleeper is woken for what is done before it would be awake", "[scheduler]") {
-  scheduler s({.least_depth = 4, .most_depth = 64, .favourites = 1, .least_warm = 3});
+  scheduler s({.least_depth = 4, .most_depth = 64, .spinning_workers = 1, .least_wake_depth = 3});
   s.add(0);
   s.add(1);
   s.measured(0, 1us, false);  // may have 8 at a time, and does 50 while another one wakes up
@@ -220,7 +220,7 @@ TEST_CASE("an idle worker is offered the younger half of the fullest queue", "[s
 }
 
 TEST_CASE("with a preference for idle workers a sleeper is woken at once", "[scheduler]") {
-  scheduler s({.least_depth = 4, .favourites = 1, .least_warm = 3});
+  scheduler s({.least_depth = 4, .spinning_workers = 1, .least_wake_depth = 3});
   s.add(0);
   s.add(1);
   auto tasks = tasks_of(3);
@@ -427,7 +427,7 @@ TEST_CASE("simulation: with random deaths every task ends exactly once",
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     CAPTURE(seed);
     simulation world(seed, 1 + static_cast<std::uint32_t>(seed % 7), 2'000, 0.05,
-                     {.favourites = static_cast<std::uint32_t>(seed % 3)});
+                     {.spinning_workers = static_cast<std::uint32_t>(seed % 3)});
     world.run();
     CHECK(world.every_task_ended_once());
     CHECK(world.deaths() > 20);

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include <procpool/detail/exception_transport.hpp>
+#include <procpool/detail/codec/exception_transport.hpp>
 #include <procpool/procpool.hpp>
 
 #include "support/child.hpp"

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// Codecs of std::map, std::set, their multi and unordered forms. Comparators and hash functions
 /// are not sent, so they must be without state. Two equal keys where there can be one are a
@@ -16,7 +15,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <procpool/detail/type_name.hpp>
+#include <procpool/detail/base/type_name.hpp>
 
 namespace procpool {
 

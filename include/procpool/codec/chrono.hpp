@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// Codecs of std::chrono durations and time points. Points of std::chrono::steady_clock mean the
 /// same in every process of one machine.

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// Codec of std::complex. A header of its own because <complex> includes half of the streams.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// decoder: turns bytes that may be anything into values, or into a DecodeError.
 #pragma once
@@ -17,9 +16,9 @@
 #include <type_traits>
 
 #include <procpool/codec/limits.hpp>
-#include <procpool/detail/concat.hpp>
-#include <procpool/detail/encodable.hpp>
-#include <procpool/detail/explain.hpp>
+#include <procpool/detail/base/concat.hpp>
+#include <procpool/detail/codec/encodable.hpp>
+#include <procpool/detail/codec/type_diagnostics.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool {

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// encoder: turns values into bytes.
 #pragma once
@@ -15,10 +14,10 @@
 #include <type_traits>
 
 #include <procpool/codec/limits.hpp>
-#include <procpool/detail/byte_buffer.hpp>
-#include <procpool/detail/concat.hpp>
-#include <procpool/detail/encodable.hpp>
-#include <procpool/detail/explain.hpp>
+#include <procpool/detail/base/byte_buffer.hpp>
+#include <procpool/detail/base/concat.hpp>
+#include <procpool/detail/codec/encodable.hpp>
+#include <procpool/detail/codec/type_diagnostics.hpp>
 
 namespace procpool {
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// How much a message may ask of the process that decodes it.
 #pragma once

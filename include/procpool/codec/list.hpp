@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// Codecs of std::deque, std::list and std::forward_list, which are known by their names and
 /// members, so that nobody pays for the headers of those that he does not use.
@@ -14,7 +13,7 @@
 #include <iterator>
 #include <utility>
 
-#include <procpool/detail/type_name.hpp>
+#include <procpool/detail/base/type_name.hpp>
 
 namespace procpool {
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// Codec of std::filesystem::path, which is sent as written: neither resolved nor made absolute. It
 /// is known by its name and members, so that nobody pays for <filesystem> who does not use it.
@@ -12,7 +11,7 @@
 #include <cstddef>
 #include <type_traits>
 
-#include <procpool/detail/type_name.hpp>
+#include <procpool/detail/base/type_name.hpp>
 
 namespace procpool {
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// Codecs of contiguous sequences: std::string of every character type, std::vector, std::array;
 /// and of views, std::string_view and std::span<const T>, which are sent like strings and vectors
@@ -8,7 +7,7 @@
 
 #include <procpool/config.hpp>  // first, for its errors
 
-#include <procpool/detail/elements.hpp>
+#include <procpool/detail/codec/containers.hpp>
 
 #include <array>
 #include <cstddef>

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 1: codec.
 /// @file
 /// Codecs of std::pair, std::tuple, std::optional, std::variant, std::unique_ptr, std::bitset.
 #pragma once
@@ -7,7 +6,7 @@
 #include <procpool/config.hpp>  // first, for its errors
 
 #include <procpool/codec.hpp>
-#include <procpool/detail/elements.hpp>
+#include <procpool/detail/codec/containers.hpp>
 
 #include <bitset>
 #include <cstddef>

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 6: pool.
 /// @file
 /// All that the library procpool::compiled consists of: its only source includes this, with
 /// PROCPOOL_COMPILED defined.
@@ -7,9 +6,9 @@
 
 #define PROCPOOL_FUNCTION  // defined here, for all
 
-#include <procpool/detail/os/cpu.hpp>
-#include <procpool/detail/process_start.hpp>
-#include <procpool/detail/result_watch.hpp>
-#include <procpool/detail/spawned_process.hpp>
-#include <procpool/detail/start_pool.hpp>
+#include <procpool/detail/backend/spawn_main.hpp>
+#include <procpool/detail/machine/cpu.hpp>
+#include <procpool/detail/pool/start_pool.hpp>
+#include <procpool/detail/process/process_start.hpp>
+#include <procpool/detail/result/wait_set.hpp>
 #include <procpool/procpool.hpp>

@@ -13,10 +13,10 @@
 #include <string>
 #include <utility>
 
-#include <procpool/detail/pool_front.hpp>
-#include <procpool/detail/regions.hpp>
-#include <procpool/detail/worker_backend.hpp>
-#include <procpool/detail/worker_loop.hpp>
+#include <procpool/detail/backend/worker_backend.hpp>
+#include <procpool/detail/ring/regions.hpp>
+#include <procpool/detail/submit/pool_interface.hpp>
+#include <procpool/detail/worker/worker_loop.hpp>
 
 namespace bench {
 
@@ -80,12 +80,12 @@ class inline_backend final : public detail::worker_backend {
   }
   [[nodiscard]] bool can_kill() const noexcept override { return false; }
   void kill(std::uint32_t /*worker*/) noexcept override {}
-  [[nodiscard]] detail::crash_report last_words(std::uint32_t /*worker*/, int /*signal*/) override {
+  [[nodiscard]] detail::crash_report crash_text(std::uint32_t /*worker*/, int /*signal*/) override {
     return {};
   }
-  [[nodiscard]] std::optional<detail::worker_report> next_report() override { return {}; }
-  [[nodiscard]] std::optional<detail::worker_report> await_report() override {
-    return detail::worker_report{detail::worker_report::kind_type::started, 0, 1, 0, 0};
+  [[nodiscard]] std::optional<detail::worker_event> next_event() override { return {}; }
+  [[nodiscard]] std::optional<detail::worker_event> await_report() override {
+    return detail::worker_event{detail::worker_event::kind_type::started, 0, 1, 0, 0};
   }
   void shut_down() noexcept override {
     the_worker = nullptr;

@@ -35,7 +35,7 @@ void nothing() {
 
 boost::intrusive_ptr<core> make_pool() {
   procpool::detail::scheduling_rules rules;
-  rules.favourites = 1;
+  rules.spinning_workers = 1;
   constexpr std::size_t ring = std::size_t{256} << 10;
   constexpr std::size_t arena = std::size_t{1} << 20;
   return new core(

@@ -3,8 +3,8 @@
  * Who has a frame: the worker that claims it or the parent that takes it back, and when its space
  * in the ring may be used again. One worker, a ring of two frames, store buffers on both sides.
  *
- *   proctype parent   task_sender.hpp: try_send, take_back, take_away, pop_front, forget_skipped
- *   proctype worker   task_receiver.hpp: next, claim, pass
+ *   proctype parent   task_producer.hpp: try_send, take_back, take_away, pop_front, forget_skipped
+ *   proctype worker   task_consumer.hpp: next, claim, pass
  *
  * A frame takes two units of the ring here, so that a cursor can point behind the begin of a frame
  * (a claim) or behind its end (passed). Whoever waits sleeps perfectly: sleeps.pml and stalled.pml
@@ -52,7 +52,7 @@ bool killed, dead;
 /* for the assertions only */
 bool begun[FRAMES], taken[FRAMES];
 
-/* task_receiver::next, and a task of no length */
+/* task_consumer::next, and a task of no length */
 proctype worker() {
   byte cursor, frame, finished;
   {
@@ -180,7 +180,7 @@ proctype parent() {
   od;
 
   /* The worker is dead: of what it had, only the oldest frame may have been begun, and only if it
-   * was claimed (lifecycle::was_running). The others are sent to somebody else. */
+   * was claimed (supervisor::was_running). The others are sent to somebody else. */
   if
   :: dead ->
      d_step {

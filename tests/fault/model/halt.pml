@@ -5,9 +5,9 @@
  * parent finds the worker late at any moment; between its order and the kill any time may pass, and
  * the worker may also die by itself.
  *
- *   proctype worker   result_sender.hpp: begin_item, begin_timed; task_receiver.hpp: next, claim
- *   proctype parent   timekeeper.hpp: keep_time, keep_time_between, stop; parent_channel.hpp: halt,
- *                     unhalt; task_sender.hpp: take_back; lifecycle.hpp: was_running
+ *   proctype worker   result_producer.hpp: begin_item, begin_timed; task_consumer.hpp: next, claim
+ *   proctype parent   deadline_monitor.hpp: enforce_limit, keep_time_between, stop; parent_channel.hpp: halt,
+ *                     unhalt; task_producer.hpp: take_back; supervisor.hpp: was_running
  *   proctype server   fork_server.hpp: kill
  *
  * Items are counted through: 0 and 1 in the timed frame, 2 in the other. Whoever waits sleeps
@@ -51,7 +51,7 @@ bool ordered, killed, dead;
 byte marked = NOTHING, running = NOTHING; /* the item last begun, and the one whose code is run */
 bool kill_hits;                           /* the worker's death is the one that was ordered */
 
-/* task_receiver::claim */
+/* task_consumer::claim */
 inline claim(frame) {
   store_release(WORKER, CLAIMED, at(frame) + 1);
   fence(WORKER);

@@ -6,11 +6,11 @@
  * only when the other thread has all its results, so whoever oversleeps does so for ever. Store
  * buffers on all sides; worker 1 may be killed at any step.
  *
- *   proctype leader   pool_core.hpp: lead, step, wait_for_news, anything_untold, spread_news;
+ *   proctype leader   pool_core.hpp: lead, step, wait_for_news, anything_uncommitted, notify_waiters;
  *                     process_backend.hpp: arm, disarm, wait, reports;
- *                     engine.hpp: advance, each_busy_channel; dispatcher.hpp: widened
+ *                     engine.hpp: advance, each_busy_channel; dispatcher.hpp: poll_set_grew
  *   proctype other    pool_core.hpp: submit, wait, follow; dispatcher.hpp: send
- *   proctype worker   worker_channel.hpp: done, flush; parking.hpp: parent_bell
+ *   proctype worker   worker_channel.hpp: done, flush; parking.hpp: parent_waker
  *
  * Workers wait for frames perfectly here; sleeps.pml is about that. The leader may skip its
  * spinning, and looks at workers that are asleep or dead without harm.
@@ -45,7 +45,7 @@ bool killed, restarted;
 
 bool locked;       /* pool_core::mutex_, and what it guards */
 bool busy[2];      /* the scheduler has a task with this worker */
-byte received[2];  /* result_receiver::seen_ */
+byte received[2];  /* result_consumer::seen_ */
 byte results;      /* jobs of the other thread that are ready */
 bool notified;     /* pool_core::changed_ */
 bool all_received; /* the other thread has what it wanted */
@@ -128,7 +128,7 @@ proctype leader() {
         fi;
         atomic { armed++; store_relaxed(LEADER, ARMED, armed) };
         lock();
-        /* handle_reports(), worker_exited(): what it had gets its outcome, one way or another,
+        /* handle_events(), worker_exited(): what it had gets its outcome, one way or another,
          * and a replacement is started */
         if
         :: atomic {

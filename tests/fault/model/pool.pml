@@ -5,11 +5,11 @@
  * retries. Rings of two frames and two records. Memory is sequentially consistent here (claims.pml
  * and sleeps.pml are about what makes it so) and whoever waits sleeps perfectly.
  *
- *   proctype worker   task_receiver.hpp: next, claim, pass; result_sender.hpp: begin_item, put,
+ *   proctype worker   task_consumer.hpp: next, claim, pass; result_producer.hpp: begin_item, put,
  *                     end_frame; task.hpp: run_worker, run_items
- *   proctype parent   task_sender.hpp; result_receiver.hpp: drain, drain_last;
- *                     dispatcher.hpp: send, take_back, abandon; collector.hpp: drain, drain_last,
- *                     finish_front; lifecycle.hpp: worker_exited, blame, was_running, replace
+ *   proctype parent   task_producer.hpp; result_consumer.hpp: drain, drain_last;
+ *                     dispatcher.hpp: send, take_back, requeue_tasks_of; result_processor.hpp: drain, drain_last,
+ *                     finish_front; supervisor.hpp: worker_exited, blame, was_running, replace
  *   chan reports      fork_server.hpp: forget; process_backend.hpp: deliver
  *
  * The parent does what it can in any order: any scheduler's decisions are among these, also those
@@ -185,8 +185,8 @@ end:
 
 /* ---- the parent ---- */
 
-typedef place {              /* of a worker: task_sender, result_receiver */
-  byte next, front, cursor;  /* next_ordinal_, in_flight_.front(), result_receiver::cursor_ */
+typedef place {              /* of a worker: task_producer, result_consumer */
+  byte next, front, cursor;  /* next_ordinal_, in_flight_.front(), result_consumer::cursor_ */
   bool skipped[SLOTS];       /* entry::skipped */
   byte task[SLOTS]           /* the scheduler's queue of this worker, by ordinal */
 };
@@ -236,7 +236,7 @@ inline finish_front(w) {
   od
 }
 
-/* result_receiver::read_until, collector::check_record and take_record */
+/* result_consumer::read_until, result_processor::check_record and take_record */
 inline read_until(w, one, other) {
   do
   :: places[w].cursor < one || places[w].cursor < other ->
@@ -286,7 +286,7 @@ inline fresh_memory(w) {
    in[w].started_item == done[t])
 #endif
 
-/* lifecycle::blame and was_running */
+/* supervisor::blame and was_running */
 inline blame(w) {
   front_task(w);
   if
@@ -308,8 +308,8 @@ inline blame(w) {
   now[w] = NOTHING
 }
 
-/* dispatcher::abandon: what it had is pending again */
-inline abandon(w) {
+/* dispatcher::requeue_tasks_of: what it had is pending again */
+inline requeue_tasks_of(w) {
   do
   :: places[w].front < places[w].next ->
      if
@@ -342,7 +342,7 @@ proctype parent() {
   do
   :: settled == ITEMS -> break
 
-  /* dispatcher::send, task_sender::make_room: forget_skipped, the frame, the cursor */
+  /* dispatcher::send, task_producer::make_room: forget_skipped, the frame, the cursor */
   :: atomic {
        any_pending && (may_send(0) || may_send(1)) ->
        if
@@ -382,7 +382,7 @@ proctype parent() {
        w = 0; t = 0; ordinal = 0
      }
 
-  /* task_sender::take_back, dispatcher::take_back */
+  /* task_producer::take_back, dispatcher::take_back */
   :: atomic {
        takes < TAKES && (may_take(0) || may_take(1)) ->
        if
@@ -420,7 +420,7 @@ proctype parent() {
      out[w].limit = NO_LIMIT;
      d_step { w = 0; from = 0; claimed = 0; ordinal = 0 }
 
-  /* collector::drain */
+  /* result_processor::drain */
   :: atomic {
        any_record(0) || any_record(1) ->
        if
@@ -435,7 +435,7 @@ proctype parent() {
        w = 0; t = 0; ordinal = 0
      }
 
-  /* lifecycle::worker_exited: nobody writes there any more, so this is one step */
+  /* supervisor::worker_exited: nobody writes there any more, so this is one step */
   :: atomic {
        reports?w ->
        d_step {
@@ -446,7 +446,7 @@ proctype parent() {
          read_until(w, in[w].committed, in[w].written);
 #endif
          blame(w);
-         abandon(w);
+         requeue_tasks_of(w);
          fresh_memory(w);
          w = 0; t = 0; ordinal = 0
        }

@@ -4,11 +4,11 @@
  * the parent reads of a dead worker, and who is blamed. One worker with two frames of ITEMS items,
  * killed at any step; a ring of eight units in which larger records stream.
  *
- *   proctype worker   result_sender.hpp: begin_item, put, put_plain, open_run, close_run, write,
+ *   proctype worker   result_producer.hpp: begin_item, put, put_plain, open_run, close_run, write,
  *                     wait_for_room, end_frame, commit; worker_channel.hpp: done
- *   proctype parent   result_receiver.hpp: drain (quickly or thoroughly), drain_last, read_until,
- *                     read_head, read_payload, read_run; collector.hpp: check_record;
- *                     lifecycle.hpp: was_running
+ *   proctype parent   result_consumer.hpp: drain (quickly or thoroughly), drain_last, read_until,
+ *                     read_head, read_payload, read_run; result_processor.hpp: check_record;
+ *                     supervisor.hpp: was_running
  *
  * Records begin at an even unit; a head takes four, the length in the third. A payload of three
  * units needs one of padding. With PLAIN the items have plain results of one unit, which form runs.

@@ -4,9 +4,9 @@
  * both sides. One worker, killed at any step; frames that arrive one by one; tasks that take long;
  * results that are held back; results for which there is no room before others were read.
  *
- *   proctype worker   parking.hpp: worker_parking, parent_bell; worker_channel.hpp: wait_until,
+ *   proctype worker   parking.hpp: worker_parking, parent_waker; worker_channel.hpp: wait_until,
  *                     wait_for_parent, done, may_hold_back, flush
- *   proctype parent   parking.hpp: worker_bell; process_backend.hpp: arm, disarm, wait;
+ *   proctype parent   parking.hpp: worker_waker; process_backend.hpp: arm, disarm, wait;
  *                     pool_core.hpp: step, wait_for_news; parent_channel.hpp: send, drain
  *
  * Both may sleep before they have spun and wake for no reason (SPURIOUS times each). A futex sleeps
@@ -59,7 +59,7 @@ bool killed, dead;  /* dead: the control socket has a report */
 
 /* ---- the worker ---- */
 
-inline ring_if_armed() {
+inline wake_if_armed() {
 #ifndef RING_NO_FENCE
   fence(WORKER);
 #endif
@@ -72,7 +72,7 @@ inline ring_if_armed() {
 
 inline flush() {
   atomic { held_back = false; store_release(WORKER, COMMITTED, done) };
-  ring_if_armed()
+  wake_if_armed()
 }
 
 inline announce_sleep() {
@@ -97,7 +97,7 @@ inline wait_until(ready) {
      :: held_back -> flush()
      :: else
      fi;
-     ring_if_armed();
+     wake_if_armed();
      do
      :: ready -> break
      :: else ->
@@ -141,7 +141,7 @@ proctype worker() {
        :: true -> received >= done /* one that takes until all before it was received */
        :: load(CONSUMED) < done -> /* a result that needs all the ring: wait_for_room() */
           atomic { held_back = false; store_release(WORKER, COMMITTED, done) };
-          ring_if_armed();
+          wake_if_armed();
           wait_until(load(CONSUMED) == done)
        fi;
        atomic { done++; store_release(WORKER, FINISHED, done) }; /* done() */

@@ -5,11 +5,11 @@
  * step, a ring of two frames; tasks are cancelled while they are in the ring. Both sides sleep, as
  * in sleeps.pml; memory is sequentially consistent here.
  *
- *   proctype worker   task_receiver.hpp: next, claim; worker_channel.hpp: wait_until, done;
- *                     parking.hpp: worker_parking, parent_bell
- *   proctype parent   parent_channel.hpp: send, take_back, anything_passed; task_sender.hpp:
+ *   proctype worker   task_consumer.hpp: next, claim; worker_channel.hpp: wait_until, done;
+ *                     parking.hpp: worker_parking, parent_waker
+ *   proctype parent   parent_channel.hpp: send, take_back, anything_passed; task_producer.hpp:
  *                     note_refusal, passed_more, forget_skipped; dispatcher.hpp: dispatch,
- *                     resume_stalled, withdraw; scheduler.hpp: refused, resume, finished,
+ *                     resume_blocked, withdraw; scheduler.hpp: refused, resume, finished,
  *                     taken_back; engine.hpp: advance; pool_core.hpp: step, wait_for_news
  *
  * Checked: every task is done or cancelled in the end, and nobody sleeps before.
@@ -48,7 +48,7 @@ bool requested = true;
 
 /* ---- the worker ---- */
 
-inline ring_if_armed() {
+inline wake_if_armed() {
   if
   :: atomic { armed % 2 == 1 && armed != rung_for -> rung_for = armed };
      rung = true
@@ -61,7 +61,7 @@ inline wait_until(ready) {
   :: ready
   :: else ->
 #ifndef NO_RING
-     ring_if_armed();
+     wake_if_armed();
 #endif
      do
      :: ready -> break
@@ -104,7 +104,7 @@ end_vacant:
           atomic { cursor = cursor + 2; claimed = cursor }
        :: else ->
           atomic { cursor = cursor + 2; done++; finished = done };
-          ring_if_armed() /* done(), flush() */
+          wake_if_armed() /* done(), flush() */
        fi
     od
   } unless {
@@ -136,7 +136,7 @@ inline ring_if_parked() {
   fi
 }
 
-/* task_sender::room and make_room: whether there is room now */
+/* task_producer::room and make_room: whether there is room now */
 inline look_for_room() {
   d_step {
     do
@@ -219,7 +219,7 @@ inline cancel() {
 }
 
 proctype parent() {
-  byte next, front, received;    /* task_sender, result_receiver */
+  byte next, front, received;    /* task_producer, result_consumer */
   byte pending = TASKS, has, settled, takes;
   byte refused_at, rung_for, ordinal, from, seen;
   bool skipped[SLOTS], refused, stalled, room, cancelled;
@@ -231,7 +231,7 @@ proctype parent() {
      :: has > 0 && takes < TAKES -> cancelled = false; cancel()
      :: !cancelled
      fi;
-     /* advance(): resume_stalled(), drain(), dispatch() */
+     /* advance(): resume_blocked(), drain(), dispatch() */
      atomic {
        if
        :: stalled -> stalled = false;
@@ -272,11 +272,11 @@ proctype parent() {
            if
            :: atomic { rung -> rung = false }
            :: report
-           :: has > 0 && takes < TAKES -> cancelled = true /* call_leader_back() */
+           :: has > 0 && takes < TAKES -> cancelled = true /* interrupt_leader() */
            fi
         fi;
         armed++;
-        /* handle_reports(): what it had is pending again or has its outcome */
+        /* handle_events(): what it had is pending again or has its outcome */
         if
         :: atomic {
              report ->

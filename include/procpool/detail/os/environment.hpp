@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// What a process finds around it besides memory: environment variables and open descriptors.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// Wake-ups through descriptors: eventfd(2) as a doorbell, epoll(7) to wait for many of them.
 #pragma once
@@ -46,13 +45,13 @@ class event {
 
   /// Rings once, or @p times; false when the descriptor is not ours any more. A full counter is a
   /// bell that rings.
-  bool ring(std::uint64_t times = 1) const noexcept {
+  bool signal(std::uint64_t times = 1) const noexcept {
     const auto sent =
         retry([&] { return PROCPOOL_SYSTEM(write(fd_.get(), &times, sizeof times)); });
     return sent != -1 || errno == EAGAIN;
   }
   /// Silences the bell; how often it had been rung.
-  std::uint64_t silence() const noexcept {
+  std::uint64_t drain() const noexcept {
     std::uint64_t count = 0;
     // Never waits, even when another holder has cleared O_NONBLOCK, which all of them share.
     const iovec into{&count, sizeof count};
@@ -98,11 +97,11 @@ struct file_identity {
 
 /// A bell of a worker whose task has closed the other one: a signal that only it sends, queued to
 /// its fork server, which tells the pool.
-struct signal_bell {
+struct signal_waker {
   pid_t server = 0;  ///< 0: there is no such bell
 
   static int number() noexcept { return SIGRTMIN; }
-  [[nodiscard]] bool ring() const noexcept {
+  [[nodiscard]] bool signal() const noexcept {
     if (server == 0 || PROCPOOL_SYSTEM(getppid()) != server) return false;
     return PROCPOOL_SYSTEM(sigqueue(server, number(), sigval{})) == 0;
   }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// An owned file descriptor.
 #pragma once

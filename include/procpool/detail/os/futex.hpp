@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// Sleeping on a word of shared memory (futex(2)), without the process-private short cut.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// Anonymous shared memory: memfds with seals, and mappings of them. Nothing here has a name.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// Objects that exist once in a process, however many of its modules have the library inside.
 ///

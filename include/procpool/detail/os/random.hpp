@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// Numbers that nobody can foresee.
 #pragma once

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// A pair of connected sockets that keep message boundaries and carry descriptors
 /// (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).

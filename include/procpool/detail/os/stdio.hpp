@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// The standard streams across fork: every byte is written once, by the process that produced it.
 ///

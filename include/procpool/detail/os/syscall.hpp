@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// How system calls report failure here: retried on EINTR, thrown as ProcessError.
 #pragma once

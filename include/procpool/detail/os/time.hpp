@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Level 2: operating system.
 /// @file
 /// Points in time at which waits end.
 #pragma once

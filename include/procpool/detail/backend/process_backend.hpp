@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// The backend of a pool of processes: the fork server, and what it is told and tells.
+#pragma once
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/backend/fork_server.hpp>
+#include <procpool/detail/backend/restart_policy.hpp>
+#include <procpool/detail/backend/worker_backend.hpp>
+#include <procpool/detail/child/descendants.hpp>
+#include <procpool/detail/child/pidfd.hpp>
+#include <procpool/detail/child/worker_signals.hpp>
+#include <procpool/detail/crash/crash_report.hpp>
+#include <procpool/detail/crash/out_of_memory.hpp>
+#include <procpool/detail/fork/fork_registry.hpp>
+#include <procpool/detail/fork/thread_warning.hpp>
+#include <procpool/detail/module/module_table.hpp>
+#include <procpool/detail/os/random.hpp>
+#include <procpool/detail/os/signals.hpp>
+#include <procpool/detail/os/socket.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/process/process_context.hpp>
+#include <procpool/detail/process/process_settings.hpp>
+#include <procpool/detail/process/spawn_request.hpp>
+#include <procpool/start_method.hpp>
+
+namespace procpool::detail {
+
+class process_backend final : public worker_backend {
+ public:
+  /// Starts the fork server, then makes the outbound region. No thread of the library exists in
+  /// this process while it forks. @throws ProcessError when the system refuses; nothing is left
+  /// then.
+  process_backend(const region_sizes& sizes, const process_settings& settings) {
+    const start_method method = settings.start_method;
+    if (settings.kill_descendants) mark_ = os::mark_of_pool(os::random_number());
+    const os::signal_rules signals =
+        os::rules_for_workers(fork_registry::on_library_thread(), settings.ignore_signals);
+    make_server(settings);
+    try {
+      server_process_ = os::find_process_if_possible(callback_thread_);
+      if (method == start_method::spawn) shake_hands();
+      introduce(sizes, signals);
+    } catch (...) {
+      shut_down();
+      throw;
+    }
+  }
+  ~process_backend() override { shut_down(); }
+
+  void start(std::uint32_t worker, const worker_limits& limits) override {
+    auto fresh = make_place(worker);
+    const int descriptors[] = {fresh->inbound.file(), fresh->bell.get()};
+    const server_request request{.kind = server_request::kind_type::start,
+                                 .worker = worker,
+                                 .incarnation = fresh->incarnation,
+                                 .limits = limits};
+    if (!control_.send(request, descriptors)) note_gone(ended);
+    fresh->inbound.close_file();
+    places_[worker] = std::move(fresh);
+  }
+
+  [[nodiscard]] bool can_kill() const noexcept override { return true; }
+  void kill(std::uint32_t worker) noexcept override {
+    const server_request request{.kind = server_request::kind_type::kill,
+                                 .worker = worker,
+                                 .incarnation = places_[worker]->incarnation};
+    try {
+      if (!control_.send(request)) note_gone(ended);
+    } catch (const std::exception& error) {
+      note_gone(error.what());
+    }
+  }
+
+  [[nodiscard]] crash_report crash_text(std::uint32_t worker, int signal) override {
+    crash_report report = read_crash(places_[worker]->inbound.crash(), signal, moved_);
+    if (signal == SIGKILL) report.reason = oom_kills_.about_a_kill();
+    return report;
+  }
+
+  [[nodiscard]] std::optional<worker_event> next_event() override {
+    worker_event report{};
+    while (receive(report) == os::transfer::message) {
+      if (!in_place(report)) continue;
+      if (report.kind != worker_event::kind_type::rang) return report;
+      count_wake_ups(report.worker, 1);
+    }
+    return std::nullopt;
+  }
+  [[nodiscard]] std::optional<worker_event> await_report() override {
+    worker_event report{};
+    while (control_.receive(report) == os::transfer::message) {
+      if (in_place(report) && report.kind != worker_event::kind_type::rang) return report;
+    }
+    note_gone(ended);
+    return std::nullopt;
+  }
+
+  void shut_down() noexcept override {
+    if (callback_thread_ <= 0) return;
+    control_.hang_up();  // the server sees it, kills and reaps the workers and ends
+    end_server();
+    control_.reset();
+    callback_thread_ = 0;
+    close_descriptors();
+  }
+  void abandon() noexcept override {
+    callback_thread_ = 0;
+    server_process_.reset();
+    control_.reset();
+    worker_backend::abandon();
+  }
+
+ private:
+  // The pool that this is for is not known yet to those who fork. A process that another thread
+  // forks would keep copies: of our end, and the server would not see that we have closed it; of
+  // its own, and we would not see that it has ended.
+  class early_abandon final : public fork_handler {
+   public:
+    explicit early_abandon(process_backend& of) : of_(&of) {}
+    void abandon() noexcept override { of_->abandon(); }
+
+   private:
+    process_backend* of_;
+    fork_registration registration_{*this};
+  };
+
+  void make_server(const process_settings& settings) {
+    start_backoff patience;
+    while (true) {
+      try {
+        return try_to_make_server(settings);
+      } catch (const ProcessError& refused) {
+        if (!patience.wait_after(refused.code().value())) throw;
+      }
+    }
+  }
+
+  void try_to_make_server(const process_settings& settings) {
+    process_identity workers{.daemon = false,
+                             .position = process_context::instance().identity().position,
+                             .parent = link_to_this_process()};
+    const fork_pause none;  // until the server's end is the server's alone
+    auto [ours, theirs] = os::message_socket::make_pair();
+    control_ = std::move(ours);
+    if (settings.start_method == start_method::spawn) {
+      spawn_server(std::move(theirs), std::move(workers), settings);
+    } else {
+      fork_the_server(std::move(theirs), std::move(workers), settings);
+    }
+  }
+
+  static constexpr std::uint64_t control_tag = ~std::uint64_t{0} - 1;
+
+  void fork_the_server(os::message_socket theirs, process_identity workers,
+                       const process_settings& settings) {
+    // No handler of the program's runs in the fork server, and no Ctrl-C ends it, before it has
+    // its own way with signals (fork_server::prepare_signals).
+    const os::signals_blocked guard;
+    static_cast<void>(os::thread_stack());  // known to the server then, and to its workers
+    callback_thread_ = fork_process();
+    if (callback_thread_ != 0) {
+      if (settings.warn_about_threads) {
+        warn_of_threads(os::other_streams::state().threads_at_fork);
+      }
+      return;
+    }
+    control_.reset();
+    make_surroundings(settings, theirs.get(), workers.parent->process->get());
+    fork_server::become(std::move(theirs), std::move(workers));
+  }
+
+  // In the fork server, as its first. Nothing may be thrown into the program that it was forked
+  // from, so whatever needs memory is in here.
+  static void make_surroundings(const process_settings& settings, int control,
+                                int program) noexcept {
+    try {
+      os::change_environment(settings.environment);
+      if (!settings.close_fds) return;
+      process_context::instance().drop_parent();
+      std::vector<int> own{control, program};
+      own.insert(own.end(), settings.pass_fds.begin(), settings.pass_fds.end());
+      os::close_all_but(std::move(own));
+    } catch (const std::bad_alloc&) {
+      os::leave_saying("a fork server has no memory for its environment");
+    }
+  }
+
+  void spawn_server(os::message_socket theirs, process_identity workers,
+                    const process_settings& settings) {
+    const spawn_request order =
+        request_from_here(spawn_request::purpose_type::fork_server, std::move(workers));
+    callback_thread_ =
+        spawn_process(order, theirs.get(), os::first_mask::all_blocked, settings.environment);
+  }
+
+  // A spawned server says what it lacks and that it is there. One that runs something else than
+  // freeze_support() says nothing.
+  void shake_hands() {
+    constexpr std::chrono::seconds patience{30};
+    const auto until = std::chrono::steady_clock::now() + patience;
+    worker_event report{};
+    do {
+      if (!os::wait_readable(control_.get(), until)) {
+        if (server_process_) {
+          os::send_signal(server_process_.get(), callback_thread_, SIGKILL);
+        } else {
+          PROCPOOL_SYSTEM(kill(callback_thread_, SIGKILL));
+        }
+        throw ProcessError("the spawned process of the pool did not come to freeze_support()");
+      }
+      if (control_.receive(report) != os::transfer::message) {
+        throw ProcessError(
+            "the spawned process of the pool ended before it came to freeze_support()");
+      }
+      if (report.kind == worker_event::kind_type::missing_module) {
+        missing_modules_.push_back(report.worker);
+      } else if (report.kind == worker_event::kind_type::module_place) {
+        note_place(report.worker, report.incarnation);
+      }
+    } while (report.kind != worker_event::kind_type::ready);
+    if (missing_modules_.empty() || missing_modules_.front() != 0) return;
+    throw ProcessError("the spawned process runs another build of the program than this one");
+  }
+
+  void note_place(std::uint32_t module, std::uintptr_t base) {
+    const module_entry* here = module_table::instance().entry(module);
+    if (here == nullptr) return;
+    moved_.push_back(
+        {here->begin - here->base + base, here->end - here->base + base, here->base - base});
+  }
+
+  // By descriptor where there is one: when somebody else has reaped the server (a waitpid for any
+  // child in the host program) its number may be another child's by now, which is not ours to reap.
+  void end_server() noexcept {
+    bool in_order = false;
+    if (!server_process_) {
+      int status = 0;
+      if (os::is_own_child(callback_thread_))
+        PROCPOOL_SYSTEM(kill(callback_thread_, SIGCONT));  // as below
+      const pid_t reaped =
+          os::retry([&] { return PROCPOOL_SYSTEM(waitpid(callback_thread_, &status, 0)); });
+      in_order = reaped == callback_thread_ && status == 0;
+    } else {
+      // One that was stopped (SIGSTOP) would not see that the socket has closed.
+      PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, server_process_.get(), SIGCONT, nullptr, 0U));
+      in_order = os::await_end(server_process_.get(), callback_thread_) == 0;
+      server_process_.reset();
+    }
+    if (mark_ != 0 && !in_order && !says_it_ended()) end_descendants();
+  }
+
+  // Where somebody else has its exit code, or nobody (SIGCHLD ignored), it is its last report that
+  // tells whether it has ended in order.
+  bool says_it_ended() noexcept {
+    worker_event report{};
+    while (receive(report) == os::transfer::message) {
+      if (report.kind == worker_event::kind_type::ended) return true;
+    }
+    return false;
+  }
+
+  // Of a fork server that was killed. Its workers go with it, what they have started does not.
+  void end_descendants() const noexcept {
+    constexpr int most_rounds = 20;  // what forks faster than it can be killed is left to init
+    for (int round = 0; round < most_rounds && os::kill_marked(mark_) != 0; ++round) {
+      PROCPOOL_SYSTEM(poll(nullptr, 0, 1));
+    }
+  }
+
+  // Gives the fork server what it works with.
+  void introduce(const region_sizes& sizes, const os::signal_rules& signals) {
+    prepare(sizes, memory_kind::shared);
+    poller_.add(control_.get(), control_tag);
+    const int descriptors[] = {outbound_->file()};
+    const server_request request{.kind = server_request::kind_type::hello,
+                                 .sizes = outbound_->sizes(),
+                                 .signals = signals,
+                                 .mark = mark_};
+    if (!control_.send(request, descriptors)) {
+      throw ProcessError("the fork server of the pool ended before it had begun");
+    }
+    outbound_->close_file();
+  }
+
+  // Also on the service thread, so it does not throw.
+  os::transfer receive(worker_event& report) noexcept {
+    try {
+      const os::transfer got = control_.receive(report, nullptr, true);
+      if (got == os::transfer::hang_up) note_gone(ended);
+      return got;
+    } catch (const std::exception& error) {
+      note_gone(error.what());
+      return os::transfer::hang_up;
+    }
+  }
+
+  pid_t callback_thread_ = 0;
+  std::vector<moved_code> moved_;  ///< of spawned workers
+  os::fd server_process_;
+  os::process_mark mark_ = 0;  ///< of the descendants that are ended with the pool; 0: none are
+  os::oom_counter oom_kills_{os::own_oom_source()};
+  os::message_socket control_;
+  static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";
+  early_abandon at_fork_{*this};  // last: known to others only while all else is there
+};
+
+}  // namespace procpool::detail

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// The life of a spawned process, from its main to its end (spawn_request.hpp).
+#pragma once
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <procpool/config.hpp>
+#include <procpool/detail/backend/fork_server.hpp>
+#include <procpool/detail/backend/worker_event.hpp>
+#include <procpool/detail/child/child.hpp>
+#include <procpool/detail/module/module_table.hpp>
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/process/process_lifetime.hpp>
+#include <procpool/detail/process/process_report.hpp>
+#include <procpool/detail/process/process_start.hpp>
+#include <procpool/detail/process/process_target.hpp>
+#include <procpool/detail/process/spawn_request.hpp>
+#include <procpool/start_method.hpp>
+
+namespace procpool::detail {
+
+/// A descriptor that was given to this process. @throws ProcessError when it is not there
+inline os::fd take_given(given which) {
+  const int number = static_cast<int>(which);
+  os::check(PROCPOOL_SYSTEM(fcntl(number, F_SETFD, FD_CLOEXEC)),
+            "a spawned process was started by something else than procpool (fcntl)");
+  return os::fd(number);
+}
+
+/// Tells the pool what this process does not have, then serves it.
+[[noreturn]] inline void become_fork_server(process_identity workers, os::fd channel,
+                                            std::size_t modules,
+                                            const std::vector<std::uint32_t>& missing) {
+  using kind = worker_event::kind_type;
+  os::message_socket control(std::move(channel));
+  for (const std::uint32_t module : missing) {
+    static_cast<void>(control.send(worker_event{kind::missing_module, module, 0, 0, 0}));
+  }
+  for (std::uint32_t module = 0; module < modules; ++module) {  // for the stacks of crashes
+    const module_entry* here = module_table::instance().entry(module);
+    if (here == nullptr || !here->loaded()) continue;
+    static_cast<void>(control.send(worker_event{kind::module_place, module, here->base, 0, 0}));
+  }
+  static_cast<void>(control.send(worker_event{kind::ready, 0, 0, 0, 0}));
+  fork_server(std::move(control), std::move(workers)).run();
+}
+
+/// What the order has in it. Its bytes go: nothing else destroys them before the process ends.
+inline std::unique_ptr<process_target> unpack(spawn_request order) {
+  try {
+    const auto make = reinterpret_cast<target_maker>(code_address(order.entry));
+    return make({order.body.data(), order.body.size()});
+  } catch (...) {
+    uncaught(process_context::instance().identity().name);
+    leave_child(1);
+  }
+}
+
+/// Runs the target of a Process, once the parent is ready for it.
+[[noreturn]] inline void become_process(spawn_request order, os::fd gate) {
+  char go = 0;
+  if (os::retry([&] { return PROCPOOL_SYSTEM(read(gate.get(), &go, 1)); }) != 1) os::leave_now(1);
+  gate.reset();
+  enter_spawned(std::move(order.identity));
+  auto target =
+      unpack(std::move(order));  // before the rest: what was given to it is destroyed then
+  leave_child(run_to_the_end(std::move(target)));
+}
+
+[[noreturn]] inline void live_spawned() {
+  // What static objects have written by now is this process's own.
+  os::flush_standard_streams();
+  std::fflush(nullptr);
+  os::other_streams::state().flushed_at_fork = true;
+  os::fd channel = take_given(given::channel);
+  spawn_request order = read_request(take_given(given::order));  // closed: it would stay for life
+  order.identity.parent->process = std::make_shared<const os::fd>(take_given(given::parent));
+  default_start_method::instance().set(order.method, true);
+  const auto missing = module_table::instance().adopt(order.modules);
+  if (order.purpose == spawn_request::purpose_type::fork_server) {
+    become_fork_server(std::move(order.identity), std::move(channel), order.modules.size(),
+                       missing);
+  }
+  become_process(std::move(order), std::move(channel));
+}
+
+PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {
+  spawn_state& state = spawn_state::instance();
+  state.takes_part = true;
+  if (argc > 0) state.name = argv[0];
+  state.program.set_arguments(argc);
+  // Anywhere: the program may have been started through a script that has words of its own.
+  const std::span words(argv, static_cast<std::size_t>(argc));
+  if (std::ranges::find(words, std::string_view(spawned_mark)) == words.end()) return;
+  try {
+    live_spawned();
+  } catch (...) {
+    uncaught("a spawned process");
+    os::flush_standard_streams();
+    os::leave_now(1);
+  }
+}
+
+PROCPOOL_FUNCTION void spawn_program(std::string path) {
+  spawn_state::instance().program = {path, path, {}};
+}
+
+}  // namespace procpool::detail

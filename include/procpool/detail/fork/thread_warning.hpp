@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// What a program is told that forks a pool beside threads of its own, as CPython 3.12 does.
+#pragma once
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
+namespace procpool::detail {
+
+/// Whether this process, or one that it was forked from, has been told.
+inline std::atomic<bool> warned_of_threads{false};
+
+/// ThreadSanitizer has a thread of its own in every program.
+constexpr bool threads_can_be_counted() noexcept {
+#if defined(__SANITIZE_THREAD__)
+  return false;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+  return false;
+#else
+  return true;
+#endif
+#else
+  return true;
+#endif
+}
+
+/// Once in a program, unless PROCPOOL_WARN_THREADS in the environment is 0.
+/// @param threads that there were at the fork, without the library's, which were stopped
+inline void warn_of_threads(int threads) noexcept {
+  if (threads <= 1 || !threads_can_be_counted()) return;
+  if (warned_of_threads.exchange(true, std::memory_order_relaxed)) return;  // nothing goes with it
+  const char* wanted = std::getenv("PROCPOOL_WARN_THREADS");
+  if (wanted != nullptr && std::string_view(wanted) == "0") return;
+  std::fprintf(
+      stderr,
+      "procpool: a pool was forked from a process with %d threads. A lock that another "
+      "thread held at that moment stays locked in the workers, and a task that needs it "
+      "waits for ever. Make the pool before the threads, or use start_method::spawn. (Told "
+      "once; pool_options::warn_about_threads or PROCPOOL_WARN_THREADS=0 turns it off.)\n",
+      threads);
+}
+
+}  // namespace procpool::detail

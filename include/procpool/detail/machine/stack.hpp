@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// The stack of the calling thread: where it is, and a larger one for a process that was forked on
+/// a small one.
+///
+/// A forked child goes on on a copy of the stack of the thread that forked it. That may be one of
+/// 64 KiB, of a helper thread or a coroutine, while a fresh process has RLIMIT_STACK.
+#pragma once
+
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <span>
+
+#include <procpool/config.hpp>
+#include <procpool/detail/machine/address_space.hpp>
+
+#ifdef __SANITIZE_ADDRESS__
+#define PROCPOOL_ADDRESS_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define PROCPOOL_ADDRESS_SANITIZER
+#endif
+#endif
+#ifdef PROCPOOL_ADDRESS_SANITIZER
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace procpool::detail::os {
+
+/// What is known about the calling thread's stack.
+struct stack_facts {
+  const std::byte* low = nullptr;
+  std::size_t size = 0;  ///< 0: it cannot be told
+  bool looked = false;
+};
+inline constinit thread_local stack_facts known_stack{};
+
+/// The calling thread's stack, found once for each thread (pthread_getattr_np(3)); empty if it
+/// cannot be told.
+inline std::span<const std::byte> thread_stack() {
+  stack_facts& known = known_stack;
+  if (!known.looked) {
+    known.looked = true;
+    pthread_attr_t attributes;
+    if (PROCPOOL_SYSTEM(pthread_getattr_np(pthread_self(), &attributes)) == 0) {
+      void* low = nullptr;
+      pthread_attr_getstack(&attributes, &low, &known.size);
+      pthread_attr_destroy(&attributes);
+      known.low = static_cast<const std::byte*>(low);
+    }
+  }
+  return {known.low, known.size};
+}
+
+/// Addresses below a stack that run_on_process_stack() made: who touches them has come to its end.
+/// Empty in most processes. Written while there is one thread.
+struct stack_guard {
+  std::uintptr_t begin = 0;
+  std::uintptr_t end = 0;
+
+  [[nodiscard]] bool holds(std::uintptr_t address) const noexcept {
+    return begin <= address && address < end;
+  }
+};
+inline constinit stack_guard guard_of_process_stack{};
+
+/// Bytes that a fresh process has for its stack. One without a limit is given 1 GiB of address
+/// space.
+inline std::size_t wanted_stack() noexcept {
+  constexpr std::size_t most = std::size_t{1} << 30;
+  rlimit limit{};
+  if (PROCPOOL_SYSTEM(getrlimit(RLIMIT_STACK, &limit)) != 0) return 0;
+  return std::min<rlim_t>(limit.rlim_cur, most);
+}
+
+/// Bytes that are left below the caller's frame; 0 on a stack that is not the thread's own, such as
+/// a coroutine's; nullopt: it cannot be told.
+[[gnu::noinline]] inline std::optional<std::size_t> stack_left() {
+  const auto stack = thread_stack();
+  if (stack.empty()) return std::nullopt;
+  const auto* here = static_cast<const std::byte*>(__builtin_frame_address(0));
+  if (here < stack.data() || here >= stack.data() + stack.size()) return 0;
+  return static_cast<std::size_t>(here - stack.data());
+}
+
+/// A stack of its own for a process, for as long as that lives. Its pages are there when they are
+/// touched.
+class process_stack {
+ public:
+  /// Tries to reserve @p wanted bytes, or less, but more than @p enough; empty if that cannot be.
+  static process_stack reserve(std::size_t wanted, std::size_t enough) {
+    process_stack made;
+    const std::size_t room = static_cast<std::size_t>(std::min<std::uint64_t>(
+        wanted, address_space_left() / 4));  // the rest is for what runs on it
+    for (std::size_t size = room / page * page; size > enough && size > guard; size /= 2) {
+      if (made.map(size / page * page)) break;
+    }
+    return made;
+  }
+
+  [[nodiscard]] explicit operator bool() const noexcept { return size_ != 0; }
+  [[nodiscard]] std::byte* low() const noexcept { return low_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+ private:
+  static constexpr std::size_t page = std::size_t{64} << 10;  // of any kernel
+  static constexpr std::size_t guard = std::size_t{1} << 20;  // as the kernel has below its stacks
+
+  // Not MAP_GROWSDOWN: such a mapping can meet another one that came to lie below it, and its
+  // growth is not limited by what was asked for.
+  bool map(std::size_t size) noexcept {
+    void* const at =
+        PROCPOOL_SYSTEM(mmap(nullptr, guard + size, PROT_NONE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0));
+    if (at == MAP_FAILED) return false;
+    auto* const low = static_cast<std::byte*>(at) + guard;
+    if (PROCPOOL_SYSTEM(mprotect(low, size, PROT_READ | PROT_WRITE)) != 0) {
+      PROCPOOL_SYSTEM(munmap(at, guard + size));
+      return false;
+    }
+    PROCPOOL_SYSTEM(madvise(low, size, MADV_NOHUGEPAGE));  // one page at a time, see above
+    low_ = low;
+    size_ = size;
+    guard_of_process_stack = {reinterpret_cast<std::uintptr_t>(at),
+                              reinterpret_cast<std::uintptr_t>(low)};
+    return true;
+  }
+
+  std::byte* low_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// What a new stack begins with. One for each process that has changed its stack.
+struct stack_entry {
+  void (*body)(void*) = nullptr;
+  void* argument = nullptr;
+  const std::byte* low = nullptr;
+  std::size_t size = 0;
+};
+inline constinit thread_local stack_entry entry_of_stack{};
+
+[[noreturn]] inline void enter_stack() {
+  const stack_entry entry = entry_of_stack;
+#ifdef PROCPOOL_ADDRESS_SANITIZER
+  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+  known_stack = {entry.low, entry.size, true};
+  entry.body(entry.argument);
+  std::abort();  // it must not return
+}
+
+/// Does what run_on_process_stack() says; returns when it goes on where it is.
+inline void change_to_process_stack(void (*body)(void*), void* argument) {
+  const std::size_t wanted = wanted_stack();
+  const std::size_t left = stack_left().value_or(wanted);
+  if (left < wanted / 4 * 3) {
+    const process_stack stack = process_stack::reserve(wanted, left);
+    ucontext_t context;
+    if (stack && getcontext(&context) == 0) {
+      context.uc_stack.ss_sp = stack.low();
+      context.uc_stack.ss_size = stack.size();
+      context.uc_link = nullptr;
+      makecontext(&context, &enter_stack, 0);
+      entry_of_stack = {body, argument, stack.low(), stack.size()};
+#ifdef PROCPOOL_ADDRESS_SANITIZER
+      void* left_behind = nullptr;
+      __sanitizer_start_switch_fiber(&left_behind, stack.low(), stack.size());
+#endif
+      setcontext(&context);
+    }
+  }
+}
+
+/// Goes on with body(argument), which must not return, in a forked child that has one thread: on a
+/// stack as a fresh process has, if the one it has is much smaller. The old stack stays as it is.
+/// Without room for a new one it goes on where it is. Throws nothing into the frames of
+/// the process that it was forked from.
+[[noreturn]] inline void run_on_process_stack(void (*body)(void*), void* argument) noexcept {
+  try {
+    change_to_process_stack(body, argument);
+  } catch (...) {  // no memory to find out what stack there is
+  }
+  body(argument);
+  std::abort();  // it must not return
+}
+
+}  // namespace procpool::detail::os

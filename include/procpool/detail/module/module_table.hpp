@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// The modules that code_ref.hpp names code by. Modules are the
+/// program and its shared libraries, numbered in the order in which this process met them; a
+/// process made from this one by fork has the same table, one made by spawn matches build ids.
+#pragma once
+
+#include <elf.h>
+#include <link.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <procpool/config.hpp>
+#include <procpool/detail/base/type_name.hpp>
+#include <procpool/detail/fork/fork_safe_mutex.hpp>
+#include <procpool/detail/module/code_ref.hpp>
+#include <procpool/detail/module/module_content.hpp>
+#include <procpool/detail/module/symbols.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
+
+namespace procpool::detail {
+
+/// One program or library that is loaded; without code when it is not any more.
+struct module_entry {
+  std::uintptr_t base = 0;
+  std::uintptr_t begin = 0;  ///< of its executable part
+  std::uintptr_t end = 0;
+  std::string name;
+  std::string build;         ///< the build id; of a module without one, the size of its code
+  bool has_build_id = true;  ///< without one its content tells builds apart (module_content.hpp)
+
+  [[nodiscard]] bool loaded() const { return end != 0; }
+  friend bool operator==(const module_entry&, const module_entry&) = default;
+};
+
+/// How a module is known in another process.
+struct module_id {
+  std::string name;
+  std::string build;  ///< its build id, or else its content; empty: like no other
+};
+
+/// The modules of this process. Thread-safe without a lock, because a lock that another thread
+/// holds while this process forks would stay locked in the child. Entries are never renumbered.
+class module_table {
+ public:
+  using list = std::vector<module_entry>;
+
+  static module_table& instance() {
+    static auto& table = os::one_per_process<module_table>("module table");
+    return table;
+  }
+
+  /// Looks for modules loaded or unloaded since the last time. @returns how many are known now.
+  std::uint32_t refresh() {
+    const generation* known = newest_.load(std::memory_order_acquire);  // made by another thread
+    while (true) {
+      module_list now;
+      for_each_module(&module_table::note, &now);
+      auto next = std::make_unique<generation>(generation{known->modules, now.unloaded, known});
+      if (!update(next->modules, std::move(now.modules)) && now.unloaded == known->unloaded) break;
+      if (newest_.compare_exchange_strong(known, next.get(), std::memory_order_acq_rel)) {
+        known = next.release();  // stays for ever: readers have no lock
+      }
+    }
+    return static_cast<std::uint32_t>(known->modules.size());
+  }
+
+  /// Where @p address lies. @throws std::invalid_argument when it is no code of any module.
+  [[nodiscard]] code_ref find(std::uintptr_t address) {
+    code_ref found = look_up(address);
+    if (found.module != no_module) return found;
+    refresh();
+    found = look_up(address);
+    if (found.module != no_module) return found;
+    throw std::invalid_argument("the function to run is not code of the program or of a library");
+  }
+
+  /// The address of @p code in this process. @throws std::invalid_argument when it is not here
+  [[nodiscard]] std::uintptr_t address(code_ref code) const {
+    const list& known = modules();
+    if (code.module >= known.size())
+      missing("a library that was loaded after this process was made");
+    const module_entry& module = known[code.module];
+    if (!module.loaded()) missing(module.name.empty() ? "the program" : module.name);
+    return module.base + code.offset;
+  }
+
+  [[nodiscard]] std::string name(std::uint32_t module) const { return modules().at(module).name; }
+
+  /// Null: there is none of this number.
+  [[nodiscard]] const module_entry* entry(std::uint32_t module) const {
+    const list& known = modules();
+    return module < known.size() ? &known[module] : nullptr;
+  }
+
+  /// What is known here, in order.
+  [[nodiscard]] std::vector<module_id> identities() const { return identities_of(modules()); }
+
+  /// Numbers the modules of this process as another process does that has the same program. While
+  /// there is one thread. @returns the numbers of those that are not here, or in another build
+  [[nodiscard]] std::vector<std::uint32_t> adopt(const std::vector<module_id>& others) {
+    refresh();
+    list own = modules();
+    std::vector<module_id> known_as = identities_of(own);
+    list numbered;
+    std::vector<std::uint32_t> missing;
+    for (const module_id& wanted : others) {
+      const auto found = std::ranges::find_if(known_as, [&](const module_id& each) {
+        return each.name == wanted.name && each.build == wanted.build && !each.build.empty();
+      });
+      if (found == known_as.end()) {
+        missing.push_back(static_cast<std::uint32_t>(numbered.size()));
+        numbered.push_back({.name = wanted.name, .build = wanted.build});
+      } else {
+        const auto at = own.begin() + (found - known_as.begin());
+        numbered.push_back(std::move(*at));
+        own.erase(at);
+        known_as.erase(found);
+      }
+    }
+    for (module_entry& each : own) numbered.push_back(std::move(each));
+    const generation* known = newest_.load(std::memory_order_relaxed);  // one thread
+    newest_.store(new generation{std::move(numbered), known->unloaded, known},
+                  std::memory_order_relaxed);  // likewise
+    return missing;
+  }
+
+ private:
+  [[noreturn]] static void missing(const std::string& where) {
+    throw std::invalid_argument("the function to run is in " + where +
+                                ": this process does not have it, or another build of it");
+  }
+
+  // A content takes a look at all of a module, so it is asked for when processes are spawned.
+  static std::vector<module_id> identities_of(const list& modules) {
+    std::vector<std::uintptr_t> without;
+    for (const module_entry& each : modules) {
+      if (each.loaded() && !each.has_build_id) without.push_back(each.base);
+    }
+    const module_contents contents(std::move(without));
+    std::vector<module_id> all;
+    for (const module_entry& each : modules) {
+      all.push_back({each.name, each.has_build_id ? each.build : contents.of(each.base)});
+    }
+    return all;
+  }
+
+  struct generation {
+    list modules;
+    unsigned long long unloaded;  ///< when they were surveyed
+    const generation* older;      ///< kept reachable, for leak checkers
+  };
+
+  struct module_list {
+    list modules;
+    unsigned long long unloaded = 0;  ///< how many modules have been, as long as the process runs
+  };
+
+  static int note(dl_phdr_info* info, std::size_t, void* result) {
+    module_list& now = *static_cast<module_list*>(result);
+    now.unloaded = info->dlpi_subs;
+    module_entry found{info->dlpi_addr, 0, 0, info->dlpi_name, {}, true};
+    for (int i = 0; i < info->dlpi_phnum; ++i) {
+      const auto& part = info->dlpi_phdr[i];
+      if (part.p_type == PT_NOTE && found.build.empty()) {
+        found.build = build_id({reinterpret_cast<const char*>(info->dlpi_addr + part.p_vaddr),
+                                static_cast<std::size_t>(part.p_memsz)});
+      }
+      if (part.p_type != PT_LOAD || (part.p_flags & PF_X) == 0) continue;
+      found.begin = info->dlpi_addr + part.p_vaddr;
+      found.end = found.begin + part.p_memsz;
+    }
+    found.has_build_id = !found.build.empty();
+    if (!found.has_build_id) found.build = std::to_string(found.end - found.begin);
+    if (found.loaded()) now.modules.push_back(std::move(found));
+    return 0;
+  }
+
+  /// Brings what was known up to date. A library that is loaded again gets another number: pools
+  /// made in between do not have it. @returns whether anything has changed
+  static bool update(list& known, list present) {
+    bool changed = false;
+    for (module_entry& each : known) {
+      if (!each.loaded() || std::erase(present, each) != 0) continue;
+      each.base = each.begin = each.end = 0;
+      changed = true;
+    }
+    changed = changed || !present.empty();
+    std::ranges::move(present, std::back_inserter(known));
+    return changed;
+  }
+
+  /// Whether libraries have been unloaded since a module_list, as the loader says, under its lock.
+  [[nodiscard]] static bool outdated(const generation& known) {
+    unsigned long long unloaded = 0;
+    for_each_module(
+        [](dl_phdr_info* info, std::size_t, void* result) {
+          *static_cast<unsigned long long*>(result) = info->dlpi_subs;
+          return 1;  // the same for all modules
+        },
+        &unloaded);
+    return unloaded != known.unloaded;
+  }
+
+  // The description of type NT_GNU_BUILD_ID in a segment of notes (elf(5)); empty without one.
+  static std::string build_id(std::string_view notes) {
+    constexpr std::size_t alignment = 4;
+    const auto round = [](std::size_t n) { return (n + alignment - 1) / alignment * alignment; };
+    while (notes.size() >= sizeof(ElfW(Nhdr))) {
+      ElfW(Nhdr) head;
+      std::memcpy(&head, notes.data(), sizeof head);
+      const std::size_t text = sizeof head + round(head.n_namesz);
+      const std::size_t end = text + round(head.n_descsz);
+      if (end > notes.size()) break;
+      const std::string_view owner = notes.substr(sizeof head, head.n_namesz);
+      if (head.n_type == NT_GNU_BUILD_ID && owner == std::string_view("GNU\0", 4)) {
+        return std::string(notes.substr(text, head.n_descsz));
+      }
+      notes.remove_prefix(end);
+    }
+    return {};
+  }
+
+  // Module no_module: in none. Not where a library was that may have been unloaded; the program
+  // itself stays.
+  [[nodiscard]] code_ref look_up(std::uintptr_t address) const {
+    const generation& known = newest();
+    for (const module_entry& module : known.modules) {
+      if (address - module.begin >= module.end - module.begin) continue;
+      if (!module.name.empty() && outdated(known)) break;
+      return {address - module.base, static_cast<std::uint32_t>(&module - known.modules.data())};
+    }
+    return {0, no_module};
+  }
+
+  [[nodiscard]] const generation& newest() const noexcept {
+    return *newest_.load(std::memory_order_acquire);  // the entries behind the pointer
+  }
+  [[nodiscard]] const list& modules() const noexcept { return newest().modules; }
+
+  static constexpr std::uint32_t no_module = ~std::uint32_t{0};
+
+  generation empty_{{}, 0, nullptr};
+  std::atomic<const generation*> newest_{&empty_};
+};
+
+/// Made before main: the guard of a static object that another thread makes while this process
+/// forks would stay taken in the child.
+inline auto& module_table_made_early = module_table::instance();
+
+PROCPOOL_FUNCTION code_ref find_code(std::uintptr_t address) {
+  return module_table::instance().find(address);
+}
+
+PROCPOOL_FUNCTION std::uintptr_t code_address(code_ref code) {
+  return module_table::instance().address(code);
+}
+
+PROCPOOL_FUNCTION std::string symbol_name(std::uintptr_t address) {
+  thread_local os::code_place last;
+  if (last.address != address) {
+    os::code_place place{.address = address, .lookup = address};
+    os::name_code({&place, 1});
+    last = std::move(place);
+  }
+  if (last.function.empty() || last.begin != address) return "";
+  // A C function called "f" would be demangled as the type float.
+  return last.function.starts_with("_Z") ? demangle(last.function.c_str()) : last.function;
+}
+
+}  // namespace procpool::detail

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// What a process knows about itself: its name, its place in the tree, its parent.
+#pragma once
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/config.hpp>
+#include <procpool/detail/base/stop_token.hpp>
+#include <procpool/detail/child/pidfd.hpp>
+#include <procpool/detail/child/stoppable_wait.hpp>
+#include <procpool/detail/fork/life_line.hpp>
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
+#include <procpool/detail/process/process_handle.hpp>
+
+namespace procpool::detail {
+
+/// The identity of the current process. Written in a new child while it has one thread, and only
+/// read afterwards. Never destroyed, because handlers at exit ask for it.
+class process_context {
+ public:
+  static process_context& instance() {
+    static auto& context = os::one_per_process<process_context>(
+        "process context", []() -> void* { return new process_context; });
+    return context;
+  }
+
+  [[nodiscard]] const process_identity& identity() const noexcept { return identity_; }
+
+  void become(process_identity identity) {
+    identity_ = std::move(identity);
+    children_ = 0;
+  }
+
+  /// In a process whose descriptors are about to be closed: the link would later close another
+  /// one, which has its number then.
+  void drop_parent() noexcept { identity_.parent.reset(); }
+
+  /// The place of the next child.
+  [[nodiscard]] std::vector<int> next_position() {
+    auto position = identity_.position;
+    position.push_back(++children_);
+    return position;
+  }
+
+ private:
+  process_context() = default;
+
+  process_identity identity_;
+  std::atomic<int> children_{0};
+};
+
+/// Made before main, so that no fork can catch another thread in the middle of making it.
+inline const process_context& process_context_made_early = process_context::instance();
+
+PROCPOOL_FUNCTION const process_identity& own_identity() noexcept {
+  return process_context::instance().identity();
+}
+
+PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const os::deadline& until) {
+  return os::wait_readable(parent.process->get(), until);
+}
+
+PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const stop_token& stop) {
+  return os::wait_readable(parent.process->get(), stop);
+}
+
+/// Python's default name: "Process-1" for the first child, "Process-1:2" for the second child of
+/// that.
+inline std::string default_process_name(const std::vector<int>& position) {
+  std::string name = "Process";
+  char separator = '-';
+  for (const int number : position) {
+    name += std::exchange(separator, ':') + std::to_string(number);
+  }
+  return name;
+}
+
+/// What a child of this process needs to know about it. Costs a descriptor for as long as it is
+/// kept. Throws ProcessError.
+inline parent_link link_to_this_process() {
+  const pid_t pid = PROCPOOL_SYSTEM(getpid());
+  return {pid, process_context::instance().identity().name,
+          std::make_shared<const os::fd>(end_of_this_process(pid))};
+}
+
+}  // namespace procpool::detail

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// The state behind a Process: what its handles share, and the table of this process's children.
+///
+/// One mutex, the table's, guards every record. It is held for moments only, never while anything
+/// waits or code of the user runs, and across every fork: so a child finds all records in one piece
+/// and closes each descriptor in them, which are the parent's.
+#pragma once
+
+#include <poll.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <procpool/config.hpp>
+#include <procpool/detail/base/stop_token.hpp>
+#include <procpool/detail/child/child.hpp>
+#include <procpool/detail/child/pidfd.hpp>
+#include <procpool/detail/child/stoppable_wait.hpp>
+#include <procpool/detail/fork/fork_registry.hpp>
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
+#include <procpool/detail/process/process_context.hpp>
+#include <procpool/detail/process/process_handle.hpp>
+#include <procpool/detail/process/process_target.hpp>
+
+namespace procpool::detail {
+
+class process_record;
+
+/// The children of this process that have not been collected, in the order of their start.
+class process_table final : public fork_handler {
+ public:
+  using list = std::list<std::shared_ptr<process_record>>;
+
+  static process_table& instance() {
+    static auto& table = os::one_per_process<process_table>(
+        "process table", []() -> void* { return new process_table; });
+    return table;
+  }
+
+  /// Collects the children that have ended and returns those that run.
+  std::vector<std::shared_ptr<process_record>> running();
+
+  void lock_for_fork() override { mutex.lock(); }
+  void release_locks() noexcept override { mutex.unlock(); }
+  void abandon() noexcept override;
+
+  std::mutex mutex;
+  // Guarded by the mutex:
+  list children;
+  std::list<process_record*> holders;  // of descriptors; of these children are those not collected
+
+ private:
+  process_table() = default;
+
+  fork_registration registration_{*this, fork_registration::scope::every_process};
+};
+
+/// Made before main. A fork that caught another thread in the middle of making it would leave the
+/// child waiting for that thread.
+inline const process_table& process_table_made_early = process_table::instance();
+
+/// Every descriptor of the children is the parent's, but for those that the one being born, if this
+/// process is one of ours, needs for its birth.
+inline constinit os::per_thread_pointer<const process_record> process_being_started{
+    "process being started"};
+inline const bool process_being_started_prepared = process_being_started.prepare();
+
+/// One process: made here, perhaps started, perhaps ended. Any thread may call anything.
+class process_record final : public child_process,
+                             public std::enable_shared_from_this<process_record> {
+ public:
+  process_record(std::string name, std::optional<bool> daemon, std::optional<start_method> method,
+                 std::unique_ptr<process_target> target)
+      : generation_(process_generation()),
+        position_(process_context::instance().next_position()),
+        name_(name.empty() ? default_process_name(position_) : std::move(name)),
+        daemon_(daemon.value_or(process_context::instance().identity().daemon)),
+        method_(method),
+        target_(std::move(target)) {}
+  // Inline here, or they were key functions: every program would get all of this.
+  inline ~process_record() override;
+
+  [[nodiscard]] inline std::string name() const override;
+  inline void set_name(std::string name) override;
+  [[nodiscard]] inline bool daemon() const override;
+  inline void set_daemon(bool daemon) override;
+  [[nodiscard]] inline std::optional<pid_t> pid() const override;
+
+  void start() override { run(); }
+  [[nodiscard]] inline bool join(const os::deadline& until) override;
+  [[nodiscard]] inline bool join(const stop_token& stop) override;
+  [[nodiscard]] inline bool is_alive() override;
+  [[nodiscard]] inline std::optional<int> exitcode() override;
+  inline void send_signal(int number, const char* call) override;
+  inline void close() override;
+  [[nodiscard]] inline int sentinel() const override;
+
+ private:
+  friend class process_table;
+  enum class stage { made, starting, started, closed };
+  using lock = std::unique_lock<std::mutex>;
+
+  static lock acquire() { return lock(process_table::instance().mutex); }
+
+  // All below expect the lock to be held, but for those of start().
+  void require_own() const;
+  void require_open() const;
+  void require_started(const char* call) const;
+  [[noreturn]] void wrong(const char* sentence) const;
+  bool has_ended();
+  bool collect();
+  void forget_descriptors() noexcept;
+  void abandon(bool is_this_process) noexcept;
+
+  template <class Wait>
+  bool join_while(Wait wait);
+
+  void run();  // start(): process_start.hpp
+  void prepare();
+  void undo_prepare() noexcept;
+  pid_t fork_child();
+  pid_t spawn_child();
+  void adopt(pid_t pid);
+  [[noreturn]] void live(bool library_thread) noexcept;
+
+  const std::uint32_t generation_;
+  const std::vector<int> position_;
+
+  std::string name_;
+  bool daemon_;
+  const std::optional<start_method> method_;
+  stage stage_ = stage::made;
+  pid_t pid_ = 0;
+  std::optional<int> exitcode_;
+  // Readable when the process has ended. Shared with those who wait for it, so that close() in
+  // another thread cannot pull it, and its number, away from under them.
+  std::shared_ptr<os::fd> sentinel_;
+  std::unique_ptr<process_target> target_;
+  // While it is being started:
+  os::start_gate gate_;
+  parent_link parent_;
+  std::list<process_record*> place_;  // its own node when it is not among the holders
+  std::list<process_record*>::iterator self_ = place_.insert(place_.end(), this);
+};
+
+inline process_record::~process_record() {
+  if (generation_ != process_generation()) return;  // abandoned, the lists are another process's
+  const auto held = acquire();
+  forget_descriptors();
+}
+
+/// Closes what is open and leaves the holders.
+inline void process_record::forget_descriptors() noexcept {
+  sentinel_.reset();
+  gate_.close();
+  parent_.process.reset();
+  if (place_.empty()) place_.splice(place_.end(), process_table::instance().holders, self_);
+}
+
+[[noreturn]] inline void process_record::wrong(const char* sentence) const {
+  throw std::logic_error("procpool::Process '" + name_ + "': " + sentence);
+}
+
+inline void process_record::require_own() const {
+  if (generation_ != process_generation()) {
+    wrong("it belongs to the process that made it, and this is another one (forked from that)");
+  }
+}
+
+inline void process_record::require_open() const {
+  require_own();
+  if (stage_ == stage::closed) wrong("it is closed");
+}
+
+inline void process_record::require_started(const char* call) const {
+  require_open();
+  if (stage_ != stage::started) wrong((std::string(call) + " needs start() first").c_str());
+}
+
+inline std::string process_record::name() const {
+  const auto held = acquire();
+  return name_;
+}
+
+inline void process_record::set_name(std::string name) {
+  const auto held = acquire();
+  name_.swap(name);
+}
+
+inline bool process_record::daemon() const {
+  const auto held = acquire();
+  return daemon_;
+}
+
+inline void process_record::set_daemon(bool daemon) {
+  const auto held = acquire();
+  require_open();
+  if (stage_ != stage::made) wrong("set_daemon() must come before start()");
+  daemon_ = daemon;
+}
+
+inline std::optional<pid_t> process_record::pid() const {
+  const auto held = acquire();
+  if (stage_ == stage::closed) wrong("it is closed");
+  return stage_ == stage::started ? std::optional(pid_) : std::nullopt;
+}
+
+/// Finds out whether the process has ended; true if so.
+inline bool process_record::has_ended() {
+  if (stage_ == stage::started && !exitcode_) exitcode_ = os::reap(sentinel_->get(), pid_);
+  return exitcode_.has_value();
+}
+
+/// has_ended() for those who have a handle, so that the table's is not the last one.
+inline bool process_record::collect() {
+  const bool known = exitcode_.has_value();
+  if (!known && has_ended()) {
+    std::erase_if(process_table::instance().children,
+                  [this](const auto& child) { return child.get() == this; });
+  }
+  return exitcode_.has_value();
+}
+
+inline bool process_record::is_alive() {
+  const auto held = acquire();
+  require_open();
+  return stage_ == stage::started && !collect();
+}
+
+inline std::optional<int> process_record::exitcode() {
+  const auto held = acquire();
+  require_open();
+  collect();
+  return exitcode_;
+}
+
+inline bool process_record::join(const os::deadline& until) {
+  return join_while([&](int sentinel) { return os::wait_readable(sentinel, until); });
+}
+
+inline bool process_record::join(const stop_token& stop) {
+  return join_while([&](int sentinel) { return os::wait_readable(sentinel, stop); });
+}
+
+/// @param wait waits for the descriptor; false: for no longer
+template <class Wait>
+bool process_record::join_while(Wait wait) {
+  for (;;) {
+    std::shared_ptr<os::fd> sentinel;
+    {
+      const auto held = acquire();
+      require_started("join()");
+      if (collect()) return true;
+      sentinel = sentinel_;
+    }
+    if (!wait(sentinel->get())) return false;
+    {
+      const auto held = acquire();
+      if (collect()) return true;
+    }
+    PROCPOOL_SYSTEM(poll(nullptr, 0, 1));  // a debugger sees its end first, we in a moment
+  }
+}
+
+inline void process_record::send_signal(int number, const char* call) {
+  const auto held = acquire();
+  require_started(call);
+  if (!collect()) os::send_signal(sentinel_->get(), pid_, number);
+}
+
+inline void process_record::close() {
+  const auto held = acquire();
+  if (stage_ == stage::closed) return;
+  require_own();
+  if (stage_ == stage::starting || (stage_ == stage::started && !collect())) {
+    wrong("close() while it is running; join() or kill() it first");
+  }
+  stage_ = stage::closed;
+  forget_descriptors();
+}
+
+inline int process_record::sentinel() const {
+  const auto held = acquire();
+  require_started("sentinel()");
+  return sentinel_->get();
+}
+
+inline void process_record::abandon(bool is_this_process) noexcept {
+  // Closed in place: threads that do not exist in this process may have shared it in join().
+  if (sentinel_) sentinel_->reset();
+  if (is_this_process) return;  // it is about to need the rest
+  gate_.close();
+  parent_.process.reset();
+}
+
+inline void process_table::abandon() noexcept {
+  for (auto* holder : holders) holder->abandon(holder == process_being_started.get());
+  holders.clear();
+  children.clear();
+}
+
+inline std::vector<std::shared_ptr<process_record>> process_table::running() {
+  std::vector<std::shared_ptr<process_record>> found;
+  list ended;  // destroyed after the lock is given back
+  const std::lock_guard held(mutex);
+  for (auto child = children.begin(); child != children.end();) {
+    const auto here = child++;
+    if ((*here)->stage_ != process_record::stage::started) continue;
+    if ((*here)->has_ended()) {
+      ended.splice(ended.end(), children, here);
+    } else {
+      found.push_back(*here);
+    }
+  }
+  return found;
+}
+
+}  // namespace procpool::detail

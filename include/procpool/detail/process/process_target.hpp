@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// What a process runs: a callable with its arguments, of any copyable or movable types. Fork
+/// carries them into the child as they are; for spawn they have to be encodable.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include <procpool/codec.hpp>
+#include <procpool/detail/base/byte_buffer.hpp>
+#include <procpool/detail/base/type_name.hpp>
+#include <procpool/detail/module/code_ref.hpp>
+#include <procpool/detail/ring/layout.hpp>
+#include <procpool/detail/task/callable.hpp>
+#include <procpool/detail/task/task.hpp>
+
+namespace procpool::detail {
+
+/// A target on its way to a spawned process.
+struct shipped_target {
+  code_ref maker;  ///< a target_maker
+  byte_buffer body;
+};
+
+struct process_target {
+  process_target() = default;
+  process_target(const process_target&) = delete;
+  process_target& operator=(const process_target&) = delete;
+  virtual ~process_target() = default;
+  virtual void run() = 0;
+  /// @throws std::invalid_argument when it cannot be encoded; what encoding throws
+  [[nodiscard]] virtual shipped_target ship() const = 0;
+};
+
+/// Makes a target again from what ship() has encoded.
+using target_maker = std::unique_ptr<process_target> (*)(std::span<const std::byte> body);
+
+template <class F, class... S, class... A>
+consteval bool all_convert(type_list<S...>, type_list<A...>) {
+  if constexpr (sizeof...(S) == sizeof...(A)) {
+    return std::is_invocable_v<F, S...> &&
+           ((encodable<S> && !contains_view_v<S> &&
+             (std::is_same_v<A, S> || std::is_convertible_v<const A&, S>)) &&
+            ...);
+  }
+  return false;
+}
+
+/// Whether a target and its arguments can be sent to another program.
+template <class F, class... A>
+consteval bool can_be_shipped() {
+  if constexpr (callable_codec<F>::is_code || callable_codec<F>::by_codec ||
+                callable_codec<F>::by_bytes || encodable<F>) {
+    return all_convert<F>(shipped_types_t<F, A...>{}, type_list<A...>{});
+  }
+  return false;
+}
+
+template <class F, class... S>
+std::unique_ptr<process_target> make_shipped_target(std::span<const std::byte> body);
+
+/// Like std::thread: called once, as an rvalue, with its arguments as rvalues.
+template <class F, class... A>
+class bound_target final : public process_target {
+ public:
+  explicit bound_target(F&& target, A&&... args)
+      : target_(std::move(target)), arguments_(std::move(args)...) {}
+
+  void run() override {
+    std::apply(
+        [this](A&... args) {
+          static_cast<void>(std::invoke(std::move(target_), std::move(args)...));
+        },
+        arguments_);
+  }
+
+  [[nodiscard]] shipped_target ship() const override {
+    if constexpr (can_be_shipped<F, A...>()) {
+      using types = shipped_types_t<F, A...>;
+      shipped_target shipped{find_code(reinterpret_cast<std::uintptr_t>(maker_of(types{}))), {}};
+      encoder out(shipped.body);
+      std::apply(
+          [&](const A&... args) {
+            static_cast<void>(callable_codec<F>::encode(out, target_));
+            out.align(frame_alignment);
+            put_arguments(out, types{}, args...);
+          },
+          arguments_);
+      return shipped;
+    } else {
+      throw std::invalid_argument(
+          "procpool::Process: start_method::spawn sends the target and its arguments to another "
+          "program, but one of these types cannot be encoded: " +
+          type_name<bound_target>());
+    }
+  }
+
+ private:
+  template <class... S>
+  static target_maker maker_of(type_list<S...>) {
+    return &make_shipped_target<F, S...>;
+  }
+
+  // Not in one tuple: g++ 12 takes a closure for not trivially copyable once a tuple has asked
+  // whether it can be assigned.
+  F target_;
+  std::tuple<A...> arguments_;
+};
+
+template <class F, class... S>
+std::unique_ptr<process_target> make_shipped_target(std::span<const std::byte> body) {
+  decoder in(body);
+  F target = callable_codec<F>::decode(in);
+  in.align(frame_alignment);
+  decoder rest = next_arguments<S...>(in);
+  auto arguments = argument_list<S...>::decode(rest);
+  rest.finish();
+  const auto bind = [&](S&&... each) -> std::unique_ptr<process_target> {
+    return std::make_unique<bound_target<F, S...>>(std::move(target), std::move(each)...);
+  };
+  return arguments.pass_to(bind);
+}
+
+template <class F>
+concept compares_to_null = requires(const F& f) {
+  { f == nullptr } -> std::convertible_to<bool>;
+};
+
+template <class F>
+concept holds_a_callable = std::constructible_from<F, std::nullptr_t> && compares_to_null<F>;
+
+/// Types whose values may hold no callable at all: pointers, std::function and their like. A
+/// closure that converts to a function pointer is none of them.
+template <class F>
+concept nullable_target =
+    std::is_pointer_v<F> || std::is_member_pointer_v<F> || holds_a_callable<F>;
+
+/// Throws std::invalid_argument for a null function pointer or an empty function object.
+template <class F>
+void require_target([[maybe_unused]] const F& target) {
+  if constexpr (nullable_target<F>) {
+    if (target == nullptr) {
+      throw std::invalid_argument("procpool::Process: the target is null, there is nothing to run");
+    }
+  }
+}
+
+template <class F, class... A>
+std::unique_ptr<process_target> make_target(F&& target, A&&... args) {
+  constexpr bool callable = std::is_invocable_v<F, A...>;
+  static_assert(callable,
+                "procpool::Process: the target cannot be called with these arguments as rvalues, "
+                "as std::thread would (for a parameter T& pass std::ref)");
+  if constexpr (callable) {  // one message is enough
+    require_target(target);
+    return std::make_unique<bound_target<F, A...>>(std::move(target), std::move(args)...);
+  } else {
+    return nullptr;
+  }
+}
+
+}  // namespace procpool::detail

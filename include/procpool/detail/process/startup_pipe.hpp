@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// The pipe through which a new worker tells its fork server what becomes of its start. A byte that
+/// was written cannot be taken back, by nothing that the worker does later: so it is certain
+/// whether a worker that ends has ever come up.
+#pragma once
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/stdio.hpp>
+#include <procpool/detail/os/syscall.hpp>
+#include <procpool/detail/process/startup_status.hpp>
+
+namespace procpool::detail {
+
+class startup_pipe {
+ public:
+  /// @throws ProcessError
+  [[nodiscard]] static startup_pipe make() {
+    std::array<int, 2> ends{};
+    os::check(PROCPOOL_SYSTEM(pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK)),
+              "cannot create a pipe for a worker (pipe2)");
+    os::fd server_end(ends[0]);
+    os::fd worker_end(ends[1]);
+    startup_pipe pipe;
+    pipe.server_end_ = os::off_stdio(std::move(server_end));
+    pipe.worker_end_ = os::off_stdio(std::move(worker_end));
+    return pipe;
+  }
+
+  // ---- in the fork server --------------------------------------------------------------------
+
+  /// The worker has been forked.
+  void keep_server_end() noexcept { worker_end_.reset(); }
+  /// What the worker has told. Does not wait: it is dead.
+  [[nodiscard]] startup_status received() const noexcept {
+    startup_status status;
+    const auto got =
+        os::retry([&] { return PROCPOOL_SYSTEM(read(server_end_.get(), &status, sizeof status)); });
+    return got == sizeof status ? status : startup_status{};
+  }
+
+  // ---- in the worker -------------------------------------------------------------------------
+
+  void keep_worker_end() noexcept { server_end_.reset(); }
+  /// It has come up. No end is there any more afterwards.
+  void tell_ready() noexcept {
+    startup_status status;
+    status.ready = 1;
+    tell(status);
+  }
+  /// The exception that is being handled ends it. Nothing, if it has come up before.
+  void tell_exception() noexcept {
+    if (worker_end_) tell(status_of_exception());
+  }
+  /// The system call that has just failed ends it. Leaves errno alone.
+  void tell_errno(const char* what) noexcept {
+    const int error = errno;
+    startup_status status;
+    status.fail(what, error);
+    tell(status);
+    errno = error;
+  }
+
+ private:
+  void tell(const startup_status& status) noexcept {
+    os::retry([&] { return PROCPOOL_SYSTEM(write(worker_end_.get(), &status, sizeof status)); });
+    worker_end_.reset();
+  }
+
+  os::fd server_end_;
+  os::fd worker_end_;
+};
+
+}  // namespace procpool::detail

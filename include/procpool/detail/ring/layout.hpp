@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// What lies in shared memory, byte for byte. Every page has exactly one writer:
+///
+///     outbound region   written by the parent, read by the workers of the pool
+///       outbound_header | task_control[workers] | task ring[workers] | arena
+///     inbound region    one for each worker, written by it, read by the parent
+///       result_control | crash_note | result ring
+///
+/// Cursors count bytes since the region was made; they never wrap in practice (2^64 bytes), and a
+/// ring position is the cursor modulo the ring's capacity, a power of two.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace procpool::detail {
+
+inline constexpr std::size_t cache_line = 64;
+
+/// Frames and their bodies begin at multiples of this, so that views into them are aligned.
+inline constexpr std::size_t frame_alignment = 16;
+
+template <class Int>
+constexpr Int round_up(Int value, Int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+/// One for each pool. Writer: the parent.
+struct outbound_header {
+  /// Odd while the parent sleeps and wants a ring for the next result; another value each time.
+  alignas(cache_line) std::atomic<std::uint32_t> armed;
+};
+
+/// The task direction's cursors of one worker. Writer: the parent.
+struct task_control {
+  alignas(cache_line) std::atomic<std::uint64_t> published;  ///< end of the tasks to read
+  alignas(cache_line) std::atomic<std::uint64_t> consumed;   ///< results read by the parent so far
+  // Rarely written, though read for every frame: apart from the busy cursors.
+  alignas(cache_line) std::atomic<std::uint64_t> limit;  ///< frames from here on are taken back
+  std::atomic<std::uint32_t> doorbell;                   ///< futex that the worker sleeps on
+  std::atomic<std::uint32_t> spin;  ///< whether the worker may spin before it sleeps
+  std::atomic<std::uint32_t> halt;  ///< 1: begin no further item of a timed frame for now
+};
+
+/// The result direction's cursors of one worker, and what it is doing. Writer: that worker.
+struct result_control {
+  alignas(cache_line) std::atomic<std::uint64_t> committed;  ///< end of the results to read
+  /// End of the last complete outcome, ahead of `committed` inside a chunk. The parent reads it
+  /// when the worker has died, so that finished items keep their results.
+  alignas(cache_line) std::atomic<std::uint64_t> written;
+  /// End of the last complete frame, ahead of `committed` while results are held back. The parent
+  /// reads it before it sleeps.
+  std::atomic<std::uint64_t> finished;
+  std::atomic<std::uint64_t> started;  ///< low half of the frame's ordinal, then the item's index
+  std::atomic<std::uint64_t> started_at;  ///< when, in ns of CLOCK_MONOTONIC, in timed frames
+  alignas(cache_line) std::atomic<std::uint64_t> claimed;  ///< frames before this are the worker's
+  // What the parent looks at each time is apart from what the worker writes for every frame.
+  alignas(
+      cache_line) std::atomic<std::uint64_t> consumed;  ///< bytes of a streamed task taken so far
+  std::atomic<std::uint32_t> parked;  ///< not 0: asleep, or about to be; the number of the sleep
+  std::atomic<std::uint32_t> leaves;  ///< 1: of its own accord, and begins with nothing more
+};
+
+/// The last words of a worker that crashes. Writer: its signal handler.
+struct crash_note {
+  static constexpr std::size_t most_frames = 56;
+
+  /// 0: it did not crash. Stored when all but the stack is there.
+  alignas(cache_line) std::atomic<std::uint32_t> signal;
+  std::int32_t code;                  ///< si_code: why the signal was sent
+  std::uint64_t address;              ///< si_addr; the sender's process id of a sent signal
+  std::uint64_t thread;               ///< thread id
+  std::uint64_t pc;                   ///< where it was
+  std::atomic<std::uint64_t> frames;  ///< how many of these are written
+  std::uint64_t stack[most_frames];   ///< code addresses, innermost first
+};
+
+/// How `started` names an item of a frame.
+constexpr std::uint64_t started_mark(std::uint64_t ordinal, std::uint32_t item) noexcept {
+  return (ordinal << 32) | item;
+}
+constexpr std::uint32_t started_item(std::uint64_t mark) noexcept {
+  return static_cast<std::uint32_t>(mark);
+}
+
+/// Before the first item `started` names none.
+inline constexpr std::uint64_t nothing_started = ~std::uint64_t{0};
+
+/// What a frame in the task ring asks for.
+enum class frame_kind : std::uint16_t {
+  run = 1,     ///< call something
+  skip = 2,    ///< taken back by the parent: pass over
+  pad = 3,     ///< filler before the end of the ring
+  retire = 4,  ///< no more tasks: leave in order
+};
+
+/// Where a frame's body is.
+enum class body_place : std::uint8_t {
+  in_line = 1,  ///< right behind the head
+  arena = 2,    ///< in the arena of the outbound region
+  stream = 3,   ///< behind the head, longer than the ring: read it piece by piece
+};
+
+/// The first_number of a frame that has none: the pool gives it the next one, but for initializers.
+inline constexpr std::uint64_t unnumbered = ~std::uint64_t{0};
+
+/// A task, or a chunk of items of one, on its way to a worker.
+struct frame_head {
+  std::uint32_t length;  ///< bytes in the ring: head and in-line body
+  frame_kind kind;       ///< changed to skip in place when the frame is taken back
+  body_place place;
+  std::uint8_t backlog;   ///< 1: many before it have no results as yet; more may follow at once
+  std::uint64_t ordinal;  ///< counts the frames sent to this worker
+  std::uint64_t first_number;  ///< of item 0 among all items ever submitted to the pool
+  std::uint64_t entry_offset;  ///< code that runs it, see code_ref
+  std::uint32_t entry_module;
+  std::uint32_t item_count;
+  std::uint32_t first_item;  ///< items before this one are done: decode and pass over them
+  std::uint16_t
+      attempt;  ///< at the first item, from 1; those behind it are begun for the first time
+  std::uint8_t initializer;  ///< 1: if it throws, the worker leaves
+  std::uint8_t timed;        ///< 1: its items have a time limit
+  std::uint64_t body_at;     ///< offset in the arena
+  std::uint64_t body_size;
+  std::uint64_t callable_at;    ///< a callable shared by many frames: offset in the arena,
+  std::uint64_t callable_size;  ///< and size; 0: the callable is the begin of the body
+};
+
+/// Copies a head that has just been written, field by field: a load that is wider than the stores
+/// before it has to wait until these have reached the cache, behind all earlier ones, and those
+/// into shared memory take their time. Measured: a tenth of a stream of empty tasks.
+inline void copy_head(frame_head& to, const frame_head& from) noexcept {
+  const auto copy = [](auto& into, const auto& field) {
+    // Atomic, so that the compiler does not make one load of several; there is no other thread.
+    __atomic_load(&field, &into, __ATOMIC_RELAXED);
+  };
+  copy(to.length, from.length);
+  copy(to.kind, from.kind);
+  copy(to.place, from.place);
+  copy(to.backlog, from.backlog);
+  copy(to.ordinal, from.ordinal);
+  copy(to.first_number, from.first_number);
+  copy(to.entry_offset, from.entry_offset);
+  copy(to.entry_module, from.entry_module);
+  copy(to.item_count, from.item_count);
+  copy(to.first_item, from.first_item);
+  copy(to.attempt, from.attempt);
+  copy(to.initializer, from.initializer);
+  copy(to.timed, from.timed);
+  copy(to.body_at, from.body_at);
+  copy(to.body_size, from.body_size);
+  copy(to.callable_at, from.callable_at);
+  copy(to.callable_size, from.callable_size);
+  static_assert(sizeof(frame_head) == 80, "a field that is not copied?");
+}
+
+/// What a record in the result ring tells.
+enum class record_kind : std::uint32_t {
+  value = 1,  ///< the encoded result of one item
+  error = 2,  ///< the encoded exception of one item
+  run = 3,    ///< plain results of consecutive items, without gaps
+};
+
+/// Length of a run that is still growing; replaced by the true one before it is committed.
+inline constexpr std::uint64_t open_length = ~std::uint64_t{0};
+
+/// Head of one record in the result ring; @c length bytes follow, padded to 8.
+struct record_head {
+  std::uint32_t ordinal;  ///< low half of the ordinal of the frame it answers
+  std::uint32_t item;     ///< index in the frame; of the first item for a run
+  record_kind kind;
+  std::uint32_t reserved;
+  std::uint64_t length;
+};
+
+inline constexpr std::size_t record_alignment = 8;
+
+// The parent and a spawned worker may be different builds: the layout is part of the protocol.
+static_assert(sizeof(outbound_header) == 1 * cache_line);
+static_assert(sizeof(task_control) == 3 * cache_line);
+static_assert(sizeof(result_control) == 4 * cache_line);
+static_assert(sizeof(crash_note) == 8 * cache_line);
+static_assert(sizeof(frame_head) == 80 && sizeof(frame_head) % frame_alignment == 0);
+static_assert(sizeof(record_head) == 24 && sizeof(record_head) % record_alignment == 0);
+static_assert(std::is_trivially_copyable_v<frame_head> && std::is_standard_layout_v<frame_head>);
+static_assert(std::is_trivially_copyable_v<record_head>);
+static_assert(offsetof(task_control, consumed) == 1 * cache_line);
+static_assert(offsetof(task_control, limit) == 2 * cache_line);
+static_assert(offsetof(result_control, written) == 1 * cache_line);
+static_assert(offsetof(result_control, claimed) == 2 * cache_line);
+static_assert(offsetof(result_control, consumed) == 3 * cache_line);
+static_assert(offsetof(result_control, parked) == 3 * cache_line + sizeof(std::uint64_t));
+// A lock inside an atomic would be a lock in shared memory.
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
+
+}  // namespace procpool::detail

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// Which item is charged for the death of a worker, and with what.
+///
+/// What is lost when a worker dies: the item that was running, nothing else. Items before it have
+/// their outcomes in the ring; items behind it and frames not begun go back to the queue.
+#pragma once
+
+#include <signal.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <new>
+#include <optional>
+#include <utility>
+
+#include <procpool/detail/crash/crash_report.hpp>
+#include <procpool/detail/crash/death_report.hpp>
+#include <procpool/detail/ring/layout.hpp>
+#include <procpool/detail/scheduling/pool_task.hpp>
+#include <procpool/detail/scheduling/result_processor.hpp>
+#include <procpool/detail/scheduling/worker_table.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+class death_attribution {
+ public:
+  death_attribution(worker_table& pool, result_processor& receiving)
+      : pool_(pool), receiving_(receiving) {}
+
+  /// What can be said of a death without looking at tasks, as far as there is memory for it.
+  void complete(std::uint32_t worker, worker_death& death) noexcept {
+    try {
+      describe_end_of(worker, death);
+    } catch (...) {  // so be it
+    }
+  }
+
+  /// Whether the next item of its front task was running when the worker died.
+  /// @param died_at_start the worker left as if it could not start
+  bool charged(std::uint32_t worker, pool_task& task, const worker_death& death,
+               bool died_at_start) noexcept {
+    // A worker that overwrote its own word before it died cannot lead us in circles for ever, nor
+    // break the pool.
+    const std::uint8_t most =
+        died_at_start ? pool_task::most_unborn : pool_task::max_returned_unstarted;
+    const killing kill = pool_.workers[worker].kill;
+    const bool ours = kill == killing::late || kill == killing::cancelled;  // for what is done
+    if (was_running(worker, task)) return true;
+    if (ours) return false;
+    if (left_in_order(worker, death)) return pool_task::reaches(task.left, pool_task::most_left);
+    return pool_task::reaches(task.returned_unstarted, most);
+  }
+
+  /// That item is tried again, or it gets the exception.
+  void charge(std::uint32_t worker, pool_task& task, worker_death& death) noexcept {
+    if (task.attempt <= task.owner->rules().retries && !task.owner->resolved()) {
+      note_death(worker, task, death);
+      ++task.attempt;
+      return;
+    }
+    pool_.results.fail(task, verdict_or_shortage(worker, task, death));
+    task.failures = nullptr;
+    if (task.finished()) receiving_.finish_front(worker);
+  }
+
+ private:
+  void describe_end_of(std::uint32_t worker, worker_death& death) {
+    const worker_state& state = pool_.workers[worker];
+    death.worker = pool_.backend->name(worker);
+    if (state.kill == killing::violation) death.cause = state.violation;
+    if (state.kill == killing::late) death.cause = "it ran longer than its time limit";
+    if (state.kill != killing::no || death.exitcode >= 0) return;
+    crash_report crash_text = pool_.backend->crash_text(worker, -death.exitcode);
+    death.fault_address = crash_text.fault_address;
+    death.reason = std::move(crash_text.reason);
+    death.stack = without_callers(std::move(crash_text.stack));
+  }
+
+  // Among those of the item. Whether there was memory for it.
+  bool note_death(std::uint32_t worker, pool_task& task, worker_death& death) noexcept {
+    try {
+      death.item = task.next_index() + running_part(worker, task);
+      death.callable = task.owner->rules().callable.text();
+      death.attempt = task.attempt;
+      task.failures_of().deaths.push_back(std::move(death));
+      return true;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+  }
+
+  // What the item ends with: std::bad_alloc when there is no memory for more.
+  [[nodiscard]] std::exception_ptr verdict_or_shortage(std::uint32_t worker, pool_task& task,
+                                                       worker_death& death) noexcept {
+    try {
+      if (note_death(worker, task, death)) return failure_of(worker, task);
+    } catch (...) {  // as if it could not be noted
+    }
+    return std::make_exception_ptr(std::bad_alloc());
+  }
+
+  // Whether it left because it had grown too large, or for want of work: in front of a task that
+  // came this moment.
+  [[nodiscard]] bool left_in_order(std::uint32_t worker, const worker_death& death) const {
+    const bool may = pool_.lives.may_leave() || pool_.lives.may_stop_idle();
+    return may && death.exitcode == 0 && pool_.channel(worker).said_it_leaves();
+  }
+
+  // Whether a dead worker had begun with the next item of its front task: it was seen running it,
+  // or says so. What may have run must not run again.
+  [[nodiscard]] bool was_running(std::uint32_t worker, const pool_task& task) {
+    const worker_state& state = pool_.workers[worker];
+    parent_channel& channel = pool_.channel(worker);
+    const std::uint64_t next = started_mark(task.head.ordinal, task.done);
+    const bool seen = state.running && state.watched >= next &&
+                      state.watched < started_mark(task.head.ordinal, task.most_started());
+    if (seen || !word_possible(channel, task)) return true;
+    if (!task.part(channel.started()) || !channel.tasks().claimed(task.head.ordinal)) return false;
+    if (task.body.parts != 1) return true;  // what ran of it is lost
+    // One that came after the item it was killed for was held back, see stop().
+    return state.kill == killing::no || state.kill == killing::violation || state.target == next;
+  }
+
+  // Of an item with several parts: the one for which the worker died, if that can be told.
+  [[nodiscard]] std::uint32_t running_part(std::uint32_t worker, const pool_task& task) {
+    const worker_state& state = pool_.workers[worker];
+    const bool late = state.kill == killing::late;
+    return task.part(late ? state.target : pool_.channel(worker).started()).value_or(0);
+  }
+
+  // Whether what a worker says it has started can be true. Outcomes are in order, so it was at the
+  // next item or had just finished the one before it; or it had not begun with this frame.
+  [[nodiscard]] static bool word_possible(parent_channel& channel, const pool_task& task) {
+    const std::uint64_t started = channel.started();
+    const std::uint64_t next = started_mark(task.head.ordinal, task.done);
+    if (task.part(started) || (task.done > 0 && started + 1 == next)) return true;
+    const auto answered = channel.tasks().last_answered();
+    if (answered) return started >> 32 == started_mark(*answered, 0) >> 32;
+    return started == nothing_started || started == 0;  // 0: it did not come as far as to say so
+  }
+
+  [[nodiscard]] std::exception_ptr failure_of(std::uint32_t worker, const pool_task& task) {
+    const worker_state& state = pool_.workers[worker];
+    auto again = pool_.copy_for_replay(worker, task);
+    const std::size_t index = task.next_index();
+    if (task.owner->wants_replay(index)) task.owner->keep_replay(index, again);
+    const bool out_of_cpu =
+        pool_.lives.cpu_ns() != 0 && task.failures->deaths.back().exitcode == -SIGXCPU;
+    if (state.kill == killing::late)
+      return too_late(task.failures->deaths, task.owner->rules().timeout);
+    if (out_of_cpu) {
+      return out_of_time(task.failures->deaths, std::chrono::nanoseconds(pool_.lives.cpu_ns()));
+    }
+    return worker_died(task.failures->deaths, std::move(again));
+  }
+
+  worker_table& pool_;
+  result_processor& receiving_;
+};
+
+}  // namespace procpool::detail

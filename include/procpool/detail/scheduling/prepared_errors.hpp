@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// What a pool may have to say when there is no memory to say it with: made together with the pool.
+#pragma once
+
+#include <exception>
+#include <string>
+
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+/// Shared by all results that end so; nothing is allocated to hand one out.
+struct prepared_errors {
+  std::exception_ptr cancelled = std::make_exception_ptr(CancelledError("the task was cancelled"));
+  std::exception_ptr terminated =
+      std::make_exception_ptr(CancelledError("the pool was terminated"));
+  /// Why a pool is broken that could not go on, and the same as an exception.
+  std::string no_memory_text = "the pool is broken: there was no memory to go on with";
+  std::exception_ptr no_memory = std::make_exception_ptr(BrokenPool(no_memory_text));
+};
+
+}  // namespace procpool::detail

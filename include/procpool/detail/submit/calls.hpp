@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// What the members of Pool have in common: starting work, and turning a job into a result.
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/base/concat.hpp>
+#include <procpool/detail/base/stop_token.hpp>
+#include <procpool/detail/result/job.hpp>
+#include <procpool/detail/result/typed_job.hpp>
+#include <procpool/detail/submit/pool_interface.hpp>
+#include <procpool/detail/submit/submission.hpp>
+#include <procpool/detail/submit/submission_terms.hpp>
+#include <procpool/options.hpp>
+#include <procpool/outcome.hpp>
+
+namespace procpool::detail {
+
+/// Whether the submitting thread waits for the result at once.
+enum class attended { yes, no };
+
+/// What a user may ask for of each call. By value in registers: a stream has no time for memory.
+struct call_limits {
+  std::chrono::nanoseconds timeout{0};  ///< as in job_rules
+  std::uint32_t retries = 0;            ///< likewise
+};
+
+/// The limits of a submission, from its options. @throws std::invalid_argument
+inline call_limits checked_limits(std::optional<time_limit> timeout, int retries) {
+  constexpr int most_retries = 1000;
+  constexpr double longest = 1e9;  // seconds: more than 30 years are any time
+  if (retries < 0 || retries > most_retries) {
+    throw std::invalid_argument(concat({"retries must be 0 to 1000, but is ", retries}));
+  }
+  call_limits limits{.retries = static_cast<std::uint32_t>(retries)};
+  if (!timeout) return limits;
+  const double seconds = timeout->count();
+  if (!(seconds > 0)) {
+    throw std::invalid_argument("timeout must be positive, but is " + std::to_string(seconds) +
+                                " s");
+  }
+  if (seconds < longest) {
+    limits.timeout = std::chrono::ceil<std::chrono::nanoseconds>(*timeout);
+  }
+  return limits;
+}
+template <class F>
+job_rules rules_of(std::optional<time_limit> timeout, int retries, const F& function) {
+  const call_limits limits = checked_limits(timeout, retries);
+  return {limits.timeout, limits.retries, label_of<F>(function)};
+}
+
+/// Submits one call.
+template <class F, class... A>
+auto start_call(const boost::intrusive_ptr<pool_interface>& pool, attended how, call_limits limits,
+                const F& function, std::unique_ptr<done_callback> callbacks,
+                const A&... arguments) {
+  using result = task_result_t<std::decay_t<F>, const A&...>;
+  boost::intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)),
+                                             false);
+  pool->check_timeout(limits.timeout);
+  job->set_rules({limits.timeout, limits.retries, label_of<std::decay_t<F>>(function)});
+  if (how == attended::no) pool->ensure_service(*job);
+  submit_call<std::decay_t<F>>(*pool, job->share_first(), function, arguments...);
+  return job;
+}
+
+/// What @p submit() returns; nothing, if the pool takes no more tasks for now.
+template <class Submit>
+auto without_waiting(const boost::intrusive_ptr<pool_interface>& pool, Submit submit)
+    -> std::optional<decltype(submit())> {
+  if (pool->full()) return std::nullopt;
+  const terms_scope impatient(submission_terms{.may_wait = false});
+  try {
+    return submit();
+  } catch (const pool_full&) {  // another thread was faster
+    return std::nullopt;
+  }
+}
+
+/// Waits for a job and moves its result out, or throws its exception. A requested stop ends it.
+template <class T>
+T finish(typed_job<T>& job, const stop_token& stop = {}) {
+  if (!job.wait_until(std::nullopt, stop)) {
+    job.pool().cancel(job, true);
+    static_cast<void>(job.wait_until(std::nullopt));  // not long: it is cancelled, or done
+  }
+  if (job.failure() != nullptr) std::rethrow_exception(job.failure());
+  if constexpr (!std::is_void_v<T>) return std::move(job.result());
+}
+
+/// How many items a range has; nullopt when only reading it can tell.
+template <class Range>
+std::optional<std::size_t> known_size(Range& range) {
+  if constexpr (std::ranges::sized_range<Range>) {
+    return static_cast<std::size_t>(std::ranges::size(range));
+  } else if constexpr (std::ranges::forward_range<Range>) {
+    return static_cast<std::size_t>(std::ranges::distance(range));
+  } else {
+    return std::nullopt;
+  }
+}
+
+/// Submits a map over a range. One whose size only reading can tell is read first, as in Python.
+template <class How, class Gather, class F, class Range, class Options>
+auto start_map_of(const boost::intrusive_ptr<pool_interface>& pool, attended how, const F& function,
+                  Range& items, std::size_t size, const Options& options,
+                  std::unique_ptr<done_callback> callbacks) {
+  using arguments = item_arguments<F, std::ranges::range_reference_t<Range>, How>;
+  const auto chunksize = checked_size(options.chunksize, "chunksize");
+  auto job = Gather::template make<listed_result_t<F, arguments>>(pool, size, std::move(callbacks));
+  const job_rules rules = rules_of(options.timeout, options.retries, function);
+  pool->check_timeout(rules.timeout);
+  job->set_rules(rules);
+  pool->check_open();
+  const bool something = size > 0 || job->has_callback();
+  if (size == 0) reject_null(function);
+  if (how == attended::no && something) pool->ensure_service(*job);
+  if (size == 0) {
+    something ? pool->complete(*job) : job->set_ready();
+    return job;
+  }
+  submit_items<How, listed_shipped_t<F, arguments>>(
+      pool, boost::intrusive_ptr<detail::job>(job), function, items, size,
+      chunksize.value_or(default_chunksize(size, pool->workers())));
+  return job;
+}
+
+/// What becomes of the results of a map: a vector of them, or the first failure ...
+struct gather_results {
+  template <class R>
+  using type = gathered_t<R>;
+  template <class R>
+  static auto make(boost::intrusive_ptr<driver> pool, std::size_t size,
+                   std::unique_ptr<done_callback> callbacks) {
+    return boost::intrusive_ptr<map_job<R>>(
+        new map_job<R>(std::move(pool), size, std::move(callbacks)), false);
+  }
+};
+/// ... or a vector of outcomes, values and failures.
+struct gather_outcomes {
+  template <class R>
+  using type = std::vector<Outcome<R>>;
+  template <class R>
+  static auto make(boost::intrusive_ptr<driver> pool, std::size_t size,
+                   std::unique_ptr<done_callback> callbacks) {
+    return boost::intrusive_ptr<outcomes_job<R>>(
+        new outcomes_job<R>(std::move(pool), 0, size, nullptr, std::move(callbacks)), false);
+  }
+};
+
+/// What a map of F over a Range gives.
+template <class Gather, class How, class F, class Range>
+using map_result_t = typename Gather::template type<listed_result_t<
+    std::decay_t<F>, item_arguments<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>>>;
+
+template <class How, class Gather, class F, class Range, class Options>
+auto start_map(const boost::intrusive_ptr<pool_interface>& pool, attended how, const F& function,
+               Range& items, const Options& options, std::unique_ptr<done_callback> callbacks) {
+  using callable = std::decay_t<F>;
+  if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
+    return start_map_of<How, Gather, callable>(pool, how, function, items, *known_size(items),
+                                               options, std::move(callbacks));
+  } else {
+    std::vector<std::ranges::range_value_t<Range&>> read;
+    for (auto&& item : items) read.emplace_back(std::forward<decltype(item)>(item));
+    auto moving =
+        std::ranges::subrange(std::move_iterator(read.begin()), std::move_sentinel(read.end()));
+    return start_map_of<How, Gather, callable>(pool, how, function, moving, read.size(), options,
+                                               std::move(callbacks));
+  }
+}
+
+/// Chunk and buffer of an imap, in items.
+struct imap_sizes_type {
+  std::size_t chunk;
+  std::size_t buffer;
+};
+
+/// By default enough is under way that no worker waits for the reader.
+inline imap_sizes_type imap_sizes(const std::optional<std::ptrdiff_t>& chunksize,
+                                  const std::optional<std::ptrdiff_t>& buffersize,
+                                  std::size_t workers) {
+  constexpr std::size_t chunks_per_worker = 32;
+  const std::size_t chunk = checked_size(chunksize, "chunksize").value_or(1);
+  return {chunk,
+          checked_size(buffersize, "buffersize").value_or(chunk * workers * chunks_per_worker)};
+}
+
+}  // namespace procpool::detail
