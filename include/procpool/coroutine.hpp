@@ -32,7 +32,7 @@ class result_awaiter final : public continuation {
   explicit result_awaiter(AsyncResult<T>&& result) noexcept : result_(std::move(result)) {}
   result_awaiter(const result_awaiter&) = delete;
   result_awaiter& operator=(const result_awaiter&) = delete;
-  ~result_awaiter() {
+  ~result_awaiter() override {
     if (!waiting_) return;
     // In a forked process the job still refers to this: it must not end before its memory does.
     if (!result_.job().pool().withdraw(*this)) static_cast<void>(result_.job_.detach());

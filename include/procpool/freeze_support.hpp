@@ -14,7 +14,7 @@ namespace procpool {
 
 namespace detail {
 void take_part_in_spawning(int argc, char** argv);
-void spawn_program(std::string path);
+void spawn_program(const std::string& path);
 }  // namespace detail
 
 /// To be called first in main, before anything else happens there, by a program that uses
@@ -33,8 +33,8 @@ inline void freeze_support(int argc, char** argv) {
 /// freeze_support() just runs, with whatever exit code). To be called before other threads start
 /// pools or processes. A script that runs the program will do if it passes on its arguments and
 /// descriptors. Python: multiprocessing.set_executable.
-inline void set_executable(std::string path) {
-  detail::spawn_program(std::move(path));
+inline void set_executable(const std::string& path) {
+  detail::spawn_program(path);
 }
 
 }  // namespace procpool

@@ -160,7 +160,7 @@ class [[nodiscard]] Process {
                                                      A&&... args) {
     return detail::make_process<detail::process_record>(
         std::move(options.name), options.daemon, options.start_method,
-        detail::make_target<F, A...>(std::move(target), std::move(args)...));
+        detail::make_target<F, A...>(std::forward<F>(target), std::forward<A>(args)...));
   }
 
   [[nodiscard]] detail::child_process& record() const {

@@ -114,7 +114,7 @@ PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {
   }
 }
 
-PROCPOOL_FUNCTION void spawn_program(std::string path) {
+PROCPOOL_FUNCTION void spawn_program(const std::string& path) {
   spawn_state::instance().program = {path, path, {}};
 }
 

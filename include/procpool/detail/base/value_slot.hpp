@@ -15,7 +15,7 @@ namespace procpool::detail {
 template <class T>
 class value_slot {
  public:
-  value_slot() noexcept {}
+  value_slot() noexcept {}  // NOLINT(modernize-use-equals-default): of a union
   value_slot(value_slot&& other) noexcept(std::is_nothrow_move_constructible_v<T>) {
     if (other.there_) make([&]() -> T&& { return std::move(other.value_); });
   }

@@ -28,7 +28,11 @@ class environment_block {
       const std::string_view text = *each;
       if (!changes.contains(std::string(text.substr(0, text.find('='))))) texts_.emplace_back(text);
     }
-    for (const auto& [name, value] : changes) texts_.push_back(name + '=' + value);
+    for (const auto& [name, value] : changes) {
+      std::string& text = texts_.emplace_back(name);
+      text += '=';
+      text += value;
+    }
     for (std::string& each : texts_) pointers_.push_back(each.data());
     pointers_.push_back(nullptr);
   }

@@ -108,7 +108,7 @@ class process_objects {
       if (void* other = find(fresh->next, wanted)) return other;  // another thread was faster
     } while (!first_.compare_exchange_weak(fresh->next, fresh.get(), std::memory_order_acq_rel,
                                            std::memory_order_acquire));  // as above
-    fresh.release();  // for as long as the process runs
+    static_cast<void>(fresh.release());  // for as long as the process runs
     return object.release();
   }
 
@@ -135,7 +135,7 @@ class process_objects {
     // Without memory for its entry this module is on its own.
     if (::bindtextdomain(binary_interface, text.c_str()) == nullptr) return fresh.release();
     process_objects* known = registered();
-    if (known == fresh.get()) fresh.release();
+    if (known == fresh.get()) static_cast<void>(fresh.release());
     return known;
   }
 
@@ -160,6 +160,7 @@ inline const process_objects& process_objects_made_early = process_objects::inst
 /// process, never destroyed. Costs a search: keep the reference in a static object.
 template <class T>
 [[nodiscard]] T& one_per_process(
+    // NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): it is the caller's
     const char* name, void* (*make)() = []() -> void* { return new T; }) {
   return *static_cast<T*>(process_objects::instance().find_or_make(
       {name, sizeof(T), make, [](void* object) { delete static_cast<T*>(object); }}));
@@ -177,6 +178,7 @@ class per_thread_pointer {
     return static_cast<T*>(const_cast<std::remove_const_t<T>*>(
         static_cast<const std::remove_const_t<T>*>(::pthread_getspecific(key()))));
   }
+  // NOLINTNEXTLINE(google-explicit-constructor): as a pointer
   [[nodiscard]] operator T*() const { return get(); }
   [[nodiscard]] T* operator->() const { return get(); }
 

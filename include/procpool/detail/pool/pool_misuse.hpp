@@ -11,7 +11,8 @@
 
 namespace procpool::detail {
 
-// NOLINTBEGIN(google-explicit-constructor): these stand for whatever is in the braces
+// NOLINTBEGIN(google-explicit-constructor, bugprone-forwarding-reference-overload): these stand
+// for whatever is in the braces
 
 struct any_option {
   any_option() = default;
@@ -23,7 +24,7 @@ struct given_option {  // no default: it has to be in the braces
   given_option(T&&) {}
 };
 
-// NOLINTEND(google-explicit-constructor)
+// NOLINTEND(google-explicit-constructor, bugprone-forwarding-reference-overload)
 
 /// Options of a call behind its arguments, where Python has them.
 struct options_behind {

@@ -154,6 +154,7 @@ void require_target([[maybe_unused]] const F& target) {
   }
 }
 
+// F and A are given by the caller and no references: all is moved.
 template <class F, class... A>
 std::unique_ptr<process_target> make_target(F&& target, A&&... args) {
   constexpr bool callable = std::is_invocable_v<F, A...>;
@@ -162,7 +163,8 @@ std::unique_ptr<process_target> make_target(F&& target, A&&... args) {
                 "as std::thread would (for a parameter T& pass std::ref)");
   if constexpr (callable) {  // one message is enough
     require_target(target);
-    return std::make_unique<bound_target<F, A...>>(std::move(target), std::move(args)...);
+    return std::make_unique<bound_target<F, A...>>(std::forward<F>(target),
+                                                   std::forward<A>(args)...);
   } else {
     return nullptr;
   }

@@ -19,14 +19,15 @@ class callback_function {
 
  public:
   callback_function() = default;
-  // NOLINTBEGIN(google-explicit-constructor): as std::function
+  // NOLINTBEGIN(google-explicit-constructor, bugprone-forwarding-reference-overload): as
+  // std::function
   callback_function(std::nullptr_t) noexcept {}
   template <class F>
     requires(!std::is_same_v<callback_function, std::decay_t<F>>)
   callback_function(F&& call) : function_(checked(std::forward<F>(call))) {}
   operator base() const& { return function_; }
   operator base() && noexcept { return std::move(function_); }
-  // NOLINTEND(google-explicit-constructor)
+  // NOLINTEND(google-explicit-constructor, bugprone-forwarding-reference-overload)
 
   [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(function_); }
 

@@ -295,7 +295,7 @@ class map_job final
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
     if constexpr (packed) {
-      if (results_.empty()) results_.resize(items_);
+      if (results_.empty()) make_room();
       std::memcpy(reinterpret_cast<std::byte*>(results_.data() + index) + offset, bytes.data(),
                   bytes.size());
     }
@@ -329,6 +329,9 @@ class map_job final
   static constexpr bool apart = !placed && !std::is_void_v<R>;
   static constexpr bool in_pieces = delivery_of<stored>().granule != 0;
   struct empty {};
+
+  // Not inlined: g++ 12 would warn in the user's build of a null pointer in std::vector.
+  [[gnu::noinline]] void make_room() { results_.resize(items_); }
 
   // The worker of an earlier attempt may have died in the middle of a result that was longer: its
   // memory must not stay. A string that is assigned another one keeps it.
