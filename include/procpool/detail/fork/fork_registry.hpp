@@ -183,8 +183,7 @@ class fork_registry {
   // The three handlers of pthread_atfork.
   void before_fork() noexcept {
     mutex_.lock();
-    for (auto* node = first_; node != nullptr; node = node->next_)
-      node->handler_.lock_for_fork();
+    for (auto* node = first_; node != nullptr; node = node->next_) node->handler_.lock_for_fork();
   }
 
   void after_fork_in_parent() noexcept {
