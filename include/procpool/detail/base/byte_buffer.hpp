@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A growing block of bytes that is never filled with zeros: std::vector<std::byte> would write
-/// every byte twice.
+/// A growing block of bytes, used by the encoder. New bytes are not zeroed: std::vector<std::byte>
+/// would write every byte twice.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace procpool::detail {
 
-/// Where bytes are appended: `size` of `capacity` bytes at `data` are in use.
+/// Storage to append to: `size` of the `capacity` bytes at `data` are in use.
 struct byte_area {
   std::byte* data = nullptr;
   std::size_t size = 0;
@@ -45,15 +45,15 @@ class byte_buffer {
     return {area_.data, area_.size};
   }
 
-  /// Forgets the contents and keeps the memory.
+  /// Removes the contents and keeps the memory.
   void clear() noexcept { area_.size = 0; }
 
-  /// Makes room for `n` bytes in all. Throws std::bad_alloc and leaves everything as it was.
+  /// Makes room for `n` bytes in total. If it throws std::bad_alloc, nothing has changed.
   void reserve(std::size_t n) {
     if (n > area_.capacity) reallocate(n);
   }
 
-  /// Sets the size to `n`; bytes beyond the old size have no particular value.
+  /// Sets the size to `n`; bytes beyond the old size are indeterminate.
   void resize_uninitialized(std::size_t n) {
     reserve(n);
     area_.size = n;
@@ -67,7 +67,7 @@ class byte_buffer {
     area_.size += n;
   }
 
-  /// Makes room for `n` more bytes; repeated calls cost amortized constant time per byte.
+  /// Makes room for `n` more bytes, in amortized constant time per byte.
   void make_room(std::size_t n) {
     if (n > area_.capacity - area_.size) grow(n);
   }
@@ -83,7 +83,7 @@ class byte_buffer {
     reallocate(needed < doubled ? doubled : needed);
   }
 
-  // realloc: large blocks grow by remapping pages instead of copying them.
+  // realloc(3) grows large blocks by remapping pages instead of copying them.
   void reallocate(std::size_t capacity) {
     static_assert(alignof(std::max_align_t) >= alignment, "malloc must align to 16 bytes");
     void* moved = std::realloc(area_.data, capacity);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Texts for people, put together in one place: `"a" + std::to_string(1) + "b"` is compiled anew
-/// where it stands, at the cost of a screen of machine code and a lot of the compiler's time.
+/// Builds messages from pieces in one out-of-line function. `"a" + std::to_string(1) + "b"` is
+/// expanded at every use, which costs a screen of machine code and much compile time.
 #pragma once
 
 #include <concepts>
@@ -13,7 +13,7 @@
 
 namespace procpool::detail {
 
-/// A text, or a number in digits; valid as long as the text.
+/// A text or a decimal number. Refers to the text, which must outlive it.
 class text_piece {
  public:
   text_piece(std::string_view text) noexcept  // NOLINT(google-explicit-constructor): in braces
@@ -52,7 +52,7 @@ class text_piece {
   std::uint64_t number_ = 0;
 };
 
-/// The pieces one after the other. For messages: what calls it is taken for seldom run.
+/// @returns the pieces, concatenated. For messages only: gnu::cold marks its callers as rare paths.
 [[nodiscard, gnu::cold, gnu::noinline]] inline std::string concat(
     std::initializer_list<text_piece> pieces) {
   std::string text;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Numbers in options, which take nothing else: `{.processes = true}`, `{.chunksize = 2.5}` and
-/// `{.retries = 'x'}` do not compile, and -1 for a number of bytes is no huge one.
+/// Types of numeric options. They accept integers only: `{.processes = true}`,
+/// `{.chunksize = 2.5}` and `{.retries = 'x'}` do not compile. An integer that does not fit (-1
+/// for a number of bytes) throws instead of wrapping around.
 #pragma once
 
 #include <concepts>
@@ -27,18 +28,18 @@ inline constexpr bool is_character<char32_t> = true;
 
 template <class T>
 concept number_type = std::integral<T> && !std::same_as<T, bool> && !is_character<T>;
-/// What C++ would make a number of, though nobody means one.
+/// Types that convert to an integer implicitly, but are rejected here: bool, characters, floats.
 template <class T>
 concept no_number = std::is_arithmetic_v<T> && !number_type<T>;
 
-/// @throws std::invalid_argument for a number that Int cannot hold
+/// @throws std::invalid_argument if Int cannot represent @p value
 template <class Int, number_type T>
 constexpr Int checked_number(T value) {
   if (std::in_range<Int>(value)) return static_cast<Int>(value);
   throw std::invalid_argument("a number in the options is out of range");
 }
 
-/// A number that has a default.
+/// An option with a default value.
 template <number_type Int>
 class number {
  public:
@@ -46,14 +47,14 @@ class number {
   constexpr number(T value)  // NOLINT(google-explicit-constructor): it stands for its value
       : value_(checked_number<Int>(value)) {}
   template <no_number T>
-  constexpr number(T) = delete;                               // a number is wanted
+  constexpr number(T) = delete;                               // pass an integer
   constexpr operator Int() const noexcept { return value_; }  // NOLINT: the same
 
  private:
   Int value_;
 };
 
-/// A number that need not be given. Otherwise a std::optional.
+/// An option that may be left out; a std::optional in all other respects.
 template <number_type Int>
 class optional_number : public std::optional<Int> {
  public:
@@ -65,7 +66,7 @@ class optional_number : public std::optional<Int> {
   constexpr optional_number(T value)  // NOLINT: the same
       : std::optional<Int>(checked_number<Int>(value)) {}
   template <no_number T>
-  constexpr optional_number(T) = delete;  // a number is wanted
+  constexpr optional_number(T) = delete;  // pass an integer
 };
 
 }  // namespace procpool::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A queue in one piece of memory: unlike std::deque it allocates nothing once it has grown.
+/// A queue in one contiguous ring. Unlike std::deque it does not allocate once it has grown.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +10,13 @@
 
 namespace procpool::detail {
 
-/// Elements are trivial values. Private memory; one thread at a time.
+/// A queue of trivial values. Lives in private memory; one thread at a time.
 template <class T>
 class fifo {
  public:
   [[nodiscard]] bool empty() const noexcept { return first_ == end_; }
   [[nodiscard]] std::size_t size() const noexcept { return end_ - first_; }
-  /// By position from the front. Precondition for all access: it is there.
+  /// The element @p i places behind the front. Precondition of all access: the element exists.
   [[nodiscard]] T& operator[](std::size_t i) noexcept { return at(first_ + i); }
   [[nodiscard]] const T& operator[](std::size_t i) const noexcept { return at(first_ + i); }
   [[nodiscard]] T& front() noexcept { return at(first_); }
@@ -24,11 +24,11 @@ class fifo {
   [[nodiscard]] T& back() noexcept { return at(end_ - 1); }
   [[nodiscard]] const T& back() const noexcept { return at(end_ - 1); }
 
-  /// Makes sure that the next push_back() cannot fail. @throws std::bad_alloc
+  /// Afterwards the next push_back() cannot fail. @throws std::bad_alloc
   void make_room() {
     if (size() == capacity_) grow();
   }
-  /// The same; false: there is no memory.
+  /// The same, but returns false when there is no memory.
   [[nodiscard]] bool may_have_room() noexcept {
     if (size() != capacity_) return true;
     try {
@@ -62,7 +62,7 @@ class fifo {
 
   std::unique_ptr<T[]> memory_;
   std::size_t capacity_ = 0;
-  std::size_t first_ = 0;  ///< cursors that only grow
+  std::size_t first_ = 0;  ///< first_ and end_ only grow; at() masks them
   std::size_t end_ = 0;
 };
 

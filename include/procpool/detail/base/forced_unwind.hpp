@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// pthread_exit in user's code: glibc unwinds the stack with something that handlers may catch, but
-/// must throw on, or the program is aborted.
+/// pthread_exit(3) in the user's code. glibc unwinds the stack with an exception-like object. A
+/// `catch (...)` that does not rethrow this object aborts the program.
 #pragma once
 
 #include <cxxabi.h>
@@ -10,15 +10,15 @@
 
 namespace procpool::detail {
 
-/// To be called first in a handler for everything: throws on what pthread_exit unwinds with. Not
-/// checked for null references, because libstdc++ has no object behind it.
+/// Call it first in a `catch (...)`: rethrows the object that pthread_exit unwinds with. The null
+/// sanitizer is off because libstdc++ binds the reference to no object.
 __attribute__((no_sanitize("null"))) inline void pass_on_thread_exit() {
-#if !defined(_LIBCPP_VERSION)  // libc++ has no name for it
+#if !defined(_LIBCPP_VERSION)  // libc++ does not declare the type
   try {
     throw;
   } catch (const abi::__forced_unwind&) {
     throw;
-  } catch (...) {  // an exception
+  } catch (...) {  // an ordinary exception: the caller handles it
   }
 #endif
 }

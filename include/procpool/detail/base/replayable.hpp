@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A failed task that can be run once more, here (replay.hpp makes them).
+/// A failed task that can be run again in the program, for WorkerDied::replay(). replay.hpp
+/// implements it.
 #pragma once
 
 #include <cstddef>
@@ -11,11 +12,11 @@ namespace procpool::detail {
 class replayable {
  public:
   virtual ~replayable() = default;
-  /// Runs the item in the calling thread. @throws what it throws
+  /// Runs the item in the calling thread. @throws whatever the item throws
   virtual void run() const = 0;
 };
 
-/// Runs it. @throws std::logic_error when there is nothing to run
+/// Runs @p what. @throws std::logic_error when it is null, and whatever the item throws
 void replay(const std::shared_ptr<const replayable>& what);
 
 }  // namespace procpool::detail

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Memory for small objects that are made by the hundred thousand and destroyed in about the same
-/// order, on any thread. A thread uses again the pieces that it got back last; what it has too many
-/// of goes back to the slabs they were cut from, each of which is freed when all its pieces are
-/// there. A slab is a few pieces: one that is kept for long (a result in a cache) keeps no more
-/// than that. Measured: malloc and free of a job cost a fifth of a whole empty task.
+/// Memory for small objects (jobs, tasks) that are made by the hundred thousand and destroyed in
+/// about the same order, on any thread. Each thread caches freed pieces and reuses the latest ones
+/// first. Surplus pieces return to their slab, which is freed when all its pieces are back. A slab
+/// has few pieces, so that one long-lived object (a cached result) pins little memory. Measured:
+/// malloc and free of a job cost a fifth of a whole empty task.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,7 @@
 namespace procpool::detail {
 
 #if defined(__SANITIZE_ADDRESS__)
-inline constexpr bool use_slabs = false;  // so that it sees the single objects
+inline constexpr bool use_slabs = false;  // the sanitizer must see each object
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 inline constexpr bool use_slabs = false;
@@ -28,15 +28,15 @@ inline constexpr bool use_slabs = true;
 
 /// Any thread. Pieces are aligned like malloc's.
 ///
-/// Of pieces that go back to another slab than the last one a thread counts those of one slab, and
-/// says so when it gets one of yet another: no locked instruction for each.
+/// A thread that returns pieces to another thread's slab counts them and subtracts the sum when it
+/// meets the next slab. This avoids one locked instruction per piece.
 class slab_memory {
  public:
   [[nodiscard]] static void* allocate(std::size_t size) {
     const std::size_t needed = (sizeof(origin) + size + alignment - 1) / alignment * alignment;
-    if (!use_slabs || needed > largest_piece) return alone(needed);
-    stack& kept = mine_.kept[needed / alignment];
-    if (kept.top == nullptr) return cut(needed);
+    if (!use_slabs || needed > largest_piece) return allocate_separately(needed);
+    stack& kept = local_.kept[needed / alignment];
+    if (kept.top == nullptr) return cut_piece(needed);
     origin* const piece = kept.top;
     kept.top = *next_of(piece);
     --kept.count;
@@ -44,15 +44,15 @@ class slab_memory {
   }
 
   static void deallocate(void* piece) noexcept {
-    auto* where = static_cast<origin*>(piece) - 1;
-    if (where->from == nullptr) {
-      ::operator delete(where);
+    auto* head = static_cast<origin*>(piece) - 1;
+    if (head->from == nullptr) {
+      ::operator delete(head);
       return;
     }
-    stack& kept = mine_.kept[where->length];
-    if (kept.count >= mine_.most_kept) return give_back(where);
+    stack& kept = local_.kept[head->length];
+    if (kept.count >= local_.max_kept) return return_to_slab(head);
     ::new (piece) origin*(kept.top);
-    kept.top = where;
+    kept.top = head;
     ++kept.count;
   }
 
@@ -60,55 +60,55 @@ class slab_memory {
   static constexpr std::size_t alignment = 16;
   static constexpr std::size_t largest_piece = 512;
   static constexpr std::size_t slab_bytes = 696;  // with malloc's own 8 bytes a multiple of 16
-  static constexpr std::uint32_t most_pieces = slab_bytes / alignment;
-  static constexpr std::uint32_t keep_pieces = 256;  // of each size
+  static constexpr std::uint32_t max_pieces = slab_bytes / alignment;
+  static constexpr std::uint32_t kept_per_size = 256;
 
   struct slab {
-    // Pieces in use, and while it is being cut as many as there can ever be.
+    // The number of pieces in use. While the slab is being cut: max_pieces, so that it stays.
     alignas(alignment) std::atomic<std::uint32_t> users;
 
     void drop_pieces(std::uint32_t pieces) noexcept {
-      // Whoever frees the slab comes after all that used its pieces.
+      // acq_rel: the thread that frees the slab must see the end of all use of its pieces.
       if (users.fetch_sub(pieces, std::memory_order_acq_rel) == pieces) ::operator delete(this);
     }
   };
-  /// In front of each piece. 16 bytes, so that the piece is aligned.
+  /// The header in front of each piece. 16 bytes keep the piece aligned.
   struct alignas(alignment) origin {
-    slab* from;            ///< null: it has memory of its own
-    std::uint32_t length;  ///< with this head, in units of the alignment
+    slab* from;            ///< null: allocated separately, from no slab
+    std::uint32_t length;  ///< including this header, in units of the alignment
   };
-  /// Pieces of one length, each of which begins with the address of the one below.
+  /// A stack of pieces of one length. Each piece begins with the address of the next lower one.
   struct stack {
     origin* top;
     std::uint32_t count;
   };
 
-  // What a thread has. Trivial, so that it can be used while its other objects are destroyed.
-  struct workplace {
+  // The state of one thread. Trivial, so that destructors of other thread_locals can still use it.
+  struct thread_state {
     stack kept[largest_piece / alignment + 1];
-    std::uint32_t most_kept;  ///< none before it is known that they are given back in the end
-    slab* current;            ///< is cut from here
-    std::byte* next;          ///< what is left of it
+    std::uint32_t max_kept;  ///< 0 until thread_exit_cleanup is in place
+    slab* current;           ///< the slab that new pieces are cut from
+    std::byte* next;         ///< its uncut part: from here to end
     std::byte* end;
-    std::uint32_t cut;    ///< pieces of it that have not come back to it
-    std::uint32_t known;  ///< pieces of @c other that have come back, and it does not know yet
-    slab* other;
-    bool ended;  ///< the thread ends: it keeps nothing any more
+    std::uint32_t in_use;    ///< pieces of current that have not come back to it
+    std::uint32_t returned;  ///< pieces of returned_slab not yet subtracted from its users
+    slab* returned_slab;
+    bool ended;  ///< the thread is exiting: it caches nothing any more
   };
   struct thread_exit_cleanup {
     ~thread_exit_cleanup() {
-      mine_.most_kept = 0;
-      for (stack& kept : mine_.kept) {
+      local_.max_kept = 0;
+      for (stack& kept : local_.kept) {
         while (origin* const piece = kept.top) {
           kept.top = *next_of(piece);
-          give_back(piece);
+          return_to_slab(piece);
         }
         kept.count = 0;
       }
-      leave();
-      tell();
-      mine_.most_kept = 0;  // giving back may have set it
-      mine_.ended = true;
+      release_current();
+      subtract_returned();
+      local_.max_kept = 0;  // return_to_slab() may have set it
+      local_.ended = true;
     }
   };
 
@@ -116,66 +116,66 @@ class slab_memory {
     return std::launder(reinterpret_cast<origin**>(piece + 1));
   }
 
-  static void* alone(std::size_t needed) {
+  static void* allocate_separately(std::size_t needed) {
     origin* const head = ::new (::operator new(needed)) origin{nullptr, 0};
     return head + 1;
   }
 
-  [[gnu::noinline]] static void* cut(std::size_t needed) {
-    if (static_cast<std::size_t>(mine_.end - mine_.next) < needed) {
-      if (mine_.ended) return alone(needed);
-      begin();
+  [[gnu::noinline]] static void* cut_piece(std::size_t needed) {
+    if (static_cast<std::size_t>(local_.end - local_.next) < needed) {
+      if (local_.ended) return allocate_separately(needed);
+      start_slab();
     }
     auto* const piece =
-        ::new (mine_.next) origin{mine_.current, static_cast<std::uint32_t>(needed / alignment)};
-    mine_.next += needed;
-    ++mine_.cut;
+        ::new (local_.next) origin{local_.current, static_cast<std::uint32_t>(needed / alignment)};
+    local_.next += needed;
+    ++local_.in_use;
     return piece + 1;
   }
 
-  static void begin() {
+  static void start_slab() {
     clean_up_at_exit();
     auto* memory = static_cast<std::byte*>(::operator new(slab_bytes));
-    leave();
-    mine_.current = ::new (memory) slab{most_pieces};
-    mine_.next = memory + sizeof(slab);
-    mine_.end = memory + slab_bytes;
+    release_current();
+    local_.current = ::new (memory) slab{max_pieces};
+    local_.next = memory + sizeof(slab);
+    local_.end = memory + slab_bytes;
   }
-  static void leave() noexcept {
-    if (mine_.current != nullptr) mine_.current->drop_pieces(most_pieces - mine_.cut);
-    mine_.current = nullptr;
-    mine_.next = mine_.end = nullptr;
-    mine_.cut = 0;
+  static void release_current() noexcept {
+    if (local_.current != nullptr) local_.current->drop_pieces(max_pieces - local_.in_use);
+    local_.current = nullptr;
+    local_.next = local_.end = nullptr;
+    local_.in_use = 0;
   }
 
-  [[gnu::noinline]] static void give_back(origin* piece) noexcept {
-    if (piece->from == mine_.current) {
-      --mine_.cut;
+  [[gnu::noinline]] static void return_to_slab(origin* piece) noexcept {
+    if (piece->from == local_.current) {
+      --local_.in_use;
       return;
     }
-    if (piece->from != mine_.other) change_to(piece->from);
-    ++mine_.known;
-    if (mine_.ended) tell();
+    if (piece->from != local_.returned_slab) change_returned_slab(piece->from);
+    ++local_.returned;
+    if (local_.ended) subtract_returned();
   }
-  static void change_to(slab* from) noexcept {
+  static void change_returned_slab(slab* from) noexcept {
     clean_up_at_exit();
-    tell();
-    mine_.other = from;
+    subtract_returned();
+    local_.returned_slab = from;
   }
-  static void tell() noexcept {
-    if (mine_.other != nullptr) mine_.other->drop_pieces(mine_.known);
-    mine_.other = nullptr;
-    mine_.known = 0;
+  static void subtract_returned() noexcept {
+    if (local_.returned_slab != nullptr) local_.returned_slab->drop_pieces(local_.returned);
+    local_.returned_slab = nullptr;
+    local_.returned = 0;
   }
 
   static void clean_up_at_exit() {
-    if (mine_.ended) return;
+    if (local_.ended) return;
     thread_local const thread_exit_cleanup at_exit;
     static_cast<void>(at_exit);
-    mine_.most_kept = keep_pieces;
+    local_.max_kept = kept_per_size;
   }
 
-  static inline thread_local constinit workplace mine_{};
+  static inline thread_local constinit thread_state local_{};
 };
 
 }  // namespace procpool::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// splitmix64 (Steele, Lea and Flood 2014), which spares everybody <random>.
+/// The splitmix64 generator (Steele, Lea and Flood 2014), in place of the costly <random>.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@ namespace procpool::detail {
 
 inline constexpr std::uint64_t splitmix_step = 0x9e3779b97f4a7c15;
 
-/// What splitmix64 draws in this state, whose next one is greater by the step: a number mixed so
-/// that every bit depends on all of the state. Different states give different numbers.
+/// The output of splitmix64 for @p state; the next state is `state + splitmix_step`. Every bit of
+/// the output depends on the whole state. Different states give different outputs.
 constexpr std::uint64_t splitmix(std::uint64_t state) noexcept {
   std::uint64_t mixed = state + splitmix_step;
   mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9;

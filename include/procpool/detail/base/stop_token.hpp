@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// std::stop_token, or what stands in for it where the standard library has none: libc++ before 20
-/// has it with -fexperimental-library only.
+/// std::stop_token, or a stub where the standard library lacks it: libc++ before 20 has it with
+/// -fexperimental-library only.
 #pragma once
 
 #include <version>
@@ -19,7 +19,7 @@ using std::stop_token;
 
 #else
 
-/// No stop is ever requested: nobody can make one that belongs to a source.
+/// A token without a stop source: no stop is ever requested.
 class stop_token {
  public:
   [[nodiscard]] bool stop_requested() const noexcept { return false; }
@@ -27,7 +27,7 @@ class stop_token {
   friend bool operator==(const stop_token&, const stop_token&) = default;
 };
 
-/// Is never called.
+/// A callback that never runs.
 template <class F>
 class stop_callback {
  public:

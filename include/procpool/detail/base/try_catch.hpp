@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A handler for exceptions of the user's, whose destructors may throw.
+/// Handling exceptions of the user's types, whose destructors may throw.
 #pragma once
 
 #include <cstddef>
@@ -10,23 +10,23 @@
 
 namespace procpool::detail {
 
-/// The exception is never destroyed.
-inline void leave_alive(std::exception_ptr what) noexcept {
+/// Leaks @p exception on purpose, so that its destructor never runs.
+inline void leave_alive(std::exception_ptr exception) noexcept {
   alignas(std::exception_ptr) std::byte place[sizeof(std::exception_ptr)];
-  ::new (static_cast<void*>(place)) std::exception_ptr(std::move(what));
+  ::new (static_cast<void*>(place)) std::exception_ptr(std::move(exception));
 }
 
-/// Behind a handler, in the handler of a try block around it: @p handled tells whether all was done
-/// there, so that this is what the exception's own destructor has thrown. It ends here. For code
-/// that cannot afford what try_catch() costs.
+/// Call it in the `catch (...)` of a try block around the real handler. @p handled: the handler
+/// completed, so the current exception comes from the first one's destructor and is swallowed.
+/// Otherwise rethrows. For code that cannot afford the cost of try_catch().
 inline void end_handler(bool handled) {
   if (!handled) throw;
-  leave_alive(std::current_exception());  // who knows what its own destructor does
+  leave_alive(std::current_exception());  // its destructor may throw, too
 }
 
-/// Calls @p work; if that throws, @p handler, as in a catch block. An exception that is no
-/// std::exception may have a destructor that throws: it would leave the end of the handler, with
-/// all done. It ends here.
+/// Calls @p work and, if it throws, @p handler inside the catch block. An exception that is not a
+/// std::exception may have a throwing destructor, which runs at the end of the handler: that
+/// second exception is swallowed.
 template <class Work, class Handler>
 void try_catch(Work&& work, Handler&& handler) {
   bool handled = false;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Readable names of types, for messages to people; never part of what is sent.
+/// Readable names of types, for messages only. They are never sent to another process.
 #pragma once
 
 #include <cxxabi.h>
@@ -24,7 +24,7 @@ template <class T>
   return where.substr(begin, last - begin);
 }
 
-/// Whether `name` is "std::" and one of `stems`, each ending in what follows the template's name.
+/// Whether `name` starts with "std::" and one of `stems`. The stem of a template ends in '<'.
 template <class... Stems>
 consteval bool is_std_name(std::string_view name, Stems... stems) {
   if (!name.starts_with("std::")) return false;
@@ -35,7 +35,7 @@ consteval bool is_std_name(std::string_view name, Stems... stems) {
   return (name.starts_with(std::string_view(stems)) || ...);
 }
 
-/// `name` without the standard libraries' inner namespaces and with std::string in its short form.
+/// `name` without the standard libraries' inner namespaces, and with std::string spelled short.
 [[nodiscard]] inline std::string tidy_name(std::string name) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 5> shorter{{
       {"std::__cxx11::", "std::"},
@@ -52,7 +52,7 @@ consteval bool is_std_name(std::string_view name, Stems... stems) {
   return name;
 }
 
-/// The readable form of what `std::type_info::name()` gave; `mangled` itself if it is no such name.
+/// The readable form of a `std::type_info::name()`; `mangled` itself if it is not a mangled name.
 [[nodiscard]] inline std::string demangle(const char* mangled) {
   int status = 0;
   char* readable = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
@@ -61,7 +61,7 @@ consteval bool is_std_name(std::string_view name, Stems... stems) {
   return tidy_name(std::move(name));
 }
 
-/// The readable name of `T`. Needs no run-time type information.
+/// The readable name of `T`. Works without run-time type information.
 template <class T>
 [[nodiscard]] std::string type_name() {
   return tidy_name(std::string(spelled_name<T>()));
