@@ -224,7 +224,7 @@ TEST_CASE("a spawned worker has none of the program's descriptors", "[spawn][poo
     }
     CHECK(theirs.size() <= 12);
     CHECK(std::ranges::none_of(theirs, [](const std::string& each) {
-      return each.find("procpool order") != std::string::npos;  // read once, when it began
+      return each.find("procpool request") != std::string::npos;  // read once, when it began
     }));
   }
   for (int fd : {plain, high, ends[0], ends[1], sockets[0], sockets[1]}) close(fd);

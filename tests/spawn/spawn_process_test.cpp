@@ -67,7 +67,7 @@ long resident_megabytes() {
 std::size_t open_orders() {
   const auto all = support::open_fds();
   return static_cast<std::size_t>(std::ranges::count_if(all, [](const auto& each) {
-    return each.second.find("procpool order") != std::string::npos;
+    return each.second.find("procpool request") != std::string::npos;
   }));
 }
 

@@ -292,7 +292,7 @@ class fork_server {
     if (PROCPOOL_SYSTEM(prctl(PR_SET_PDEATHSIG, SIGKILL)) != 0) {
       constexpr const char* what =
           "a worker cannot be made to end with its fork server (prctl PR_SET_PDEATHSIG)";
-      startup.tell_errno(what);
+      startup.send_errno(what);
       os::leave_saying(what);
     }
     if (PROCPOOL_SYSTEM(getppid()) != server) PROCPOOL_SYSTEM(_exit(1));  // it died before that
@@ -305,14 +305,14 @@ class fork_server {
     try {
       name = enter_worker(request.incarnation);
     } catch (...) {  // no memory; what exit() would do is the program's as yet
-      startup.tell_exception();
+      startup.send_exception();
       os::leave_now(1);
     }
     try {
       work(request, descriptors, startup, name);
     } catch (...) {
       leave_after_thread_exit();
-      startup.tell_exception();
+      startup.send_exception();
       uncaught(name);
     }
     leave_child(1);
@@ -361,7 +361,7 @@ class fork_server {
     worker_equipment equipment{
         WorkerContext(name, request.worker, request.limits.seed, memory.results->started),
         limit_guard(request.limits)};
-    startup.tell_ready();
+    startup.send_ready();
     leave_child(run_worker(channel, equipment));
   }
 

@@ -77,7 +77,7 @@ inline std::unique_ptr<process_target> unpack(spawn_request order) {
   enter_spawned(std::move(order.identity));
   auto target =
       unpack(std::move(order));  // before the rest: what was given to it is destroyed then
-  leave_child(run_to_the_end(std::move(target)));
+  leave_child(run_target(std::move(target)));
 }
 
 [[noreturn]] inline void live_spawned() {
@@ -86,7 +86,7 @@ inline std::unique_ptr<process_target> unpack(spawn_request order) {
   std::fflush(nullptr);
   os::other_streams::state().flushed_at_fork = true;
   os::fd channel = take_given(given::channel);
-  spawn_request order = read_request(take_given(given::order));  // closed: it would stay for life
+  spawn_request order = read_request(take_given(given::request));  // closed: not needed any more
   order.identity.parent->process = std::make_shared<const os::fd>(take_given(given::parent));
   default_start_method::instance().set(order.method, true);
   const auto missing = module_table::instance().adopt(order.modules);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a process knows about itself: its name, its place in the tree, its parent.
+/// The identity of the current process: its name, its position in the tree, its parent.
 #pragma once
 
 #include <sys/types.h>
@@ -24,8 +24,8 @@
 
 namespace procpool::detail {
 
-/// The identity of the current process. Written in a new child while it has one thread, and only
-/// read afterwards. Never destroyed, because handlers at exit ask for it.
+/// The identity of the current process. A new child writes it while it has one thread; afterwards
+/// it is only read. Never destroyed, because handlers at exit read it.
 class process_context {
  public:
   static process_context& instance() {
@@ -41,11 +41,11 @@ class process_context {
     children_ = 0;
   }
 
-  /// In a process whose descriptors are about to be closed: the link would later close another
-  /// one, which has its number then.
+  /// For a process whose descriptors are about to be closed: their numbers are used again, and the
+  /// link would later close a descriptor that is not its own.
   void drop_parent() noexcept { identity_.parent.reset(); }
 
-  /// The place of the next child.
+  /// The position of the next child.
   [[nodiscard]] std::vector<int> next_position() {
     auto position = identity_.position;
     position.push_back(++children_);
@@ -59,7 +59,7 @@ class process_context {
   std::atomic<int> children_{0};
 };
 
-/// Made before main, so that no fork can catch another thread in the middle of making it.
+/// Made before main, so that no fork happens while another thread makes it.
 inline const process_context& process_context_made_early = process_context::instance();
 
 PROCPOOL_FUNCTION const process_identity& own_identity() noexcept {
@@ -75,7 +75,7 @@ PROCPOOL_FUNCTION bool wait_for_end(const parent_link& parent, const stop_token&
 }
 
 /// Python's default name: "Process-1" for the first child, "Process-1:2" for the second child of
-/// that.
+/// "Process-1".
 inline std::string default_process_name(const std::vector<int>& position) {
   std::string name = "Process";
   char separator = '-';
@@ -85,8 +85,7 @@ inline std::string default_process_name(const std::vector<int>& position) {
   return name;
 }
 
-/// What a child of this process needs to know about it. Costs a descriptor for as long as it is
-/// kept. Throws ProcessError.
+/// The link that a child of this process gets. Holds a descriptor. @throws ProcessError
 inline parent_link link_to_this_process() {
   const pid_t pid = PROCPOOL_SYSTEM(getpid());
   return {pid, process_context::instance().identity().name,

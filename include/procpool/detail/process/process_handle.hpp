@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A process as its handles see it. What is behind (process_start.hpp and what it includes: forks,
-/// descriptors, the table of children) need not be compiled to make one.
+/// The interface between process.hpp and the implementation of a process (process_start.hpp and
+/// what it includes: forks, descriptors, the table of children). A program that only makes handles
+/// need not compile the implementation.
 #pragma once
 
 #include <sys/types.h>
@@ -20,31 +21,31 @@
 
 namespace procpool::detail {
 
-/// A process as its children know it. The descriptor is the parent's own, opened by the parent and
-/// inherited: no child can mistake another process with the same number for its parent.
+/// A process as its children know it. The parent opens the pidfd and the child inherits it: no
+/// child mistakes another process with the same number for its parent.
 struct parent_link {
   pid_t pid = 0;
   std::string name;
   std::shared_ptr<const os::fd> process;
 };
 
-/// Who a process is. A child gets it from its parent in enter_child().
+/// The identity of a process. A child gets it from its parent in enter_child().
 struct process_identity {
   std::string name = "MainProcess";
-  bool daemon = false;        ///< may have no children; is terminated when its parent ends
+  bool daemon = false;        ///< may not have children; is terminated when its parent ends
   std::vector<int> position;  ///< in the tree: {1, 2} is the second child of the first child
   std::optional<parent_link> parent = std::nullopt;
 };
 
-/// Who the current process is.
+/// The identity of the current process.
 [[nodiscard]] const process_identity& own_identity() noexcept;
 
-/// Waits until this process's parent has ended; false when @p until came first.
+/// Waits until the parent has ended. @returns false when @p until came first
 bool wait_for_end(const parent_link& parent, const os::deadline& until);
-/// The same; false when a stop was requested first.
+/// The same. @returns false when a stop was requested first
 bool wait_for_end(const parent_link& parent, const stop_token& stop);
 
-/// A process made here: procpool::Process says what its members mean.
+/// A process that this program made. The members are documented in procpool::Process.
 class child_process {
  public:
   child_process() = default;
@@ -71,13 +72,14 @@ class child_process {
 class process_record;
 
 /// @param name empty: the default name
-/// @tparam Record process_record: a template so that nobody who makes no process compiles one
+/// @tparam Record process_record. A parameter, so that programs that make no process do not compile
+///                process_record.
 template <class Record>
 std::shared_ptr<child_process> make_process(std::string name, std::optional<bool> daemon,
                                             std::optional<start_method> method,
                                             std::unique_ptr<process_target> target);
 
-/// The children of this process that run, in the order of their start.
+/// The running children of this process, in the order of their start.
 [[nodiscard]] std::vector<std::shared_ptr<child_process>> running_children();
 
 }  // namespace procpool::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The duties of a process of ours at its beginning and at its end.
+/// What a process started by procpool does at its beginning and at its end.
 #pragma once
 
 #include <signal.h>
@@ -21,12 +21,12 @@
 
 namespace procpool::detail {
 
-/// How long a daemonic child may take to heed SIGTERM when its parent ends, before it is killed.
-/// (Python waits without end.)
-inline constexpr std::chrono::seconds daemon_patience{3};
+/// When its parent ends a daemonic child gets SIGTERM, and SIGKILL if it still runs after this
+/// time. (Python waits without limit.)
+inline constexpr std::chrono::seconds daemon_timeout{3};
 
-/// Does @p work for one child. Whatever may go wrong with it (no memory, closed by another thread
-/// this moment), the others must have their turn.
+/// Does @p work for one child. Errors (no memory, closed by another thread at the same time) are
+/// ignored: the other children must have their turn.
 template <class Work>
 void for_child(process_record& child, Work work) noexcept {
   try {
@@ -41,7 +41,7 @@ inline void terminate_daemons(const std::vector<std::shared_ptr<process_record>>
       if (c.daemon()) c.send_signal(SIGTERM, "terminate()");
     });
   }
-  const auto until = os::deadline_after(daemon_patience);
+  const auto until = os::deadline_after(daemon_timeout);
   for (const auto& child : children) {
     for_child(*child, [&](auto& c) {
       if (c.daemon() && !c.join(until)) c.send_signal(SIGKILL, "kill()");
@@ -49,8 +49,7 @@ inline void terminate_daemons(const std::vector<std::shared_ptr<process_record>>
   }
 }
 
-/// What a process does about its children before it ends: daemonic ones are terminated, then all
-/// are waited for.
+/// Called before a process ends: terminates its daemonic children, then waits for all children.
 inline void end_children() noexcept {
   try {
     const auto children = process_table::instance().running();
@@ -62,25 +61,25 @@ inline void end_children() noexcept {
   }
 }
 
-/// Has end_children() called when this process ends by returning from main or by exit(). Handlers
-/// are inherited across fork: one registration serves a whole family of processes.
+/// Registers end_children() to run when this process returns from main or calls exit(). Forked
+/// children inherit the registration.
 inline void end_children_at_exit() {
   static constinit bool registered = false;
   at_exit_once(registered, end_children);
 }
 
-/// The last that exit() does in a child.
+/// The last step of exit() in a child.
 [[noreturn]] inline void finish_child(int code) {
   end_children();
   os::flush_at_end();
   os::leave_now(code);
 }
 
-/// Makes the calling process, a forked child that has just begun and has one thread, the process
-/// @p identity: what current_process() and parent_process() tell, the null device as stdin, and
-/// an exit() that stops short of the parent's handlers and static objects.
+/// Sets up the calling process, a forked child that has just begun and has one thread, as
+/// @p identity: current_process() and parent_process() return it, stdin is the null device, and
+/// exit() does not reach the parent's handlers and static objects.
 ///
-/// For Process and for children that the pool forks by other means. Signals are not touched.
+/// For children of Process and for workers. Signals are not touched.
 inline void enter_child(process_identity identity) {
   running_worker = nullptr;  // a thread that ran a task may have forked it
   process_context::instance().become(std::move(identity));
@@ -88,17 +87,17 @@ inline void enter_child(process_identity identity) {
   os::end_exit_with(finish_child);
 }
 
-/// The same for a process that was spawned: all that is in it is its own, so it ends as a program
-/// does, with every handler and static object it has.
+/// The same for a spawned process: all its handlers and static objects are its own, so exit() runs
+/// all of them.
 inline void enter_spawned(process_identity identity) {
   process_context::instance().become(std::move(identity));
   os::adopt_stdio_in_child();
   end_children_at_exit();
 }
 
-/// Ends a process that began with enter_child(): its children are waited for (daemonic ones
-/// terminated before), its own atexit handlers and the static objects it made are dealt with, the
-/// standard streams flushed, and it leaves by _exit with @p code.
+/// Ends a process that began with enter_child(): terminates its daemonic children, waits for all
+/// children, runs its own atexit handlers, destroys the static objects that it made, flushes the
+/// standard streams, and calls _exit with @p code.
 ///
 /// Threads are not waited for: a std::thread that the target left joinable has called
 /// std::terminate already, and a detached one ends with its process, as after main().

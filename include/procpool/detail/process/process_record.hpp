@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The state behind a Process: what its handles share, and the table of this process's children.
+/// The state behind a Process, shared by its handles, and the table of this process's children.
 ///
-/// One mutex, the table's, guards every record. It is held for moments only, never while anything
-/// waits or code of the user runs, and across every fork: so a child finds all records in one piece
-/// and closes each descriptor in them, which are the parent's.
+/// One mutex, the table's, guards every record. It is held briefly, never during a wait or while
+/// code of the user runs. It is also held across every fork, so that a child finds all records
+/// consistent and can close their descriptors, which are the parent's.
 #pragma once
 
 #include <poll.h>
@@ -58,7 +58,7 @@ class process_table final : public fork_handler {
   std::mutex mutex;
   // Guarded by the mutex:
   list children;
-  std::list<process_record*> holders;  // of descriptors; of these children are those not collected
+  std::list<process_record*> holders;  // records with open descriptors, collected or not
 
  private:
   process_table() = default;
@@ -66,17 +66,17 @@ class process_table final : public fork_handler {
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
 
-/// Made before main. A fork that caught another thread in the middle of making it would leave the
-/// child waiting for that thread.
+/// Made before main. If another thread made it during a fork, the child would wait for that thread
+/// without end.
 inline const process_table& process_table_made_early = process_table::instance();
 
-/// Every descriptor of the children is the parent's, but for those that the one being born, if this
-/// process is one of ours, needs for its birth.
+/// The record of the child that this thread is forking. In the child all descriptors of records are
+/// the parent's and are closed, except those that this record needs to start.
 inline constinit os::per_thread_pointer<const process_record> process_being_started{
     "process being started"};
 inline const bool process_being_started_prepared = process_being_started.prepare();
 
-/// One process: made here, perhaps started, perhaps ended. Any thread may call anything.
+/// One process: made here, perhaps started, perhaps ended. Any thread may call any member.
 class process_record final : public child_process,
                              public std::enable_shared_from_this<process_record> {
  public:
@@ -88,7 +88,8 @@ class process_record final : public child_process,
         daemon_(daemon.value_or(process_context::instance().identity().daemon)),
         method_(method),
         target_(std::move(target)) {}
-  // Inline here, or they were key functions: every program would get all of this.
+  // Inline already here: a member declared without it would be the key function, and every program
+  // would emit the whole class.
   inline ~process_record() override;
 
   [[nodiscard]] inline std::string name() const override;
@@ -113,14 +114,14 @@ class process_record final : public child_process,
 
   static lock acquire() { return lock(process_table::instance().mutex); }
 
-  // All below expect the lock to be held, but for those of start().
+  // All below require the lock, except those of start().
   void require_own() const;
   void require_open() const;
   void require_started(const char* call) const;
-  [[noreturn]] void wrong(const char* sentence) const;
+  [[noreturn]] void throw_misuse(const char* sentence) const;
   bool has_ended();
   bool collect();
-  void forget_descriptors() noexcept;
+  void close_descriptors() noexcept;
   void abandon(bool is_this_process) noexcept;
 
   template <class Wait>
@@ -132,7 +133,7 @@ class process_record final : public child_process,
   pid_t fork_child();
   pid_t spawn_child();
   void adopt(pid_t pid);
-  [[noreturn]] void live(bool library_thread) noexcept;
+  [[noreturn]] void run_in_child(bool library_thread) noexcept;
 
   const std::uint32_t generation_;
   const std::vector<int> position_;
@@ -143,49 +144,52 @@ class process_record final : public child_process,
   stage stage_ = stage::made;
   pid_t pid_ = 0;
   std::optional<int> exitcode_;
-  // Readable when the process has ended. Shared with those who wait for it, so that close() in
-  // another thread cannot pull it, and its number, away from under them.
+  // Readable when the process has ended. Shared with the threads that wait for it, so that close()
+  // in another thread neither closes the descriptor nor frees its number during the wait.
   std::shared_ptr<os::fd> sentinel_;
   std::unique_ptr<process_target> target_;
   // While it is being started:
   os::start_gate gate_;
   parent_link parent_;
-  std::list<process_record*> place_;  // its own node when it is not among the holders
-  std::list<process_record*>::iterator self_ = place_.insert(place_.end(), this);
+  std::list<process_record*> own_node_;  // holds self_ while self_ is not among the holders
+  std::list<process_record*>::iterator self_ = own_node_.insert(own_node_.end(), this);
 };
 
 inline process_record::~process_record() {
-  if (generation_ != process_generation()) return;  // abandoned, the lists are another process's
+  if (generation_ != process_generation()) return;  // abandoned: the lists are the parent's
   const auto held = acquire();
-  forget_descriptors();
+  close_descriptors();
 }
 
-/// Closes what is open and leaves the holders.
-inline void process_record::forget_descriptors() noexcept {
+/// Closes all descriptors and leaves the holders.
+inline void process_record::close_descriptors() noexcept {
   sentinel_.reset();
   gate_.close();
   parent_.process.reset();
-  if (place_.empty()) place_.splice(place_.end(), process_table::instance().holders, self_);
+  if (own_node_.empty()) {
+    own_node_.splice(own_node_.end(), process_table::instance().holders, self_);
+  }
 }
 
-[[noreturn]] inline void process_record::wrong(const char* sentence) const {
+[[noreturn]] inline void process_record::throw_misuse(const char* sentence) const {
   throw std::logic_error("procpool::Process '" + name_ + "': " + sentence);
 }
 
 inline void process_record::require_own() const {
   if (generation_ != process_generation()) {
-    wrong("it belongs to the process that made it, and this is another one (forked from that)");
+    throw_misuse(
+        "it belongs to the process that made it, and this is another one (forked from that)");
   }
 }
 
 inline void process_record::require_open() const {
   require_own();
-  if (stage_ == stage::closed) wrong("it is closed");
+  if (stage_ == stage::closed) throw_misuse("it is closed");
 }
 
 inline void process_record::require_started(const char* call) const {
   require_open();
-  if (stage_ != stage::started) wrong((std::string(call) + " needs start() first").c_str());
+  if (stage_ != stage::started) throw_misuse((std::string(call) + " needs start() first").c_str());
 }
 
 inline std::string process_record::name() const {
@@ -206,23 +210,24 @@ inline bool process_record::daemon() const {
 inline void process_record::set_daemon(bool daemon) {
   const auto held = acquire();
   require_open();
-  if (stage_ != stage::made) wrong("set_daemon() must come before start()");
+  if (stage_ != stage::made) throw_misuse("set_daemon() must come before start()");
   daemon_ = daemon;
 }
 
 inline std::optional<pid_t> process_record::pid() const {
   const auto held = acquire();
-  if (stage_ == stage::closed) wrong("it is closed");
+  if (stage_ == stage::closed) throw_misuse("it is closed");
   return stage_ == stage::started ? std::optional(pid_) : std::nullopt;
 }
 
-/// Finds out whether the process has ended; true if so.
+/// Reaps the process if it has ended. @returns whether it has
 inline bool process_record::has_ended() {
   if (stage_ == stage::started && !exitcode_) exitcode_ = os::reap(sentinel_->get(), pid_);
   return exitcode_.has_value();
 }
 
-/// has_ended() for those who have a handle, so that the table's is not the last one.
+/// has_ended(), and takes an ended process out of the table. Only for callers that hold a handle:
+/// otherwise the record could be destroyed here, under the lock that its destructor takes.
 inline bool process_record::collect() {
   const bool known = exitcode_.has_value();
   if (!known && has_ended()) {
@@ -253,7 +258,7 @@ inline bool process_record::join(const stop_token& stop) {
   return join_while([&](int sentinel) { return os::wait_readable(sentinel, stop); });
 }
 
-/// @param wait waits for the descriptor; false: for no longer
+/// @param wait waits until the descriptor is readable; returns false to give up
 template <class Wait>
 bool process_record::join_while(Wait wait) {
   for (;;) {
@@ -269,7 +274,7 @@ bool process_record::join_while(Wait wait) {
       const auto held = acquire();
       if (collect()) return true;
     }
-    PROCPOOL_SYSTEM(poll(nullptr, 0, 1));  // a debugger sees its end first, we in a moment
+    PROCPOOL_SYSTEM(poll(nullptr, 0, 1));  // a debugger that traces it is told first: try again
   }
 }
 
@@ -284,10 +289,10 @@ inline void process_record::close() {
   if (stage_ == stage::closed) return;
   require_own();
   if (stage_ == stage::starting || (stage_ == stage::started && !collect())) {
-    wrong("close() while it is running; join() or kill() it first");
+    throw_misuse("close() while it is running; join() or kill() it first");
   }
   stage_ = stage::closed;
-  forget_descriptors();
+  close_descriptors();
 }
 
 inline int process_record::sentinel() const {
@@ -297,9 +302,10 @@ inline int process_record::sentinel() const {
 }
 
 inline void process_record::abandon(bool is_this_process) noexcept {
-  // Closed in place: threads that do not exist in this process may have shared it in join().
+  // Closes the descriptor, not only this reference: threads that waited in join() hold others, and
+  // they do not exist in this process.
   if (sentinel_) sentinel_->reset();
-  if (is_this_process) return;  // it is about to need the rest
+  if (is_this_process) return;  // it needs the rest to start
   gate_.close();
   parent_.process.reset();
 }
@@ -312,7 +318,7 @@ inline void process_table::abandon() noexcept {
 
 inline std::vector<std::shared_ptr<process_record>> process_table::running() {
   std::vector<std::shared_ptr<process_record>> found;
-  list ended;  // destroyed after the lock is given back
+  list ended;  // destroyed after the lock is released
   const std::lock_guard held(mutex);
   for (auto child = children.begin(); child != children.end();) {
     const auto here = child++;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a process says about the exception that ends it.
+/// The report of an exception that ends a process.
 #pragma once
 
 #include <cstdio>
@@ -10,14 +10,14 @@
 
 namespace procpool::detail {
 
-/// Tells stderr that the exception being handled ends the process called @p name: "Process NAME:"
-/// and the exception's type and text, with what it is nested in. To be called in a catch block.
+/// Writes "Process NAME:" to stderr, then the type and text of the exception being handled and of
+/// those nested in it. Called in a catch block; the process ends afterwards.
 inline void uncaught(const std::string& name) noexcept {
   try {
     const std::string text = "Process " + name + ":\n" + exception_lines();
-    std::fwrite(text.data(), 1, text.size(), stderr);  // in one piece between other processes'
+    std::fwrite(text.data(), 1, text.size(), stderr);  // in one piece: other processes write too
     std::fflush(stderr);
-  } catch (...) {  // no memory for the text; the exit code still tells
+  } catch (...) {  // no memory for the text; the exit code still shows the failure
   }
 }
 

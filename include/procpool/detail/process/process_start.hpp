@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How a Process starts: the parent's half and the child's.
+/// How a Process starts: Process::start() in the parent, and the child up to its end.
 #pragma once
 
 #include <sys/eventfd.h>
@@ -33,15 +33,14 @@
 
 namespace procpool::detail {
 
-/// Ends the child when pthread_exit unwinds its target: the frames above us are the parent's. That
-/// is no exception to catch with every standard library, but all of them destroy what is on the
-/// way.
-class thread_end_watch {
+/// Ends the child when pthread_exit unwinds its target, because the frames above are the parent's.
+/// Not every standard library lets a handler catch that, but all of them run destructors.
+class thread_exit_guard {
  public:
-  thread_end_watch() = default;
-  thread_end_watch(const thread_end_watch&) = delete;
-  thread_end_watch& operator=(const thread_end_watch&) = delete;
-  ~thread_end_watch() {
+  thread_exit_guard() = default;
+  thread_exit_guard(const thread_exit_guard&) = delete;
+  thread_exit_guard& operator=(const thread_exit_guard&) = delete;
+  ~thread_exit_guard() {
     if (!returned_ && std::uncaught_exceptions() == before_) leave_child(0);
   }
   void returned() noexcept { returned_ = true; }
@@ -51,61 +50,63 @@ class thread_end_watch {
   bool returned_ = false;
 };
 
-/// Runs what a process is for. Returns its exit code.
-inline int run_to_the_end(std::unique_ptr<process_target> target) {
+/// Runs the target of a process. @returns the exit code
+inline int run_target(std::unique_ptr<process_target> target) {
   try {
-    thread_end_watch watch;
+    thread_exit_guard guard;
     target->run();
-    target.reset();  // the arguments are this process's own: their destructors may have work to do
-    watch.returned();
+    target.reset();  // the arguments are this process's own: their destructors must run here
+    guard.returned();
     return 0;
   } catch (...) {
-    leave_alive(std::current_exception());  // its destructor may throw, and the process ends
+    leave_alive(std::current_exception());  // never destroyed: its destructor may throw
     uncaught(process_context::instance().identity().name);
     return 1;
   }
 }
 
 /// The child, from the fork to its end.
-inline void process_record::live(bool library_thread) noexcept {
-  // Forked by a callback on a thread of the library: its mask is ours, not one the user has set.
+inline void process_record::run_in_child(bool library_thread) noexcept {
+  // Forked on a thread of the library, which blocks all signals: the user has not asked for that.
   if (library_thread) os::unblock_signals();
   if (!gate_.pass()) os::leave_now(1);
   try {
     enter_child({name_, daemon_, position_, std::move(parent_)});
-  } catch (...) {  // no memory; what exit() would do is the parent's as yet
+  } catch (...) {  // no memory; exit() would still run the parent's handlers
     uncaught(name_);
     os::leave_now(1);
   }
-  leave_child(run_to_the_end(std::move(target_)));
+  leave_child(run_target(std::move(target_)));
 }
 
-/// Everything that can fail before there is a child. Not under the lock: code of other levels.
+/// Everything that can fail before there is a child. Called without the lock.
 inline void process_record::prepare() {
   auto& table = process_table::instance();
   process_table::list node{shared_from_this()};
   const auto held = acquire();
   require_open();
-  if (stage_ != stage::made) wrong("start() was called before; a process runs once, make another");
+  if (stage_ != stage::made) {
+    throw_misuse("start() was called before; a process runs once, make another");
+  }
   if (process_context::instance().identity().daemon) {
-    wrong("the current process is daemonic, and a daemonic process cannot have children");
+    throw_misuse("the current process is daemonic, and a daemonic process cannot have children");
   }
   try {
     gate_ = os::start_gate::make();
     parent_ = link_to_this_process();
   } catch (...) {
-    forget_descriptors();
+    close_descriptors();
     throw;
   }
-  table.holders.splice(table.holders.end(), place_, self_);
+  table.holders.splice(table.holders.end(), own_node_, self_);
   table.children.splice(table.children.end(), node);
   stage_ = stage::starting;
 }
 
 inline void process_record::undo_prepare() noexcept {
-  process_table::list node;  // destroyed after the lock is given back
+  process_table::list node;  // destroyed after the lock is released
   const auto held = acquire();
-  forget_descriptors();
+  close_descriptors();
   auto& children = process_table::instance().children;
   for (auto child = children.begin(); child != children.end(); ++child) {
     if (child->get() != this) continue;
@@ -127,50 +128,50 @@ inline pid_t process_record::fork_child() {
   }
   process_being_started = nullptr;
   if (pid != 0) return pid;
-  struct life {
-    process_record* of;
+  struct child_call {
+    process_record* record;
     bool library_thread;
   };
-  life child{this, library_thread};
+  child_call call{this, library_thread};
   os::run_on_process_stack(
-      [](void* it) {
-        const life& own = *static_cast<life*>(it);
-        own.of->live(own.library_thread);
+      [](void* argument) {
+        const child_call& own = *static_cast<child_call*>(argument);
+        own.record->run_in_child(own.library_thread);
       },
-      &child);
+      &call);
 }
 
 /// The child takes over in freeze_support(), see spawn_main.hpp.
 inline pid_t process_record::spawn_child() {
   process_identity identity;
   {
-    const auto held = acquire();  // set_name() may be called meanwhile
+    const auto held = acquire();  // another thread may call set_name()
     identity = {name_, daemon_, position_, parent_};
   }
-  spawn_request order =
+  spawn_request request =
       request_from_here(spawn_request::purpose_type::process, std::move(identity));
   const shipped_target shipped = target_->ship();
-  order.entry = shipped.maker;
-  order.body.assign(shipped.body.data(), shipped.body.data() + shipped.body.size());
+  request.entry = shipped.maker;
+  request.body.assign(shipped.body.data(), shipped.body.data() + shipped.body.size());
   os::flush_standard_streams();
-  // A thread of the library has all signals blocked, which is not what the user has set.
+  // A thread of the library blocks all signals, which the user has not asked for.
   const auto mask =
       fork_registry::on_library_thread() ? os::first_mask::none_blocked : os::first_mask::of_caller;
-  return spawn_process(order, gate_.child_end(), mask);
+  return spawn_process(request, gate_.child_end(), mask);
 }
 
-/// A descriptor that is readable from the start, for a child that has ended already.
+/// A descriptor that is always readable, the sentinel of a child that has ended already.
 inline os::fd readable_descriptor() {
   return os::off_stdio(
       os::fd(os::check(PROCPOOL_SYSTEM(eventfd(1, EFD_CLOEXEC)),
                        "cannot create an event descriptor for a process (eventfd)")));
 }
 
-/// Takes hold of the child and lets it go on. If it cannot be held, it is as if it never was.
+/// Opens the child's pidfd and lets the child go on. If that throws, run() kills and reaps it.
 inline void process_record::adopt(pid_t pid) {
   const auto held = acquire();
   os::fd process = os::find_process(pid);
-  // None: killed at birth, and reaped by somebody who waits for any child.
+  // None: it was killed at once, and a waitpid for any child has reaped it.
   if (!process) process = readable_descriptor();
   sentinel_ = std::make_shared<os::fd>(std::move(process));
   pid_ = pid;
@@ -181,7 +182,7 @@ inline void process_record::adopt(pid_t pid) {
 
 inline void process_record::run() {
   const auto self = shared_from_this();
-  static_cast<void>(process_table::instance().running());  // collects those that nobody joins
+  static_cast<void>(process_table::instance().running());  // reaps ended children never joined
   end_children_at_exit();
   prepare();
   pid_t pid = 0;
@@ -194,7 +195,7 @@ inline void process_record::run() {
     undo_prepare();
     throw;
   }
-  target_.reset();  // the child has its copy; may run destructors of the user's
+  target_.reset();  // the child has its copy; runs destructors of the user
 }
 
 template <class Record>

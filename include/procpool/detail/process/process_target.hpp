@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a process runs: a callable with its arguments, of any copyable or movable types. Fork
-/// carries them into the child as they are; for spawn they have to be encodable.
+/// The target of a process: a callable with its arguments, of any copyable or movable types. A
+/// forked child has them as they are; for spawn they have to be encodable.
 #pragma once
 
 #include <concepts>
@@ -25,9 +25,9 @@
 
 namespace procpool::detail {
 
-/// A target on its way to a spawned process.
+/// An encoded target for a spawned process.
 struct shipped_target {
-  code_ref maker;  ///< a target_maker
+  code_ref maker;  ///< refers to a target_maker
   byte_buffer body;
 };
 
@@ -37,11 +37,11 @@ struct process_target {
   process_target& operator=(const process_target&) = delete;
   virtual ~process_target() = default;
   virtual void run() = 0;
-  /// @throws std::invalid_argument when it cannot be encoded; what encoding throws
+  /// @throws std::invalid_argument when it cannot be encoded; any exception of its codecs
   [[nodiscard]] virtual shipped_target ship() const = 0;
 };
 
-/// Makes a target again from what ship() has encoded.
+/// Decodes a target that ship() encoded.
 using target_maker = std::unique_ptr<process_target> (*)(std::span<const std::byte> body);
 
 template <class F, class... S, class... A>
@@ -55,7 +55,7 @@ consteval bool all_convert(type_list<S...>, type_list<A...>) {
   return false;
 }
 
-/// Whether a target and its arguments can be sent to another program.
+/// Whether a target and its arguments can be encoded for a spawned process.
 template <class F, class... A>
 consteval bool can_be_shipped() {
   if constexpr (callable_codec<F>::is_code || callable_codec<F>::by_codec ||
@@ -68,7 +68,7 @@ consteval bool can_be_shipped() {
 template <class F, class... S>
 std::unique_ptr<process_target> make_shipped_target(std::span<const std::byte> body);
 
-/// Like std::thread: called once, as an rvalue, with its arguments as rvalues.
+/// As with std::thread, the callable is called once, as an rvalue, with its arguments as rvalues.
 template <class F, class... A>
 class bound_target final : public process_target {
  public:
@@ -110,8 +110,8 @@ class bound_target final : public process_target {
     return &make_shipped_target<F, S...>;
   }
 
-  // Not in one tuple: g++ 12 takes a closure for not trivially copyable once a tuple has asked
-  // whether it can be assigned.
+  // Not in one tuple: g++ 12 regards a closure as not trivially copyable once a tuple has checked
+  // whether the closure can be assigned.
   F target_;
   std::tuple<A...> arguments_;
 };
@@ -138,8 +138,8 @@ concept compares_to_null = requires(const F& f) {
 template <class F>
 concept holds_a_callable = std::constructible_from<F, std::nullptr_t> && compares_to_null<F>;
 
-/// Types whose values may hold no callable at all: pointers, std::function and their like. A
-/// closure that converts to a function pointer is none of them.
+/// Types whose values may be null: pointers, std::function and the like. A closure that converts
+/// to a function pointer is not one of them.
 template <class F>
 concept nullable_target =
     std::is_pointer_v<F> || std::is_member_pointer_v<F> || holds_a_callable<F>;
@@ -154,7 +154,7 @@ void require_target([[maybe_unused]] const F& target) {
   }
 }
 
-// F and A are given by the caller and no references: all is moved.
+// The caller names F and A, which are not references: everything is moved.
 template <class F, class... A>
 std::unique_ptr<process_target> make_target(F&& target, A&&... args) {
   constexpr bool callable = std::is_invocable_v<F, A...>;

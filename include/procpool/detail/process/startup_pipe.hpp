@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The pipe through which a new worker tells its fork server what becomes of its start. A byte that
-/// was written cannot be taken back, by nothing that the worker does later: so it is certain
-/// whether a worker that ends has ever come up.
+/// The pipe through which a new worker sends its startup_status to its fork server. Nothing that
+/// the worker does later takes a written status back, so the fork server of a dead worker knows for
+/// certain whether it ever came up.
 #pragma once
 
 #include <fcntl.h>
@@ -36,9 +36,9 @@ class startup_pipe {
 
   // ---- in the fork server --------------------------------------------------------------------
 
-  /// The worker has been forked.
+  /// Called when the worker has been forked.
   void keep_server_end() noexcept { worker_end_.reset(); }
-  /// What the worker has told. Does not wait: it is dead.
+  /// The status that the worker sent. Does not wait, because the worker is dead.
   [[nodiscard]] startup_status received() const noexcept {
     startup_status status;
     const auto got =
@@ -49,27 +49,27 @@ class startup_pipe {
   // ---- in the worker -------------------------------------------------------------------------
 
   void keep_worker_end() noexcept { server_end_.reset(); }
-  /// It has come up. No end is there any more afterwards.
-  void tell_ready() noexcept {
+  /// The worker has come up. Closes the pipe.
+  void send_ready() noexcept {
     startup_status status;
     status.ready = 1;
-    tell(status);
+    send(status);
   }
-  /// The exception that is being handled ends it. Nothing, if it has come up before.
-  void tell_exception() noexcept {
-    if (worker_end_) tell(status_of_exception());
+  /// The exception being handled ends the worker. Does nothing after send_ready().
+  void send_exception() noexcept {
+    if (worker_end_) send(status_of_exception());
   }
-  /// The system call that has just failed ends it. Leaves errno alone.
-  void tell_errno(const char* what) noexcept {
+  /// The system call that has just failed ends the worker. Keeps errno.
+  void send_errno(const char* attempt) noexcept {
     const int error = errno;
     startup_status status;
-    status.fail(what, error);
-    tell(status);
+    status.fail(attempt, error);
+    send(status);
     errno = error;
   }
 
  private:
-  void tell(const startup_status& status) noexcept {
+  void send(const startup_status& status) noexcept {
     os::retry([&] { return PROCPOOL_SYSTEM(write(worker_end_.get(), &status, sizeof status)); });
     worker_end_.reset();
   }

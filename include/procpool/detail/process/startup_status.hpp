@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a worker says of its own start: that it has come up, or why it cannot.
+/// The outcome of a worker's start, as the worker reports it: it has come up, or why it cannot.
 #pragma once
 
 #include <algorithm>
@@ -16,20 +16,20 @@
 
 namespace procpool::detail {
 
-/// Travels as it is. All zero: the worker has said nothing.
+/// Sent as raw bytes through a pipe and a socket. All zero: the worker has reported nothing.
 struct startup_status {
-  std::int32_t ready = 0;             ///< 1: it has come up, and takes tasks
-  std::int32_t error = 0;             ///< else: the errno of what failed, if it has one
-  std::array<char, 184> reason = {};  ///< else: in words, ends with a zero
+  std::int32_t ready = 0;             ///< 1: it has come up and takes tasks
+  std::int32_t error = 0;             ///< else: the errno of the failure; 0: none
+  std::array<char, 184> reason = {};  ///< else: text, ends with a zero
 
-  /// It cannot come up. @p why is cut to what there is room for.
+  /// The worker cannot come up. @p why is cut to the size of the array.
   void fail(std::string_view why, int code) noexcept {
     ready = 0;
     error = code;
     why = why.substr(0, reason.size() - 1);
     *std::ranges::copy(why, reason.begin()).out = '\0';
   }
-  /// In words; empty: it has given none. Ends within what there is, whatever was received.
+  /// The reason; empty: none. Ends within the array, whatever was received.
   [[nodiscard]] std::string_view why() const noexcept {
     return {reason.data(), std::ranges::find(reason, '\0')};
   }
@@ -37,7 +37,7 @@ struct startup_status {
 static_assert(std::is_trivially_copyable_v<startup_status>);
 static_assert(sizeof(startup_status) == 192, "both ends of a pipe have to agree");
 
-/// What can be said of the exception that is being handled.
+/// The status for the exception being handled, which ends the worker.
 inline startup_status status_of_exception() noexcept {
   startup_status status;
   try {
