@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// AsyncResult: the result of work that may still be going on.
+/// AsyncResult: a handle to the result of work that may still be in progress.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -38,25 +38,26 @@ class result_awaiter;  // coroutine.hpp
 }
 }  // namespace detail
 
-/// The result of Pool::apply_async, map_async or starmap_async (Python's AsyncResult). A handle:
-/// copies refer to the same work. May be used from any thread of the process that made the pool,
-/// and outlives the pool; work that the pool's end leaves undone ends with CancelledError. Waiting
-/// threads do the pool's reading and sending themselves, so a wait costs no switch of threads.
+/// The result of Pool::apply_async, map_async or starmap_async (Python: AsyncResult). Copies refer
+/// to the same work. Any thread of the process that made the pool may use it. It outlives the pool;
+/// work that the end of the pool leaves undone ends with CancelledError. If a worker dies, its item
+/// ends with WorkerDied, or is retried (call_options::retries). A waiting thread does the pool's
+/// reading and sending itself, so a wait needs no thread switch.
 template <class T>
 class AsyncResult {
  public:
-  /// Stands for no result, as one that was moved from: to be assigned to. All else, but comparing
-  /// and hashing, is std::invalid_argument.
+  /// Makes an empty handle, like one that was moved from. All of its members throw
+  /// std::invalid_argument; only assignment, comparison and hashing work.
   AsyncResult() noexcept = default;
 
-  /// Whether both stand for the same work, as Python's futures are equal to themselves only.
+  /// Whether both refer to the same work (Python: the identity of futures).
   friend bool operator==(const AsyncResult& one, const AsyncResult& other) noexcept {
     return one.job_ == other.job_;
   }
 
-  /// Waits for the result and returns it, as often as it is asked for; from an rvalue
-  /// (`pool.apply_async(f).get()`), and when it cannot be copied, it is moved out.
-  /// @throws the task's exception with a RemoteTraceback nested inside; WorkerDied, CancelledError,
+  /// Waits for the result and returns a copy; can be repeated. An rvalue
+  /// (`pool.apply_async(f).get()`) moves the result out, and so does a type that cannot be copied.
+  /// @throws the exception of the task with a nested RemoteTraceback; WorkerDied, CancelledError,
   /// BrokenPool
   T get() const& { return fetch(std::nullopt); }
   T get() && {
@@ -64,7 +65,7 @@ class AsyncResult {
     return take();
   }
 
-  /// The same, but waits at most for @p timeout. @throws TimeoutError; the task goes on then.
+  /// get() that waits at most for @p timeout. @throws as get(); TimeoutError; the task goes on then
   template <class Rep, class Period>
   T get(std::chrono::duration<Rep, Period> timeout) const& {
     return fetch(detail::os::deadline_after(timeout));
@@ -75,8 +76,8 @@ class AsyncResult {
     return take();
   }
 
-  /// The same, but gives up when a stop is requested. @throws CancelledError then; the task goes
-  /// on.
+  /// get() that waits until a stop is requested. @throws as get(); CancelledError after a stop
+  /// request; the task goes on then
   T get(const stop_token& stop) const {
     if (!wait(stop)) throw CancelledError("the wait for the result was stopped");
     return fetch(std::nullopt);
@@ -84,63 +85,65 @@ class AsyncResult {
 
   /// Waits until the result or an exception is there; throws neither.
   void wait() const { static_cast<void>(job().wait_until(std::nullopt)); }
-  /// The same, for at most @p timeout; whether it is there.
+  /// wait() for at most @p timeout. @returns whether the result or an exception is there
   template <class Rep, class Period>
   bool wait(std::chrono::duration<Rep, Period> timeout) const {
     return job().wait_until(detail::os::deadline_after(timeout));
   }
 
-  /// The same, until it is there or a stop is requested; whether it is there.
+  /// wait() until a stop is requested. @returns whether the result or an exception is there
   bool wait(const stop_token& stop) const { return job().wait_until(std::nullopt, stop); }
 
   /// Whether the result or an exception is there. Does not wait and does not drive the pool.
   [[nodiscard]] bool ready() const { return job().ready(); }
 
-  /// The same (Python's Future.done()).
+  /// The same as ready() (Python: Future.done()).
   [[nodiscard]] bool done() const { return ready(); }
-  /// Whether it is done because cancel() or the end of its pool has cancelled it.
+  /// Whether cancel() or the end of its pool has cancelled it.
   [[nodiscard]] bool cancelled() const { return ready() && job().cancelled(); }
-  /// Whether a worker has begun with it, for a map with some of it, and it is not done: a call that
-  /// runs can only be cancelled with `kill`. Not while it waits for another attempt. Does not wait
-  /// and does not drive the pool. False in a process forked from the pool's.
+  /// Whether a worker has begun with the call, or with any item of the map, and it is not done. A
+  /// running call can only be cancelled with `kill`. False between two attempts, and in a forked
+  /// process. Does not wait and does not drive the pool.
   /// @throws std::logic_error when called while a result of its pool is decoded
   [[nodiscard]] bool running() const { return job().pool().running(job()); }
 
-  /// Waits like get(); what get() throws then, CancelledError too, or null when it ended well
-  /// (Python's Future.exception(), which throws CancelledError).
+  /// Waits like get(). @returns the exception that get() would throw, or null (Python:
+  /// Future.exception(), which throws CancelledError instead of returning it).
   [[nodiscard]] std::exception_ptr exception() const {
     wait();
     return job().failure();
   }
-  /// The same, but waits at most for @p timeout. @throws TimeoutError; the task goes on then.
+  /// exception() that waits at most for @p timeout. @throws TimeoutError; the task goes on then
   template <class Rep, class Period>
   [[nodiscard]] std::exception_ptr exception(std::chrono::duration<Rep, Period> timeout) const {
     if (!wait(timeout)) throw TimeoutError("the result was not ready in time");
     return job().failure();
   }
-  /// The same, but gives up when a stop is requested. @throws CancelledError; the task goes on.
+  /// exception() that waits until a stop is requested. @throws CancelledError; the task goes on
+  /// then
   [[nodiscard]] std::exception_ptr exception(const stop_token& stop) const {
     if (!wait(stop)) throw CancelledError("the wait for the result was stopped");
     return job().failure();
   }
 
-  /// Has @p function called with this result as soon as it is done (Python's
-  /// Future.add_done_callback). Exactly once, however it ends: a value, an exception, cancel(), the
-  /// end of the pool. get() in it does not wait. Where:
-  ///  - if it is done already: now, by the calling thread;
-  ///  - else on the pool's service thread, after `.callback` and `.error_callback` of its options,
-  ///    in the order in which they were added, with those of all results one after the other: a
-  ///    callback that waits holds up the others;
-  ///  - if the system refused the service thread a new life after a fork: by a thread that waits
-  ///    for a result of the pool, or ends it.
-  /// Callbacks may use the pool, add callbacks, and destroy the pool. An exception in one is
-  /// reported on stderr and harms nothing. A waiting thread may see the result before they have
-  /// run; Pool::join() and the end of the pool wait for them. In a process that is forked meanwhile
-  /// they are never called.
+  /// Calls @p function with this result once it is done (Python: Future.add_done_callback). It is
+  /// called exactly once, whether with a value, an exception, after cancel(), or at the end of the
+  /// pool. get() does not wait in it. The thread:
+  ///  - the calling thread, at once, if the result is done already;
+  ///  - else the pool's service thread, after `.callback` and `.error_callback` of the options. All
+  ///    callbacks of the pool run one after another, in the order in which they were added, so one
+  ///    that waits delays the others;
+  ///  - if the system refused to restart the service thread after a fork: a thread that waits for a
+  ///    result of the pool, or ends it.
+  ///
+  /// Callbacks may use the pool, add callbacks, and destroy the pool. An exception of a callback is
+  /// reported on stderr and otherwise ignored. A waiting thread may see the result before the
+  /// callbacks have run; Pool::join() and the end of the pool wait for them. A process that is
+  /// forked meanwhile never calls them.
   /// @param function callable with an AsyncResult&; kept until it has been called
-  /// @throws std::invalid_argument for a null function; std::logic_error in a process forked from
-  /// the pool's, when the result is not there; ProcessError when there can be no service thread.
-  /// It is not called then.
+  /// @throws std::invalid_argument for a null function; std::logic_error in a forked process, when
+  /// the result is not there; ProcessError when there can be no service thread. It is not called
+  /// then.
   template <class F>
     requires(std::is_invocable_v<std::decay_t<F>&, AsyncResult&>)
   void add_done_callback(F&& function) const {
@@ -151,33 +154,34 @@ class AsyncResult {
     auto call = std::make_unique<done_call<std::decay_t<F>>>(std::move(kept));
     const boost::intrusive_ptr<job_type> held(&job());  // the callback may destroy this object
     if (held->pool().when_done(*held, *call)) {
-      static_cast<void>(call.release());  // its job has it now
+      static_cast<void>(call.release());  // owned by its job now
     } else {
       detail::driver::run_now(*call.release(), *held);
     }
   }
 
-  /// Whether it ended without an exception. @throws std::logic_error unless ready() (Python:
-  /// ValueError).
+  /// Whether it ended without an exception.
+  /// @throws std::logic_error unless ready() (Python: ValueError)
   [[nodiscard]] bool successful() const {
     if (!ready()) throw std::logic_error("AsyncResult::successful(): the result is not ready");
     return job().failure() == nullptr;
   }
 
-  /// Drops work that no worker has begun with. For a single task: true when it will not run, false
-  /// when it runs already or is done. For a map: chunks that run are left alone, their results
-  /// dropped, and the result is CancelledError. Python's Future.cancel(). With
-  /// `cancel({.kill = true})` what runs ends as well: its workers are killed and replaced.
-  /// @throws std::bad_alloc when there is no memory to save what other work such a worker has: it
-  /// is not killed then. Of a map, what had not begun is dropped all the same, and it is cancelled.
+  /// Cancels work that no worker has begun with (Python: Future.cancel()). Running chunks of a map
+  /// go on, their results are dropped, and the map's result is CancelledError. With `cancel({.kill
+  /// = true})` running work ends too: its workers are killed and replaced.
+  /// @returns whether it was cancelled; false if it is done, or, without `kill`, if it is a call
+  /// that runs already
+  /// @throws std::bad_alloc when there is no memory to save the other work of such a worker, which
+  /// is not killed then. The part of a map that had not begun is cancelled all the same.
   bool cancel(cancel_options options = {}) { return job().pool().cancel(job(), options.kill); }
 
-  /// Runs the item that failed once more, the first by index, in the calling thread: the same code
-  /// with the same arguments, task number and random numbers, so that a debugger can step through
-  /// it. Its result is dropped (one that could not be decoded is not decoded again). Any process
-  /// that has a copy, any number of times.
-  /// @throws what the item throws; std::logic_error when it is not ready, when nothing failed, or
-  /// when the arguments were larger than pool_options::replay_bytes
+  /// Runs the failed item again in the calling thread, the first by index: the same code with the
+  /// same arguments, task number and random numbers, so that a debugger can step through it. Its
+  /// result is dropped; a result that could not be decoded is not decoded again. Any process that
+  /// has a copy of the handle can call it, any number of times.
+  /// @throws the exception of the item; std::logic_error when the result is not ready, nothing
+  /// failed, or the arguments were larger than pool_options::replay_bytes
   void replay() const {
     if (!ready()) throw std::logic_error("AsyncResult::replay(): the result is not ready");
     detail::replay(job().replay_of());
@@ -207,7 +211,7 @@ class AsyncResult {
       function_(result);
     }
     void drop() noexcept override { delete this; }
-    // One thread makes them and another one ends them, which malloc does not like.
+    // One thread allocates these and another frees them, which is slow with malloc.
     static void* operator new(std::size_t size) { return detail::slab_memory::allocate(size); }
     static void operator delete(void* memory) noexcept { detail::slab_memory::deallocate(memory); }
     static void* operator new(std::size_t size, std::align_val_t alignment) {
@@ -237,9 +241,9 @@ class AsyncResult {
   }
 
   void require(std::optional<detail::time_point> until) const {
-    job_type& what = job();
-    if (!what.wait_until(until)) throw TimeoutError("the result was not ready in time");
-    if (what.failure() != nullptr) std::rethrow_exception(what.failure());
+    job_type& awaited = job();
+    if (!awaited.wait_until(until)) throw TimeoutError("the result was not ready in time");
+    if (awaited.failure() != nullptr) std::rethrow_exception(awaited.failure());
   }
 
   [[nodiscard]] job_type& job() const {
@@ -253,7 +257,7 @@ class AsyncResult {
 
 }  // namespace procpool
 
-/// By what it stands for: `std::unordered_map<AsyncResult<long>, std::string>`.
+/// Hashes the work that a handle refers to: `std::unordered_map<AsyncResult<long>, std::string>`.
 template <class T>
 struct std::hash<procpool::AsyncResult<T>> {
   std::size_t operator()(const procpool::AsyncResult<T>& result) const noexcept {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The lazy results of Pool::imap and imap_unordered.
+/// ImapIterator: the lazy results of Pool::imap and imap_unordered.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -26,14 +26,15 @@
 
 namespace procpool {
 
-/// Results that are computed while they are read (Python's IMapIterator): an input range, and
-/// next() for one at a time. The input is advanced only here, by the reading thread, and never more
-/// than `buffersize` items ahead of what was handed out, so it may be endless. One thread at a
-/// time. Destroying it drops what no worker has begun with.
+/// Results that are computed while they are read (Python: IMapIterator). An input range, with
+/// next() for single results. For one thread at a time. Only the reading thread advances the input,
+/// at max_items `buffersize` items ahead of the results that were returned, so the input may be
+/// endless. The destructor cancels items that no worker has begun with.
 ///
-/// An item whose task failed throws its exception from next(), or from the loop's increment; with
-/// next() one can go on behind it. An exception of the input range is thrown after the results of
-/// all items before it.
+/// A failed item throws its exception, or WorkerDied, from next() or from the loop's increment;
+/// next() can then go on with the next item. An exception of the input is thrown after the results
+/// of all items before it. If the pool ends before the input, PoolClosed, BrokenPool or
+/// CancelledError is thrown.
 template <class F, std::ranges::view Input>
 class ImapIterator {
   using item = std::ranges::range_reference_t<Input>;
@@ -55,22 +56,24 @@ class ImapIterator {
   }
   ~ImapIterator() { drop(); }
 
-  /// Waits for the next result; empty at the end. @throws the item's exception; afterwards one can
-  /// go on. The input range's exception; afterwards there is nothing more.
+  /// Waits for the next result.
+  /// @returns the result; empty at the end
+  /// @throws the exception of the item: the next call goes on behind it; the exception of the
+  /// input: the next call returns empty
   [[nodiscard]] std::optional<value_type> next() { return next_until(std::nullopt); }
 
-  /// The same, but waits at most for @p timeout. @throws TimeoutError; one can try again.
+  /// next() that waits at max_items for @p timeout. @throws TimeoutError; the call can be repeated
   template <class Rep, class Period>
   [[nodiscard]] std::optional<value_type> next(std::chrono::duration<Rep, Period> timeout) {
     return next_until(detail::os::deadline_after(timeout));
   }
 
-  /// The same, but gives up when a stop is requested. @throws CancelledError; one can go on.
+  /// next() that waits until a stop is requested. @throws CancelledError; the call can be repeated
   [[nodiscard]] std::optional<value_type> next(const stop_token& stop) {
     return next_until(std::nullopt, stop);
   }
 
-  /// For a range-based for loop. Begins by waiting for the first result.
+  /// For a range-based for loop. The constructor waits for the first result.
   class iterator {
    public:
     using value_type = ImapIterator::value_type;
@@ -82,7 +85,7 @@ class ImapIterator {
 
     value_type& operator*() const noexcept { return *range_->source_->current; }
     iterator& operator++() {
-      range_->source_->current.reset();  // results that were read are not kept
+      range_->source_->current.reset();  // frees the result that was read
       range_->read_into(range_->source_->current, std::nullopt);
       return *this;
     }
@@ -104,7 +107,7 @@ class ImapIterator {
   template <class Backend>
   friend class Pool;
 
-  // The input and where it stands: at a fixed address, because iterators refer to their range.
+  // The input and its position. At a fixed address, because iterators refer to their range.
   struct source {
     source(Input range, detail::shipped_callable function)
         : input(std::move(range)), callable(std::move(function)) {}
@@ -112,7 +115,7 @@ class ImapIterator {
     Input input;
     detail::shipped_callable callable;
     std::optional<std::ranges::iterator_t<Input>> at;
-    std::optional<value_type> current;  ///< of a loop; here, for it may be large
+    std::optional<value_type> current;  ///< the loop's; here because it may be large
     std::exception_ptr failure;
     bool ended = false;
   };
@@ -135,13 +138,13 @@ class ImapIterator {
     return value;
   }
 
-  // Leaves an empty value at the end.
+  // Leaves the value empty at the end.
   void read_into(std::optional<value_type>& value, std::optional<detail::time_point> until,
                  const stop_token& stop = {}) {
     while (true) {
       if (reading_ != nullptr && position_ < reading_->size()) {
         --taken_;
-        return reading_->take(position_++, value);  // may throw: the item is passed all the same
+        return reading_->take(position_++, value);  // if this throws, the item counts as read
       }
       reading_ = nullptr;
       if (ahead_.empty() && !source_->ended) wait_for_room(until, stop);
@@ -153,7 +156,7 @@ class ImapIterator {
       std::rethrow_exception(std::exchange(source_->failure, nullptr));
   }
 
-  // To submit what there is nothing ahead of; not for longer than next() may take.
+  // Waits to submit when no chunk is in flight; not longer than next() may take.
   void wait_for_room(std::optional<detail::time_point> until, const stop_token& stop) {
     if (!pool_open() || pool_->await_room(until, stop)) return;
     if (stop.stop_requested()) throw CancelledError("the wait for the next result was stopped");
@@ -161,32 +164,32 @@ class ImapIterator {
   }
 
   void wait_for_chunk(std::optional<detail::time_point> until, const stop_token& stop) {
-    const bool came = finished_ != nullptr
-                          ? finished_->ready() || wait_for(*pool_, *finished_, until, stop)
-                          : ahead_.front()->wait_until(until, stop);
-    if (!came && stop.stop_requested()) {
+    const bool ready = finished_ != nullptr
+                           ? finished_->ready() || wait_for(*pool_, *finished_, until, stop)
+                           : ahead_.front()->wait_until(until, stop);
+    if (!ready && stop.stop_requested()) {
       throw CancelledError("the wait for the next result was stopped");
     }
-    if (!came) throw TimeoutError("the next result was not ready in time");
+    if (!ready) throw TimeoutError("the next result was not ready in time");
     reading_ = finished_ != nullptr ? static_cast<chunk*>(finished_->pop().get()) : ahead_.front();
     std::erase(ahead_, reading_);
     position_ = 0;
   }
 
-  // Takes input as long as there is room for a chunk.
+  // Submits chunks while the buffer has room.
   void refill() {
     while (!source_->ended && taken_ < buffersize_) {
       const std::size_t left = buffersize_ - taken_;
       const std::size_t room = chunksize_ < left ? chunksize_ : left;
-      if (room < chunksize_ && taken_ > 0) return;   // no crumbs
-      if (!ahead_.empty() && pool_->full()) return;  // results that are there come first
+      if (room < chunksize_ && taken_ > 0) return;   // no small chunks
+      if (!ahead_.empty() && pool_->full()) return;  // read ready results first
       submit(room);
     }
   }
 
-  void submit(std::size_t most) {
+  void submit(std::size_t max_items) {
     if (!pool_open()) return;
-    std::vector<std::ranges::range_value_t<Input>> items = collect(most);
+    std::vector<std::ranges::range_value_t<Input>> items = collect(max_items);
     if (items.empty()) return;
     boost::intrusive_ptr<chunk> job = make_chunk(items.size());
     if (job == nullptr) return;
@@ -199,19 +202,19 @@ class ImapIterator {
       pool_->ensure_service(*job);
       detail::submit_chunk<detail::as_argument, F, detail::listed_shipped_t<F, arguments>>(
           *pool_, job, source_->callable, submitted_, items.size(), give);
-    } catch (...) {  // arguments that cannot be encoded: that is the outcome of these items
+    } catch (...) {  // arguments that cannot be encoded: the outcome of these items
       const std::exception_ptr failure = std::current_exception();
-      if (!pool_open()) return ahead_.pop_back();  // closed in this moment: none was submitted
+      if (!pool_open()) return ahead_.pop_back();  // closed meanwhile: none was submitted
       pool_->fail_submission(*job, failure);
-      static_cast<void>(pool_->take_numbers(items.size()));  // no others get theirs
+      static_cast<void>(pool_->take_numbers(items.size()));  // no other items get their numbers
     }
     submitted_ += items.size();
     taken_ += items.size();
     ahead_.back() = std::move(job);
   }
 
-  // With its place among those that are ahead. Null: there is no memory for it, which ends the
-  // input, because what was taken from it does not come again; what was submitted comes first.
+  // Makes a chunk and its slot in ahead_. Null: no memory. That ends the input, because items taken
+  // from it cannot be taken again; submitted items are returned first.
   boost::intrusive_ptr<chunk> make_chunk(std::size_t items) {
     const std::size_t before = ahead_.size();
     try {
@@ -225,7 +228,7 @@ class ImapIterator {
     }
   }
 
-  // One that is closed or broken ends the input; what was submitted comes first.
+  // A closed or broken pool ends the input; submitted items are returned first.
   bool pool_open() {
     try {
       pool_->check_open();
@@ -237,20 +240,20 @@ class ImapIterator {
     }
   }
 
-  // The input's own exception ends it; what came before still counts.
-  std::vector<std::ranges::range_value_t<Input>> collect(std::size_t most) {
+  // The input's own exception ends it; items before it still count.
+  std::vector<std::ranges::range_value_t<Input>> collect(std::size_t max_items) {
     std::vector<std::ranges::range_value_t<Input>> items;
     try {
       if (!source_->at) {
         source_->at.emplace(std::ranges::begin(source_->input));
       }
-      while (items.size() < most && !at_end()) {
+      while (items.size() < max_items && !at_end()) {
         if (std::exchange(pending_step_, false)) {
           ++*source_->at;
           continue;
         }
         items.emplace_back(**source_->at);
-        pending_step_ = true;  // stepping on may wait for input: not before it is wanted
+        pending_step_ = true;  // the increment may wait for input, so it is delayed
       }
     } catch (...) {
       source_->failure = std::current_exception();
@@ -275,7 +278,7 @@ class ImapIterator {
   static std::exception_ptr dropped() noexcept {
     try {
       return std::make_exception_ptr(CancelledError("the imap was dropped"));
-    } catch (...) {  // no memory: nobody asks for it
+    } catch (...) {  // no memory: this exception is never read
       return std::current_exception();
     }
   }
@@ -286,11 +289,12 @@ class ImapIterator {
   std::size_t chunksize_;
   std::size_t buffersize_;
   std::shared_ptr<detail::completion_queue> finished_;  ///< null: in the order of the input
-  std::vector<boost::intrusive_ptr<chunk>> ahead_;      ///< moves without memory, unlike a deque
+  std::vector<boost::intrusive_ptr<chunk>>
+      ahead_;  ///< a vector: its moves never allocate, unlike a deque's
   boost::intrusive_ptr<chunk> reading_;
   std::size_t position_ = 0;
   std::size_t submitted_ = 0;  ///< items taken from the input
-  std::size_t taken_ = 0;      ///< items taken from the input and not handed out
+  std::size_t taken_ = 0;      ///< of these, items not yet returned
   bool pending_step_ = false;
 };
 

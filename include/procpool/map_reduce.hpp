@@ -10,28 +10,28 @@
 ///       return a;
 ///     });
 ///
-/// Items are cut into chunks as for map. A worker calls the function for the items of its chunk and
-/// reduces the results from left to right, a = reduce(a, result of the next item). The program
-/// reduces what the chunks gave, in the order of the input, an initial value in front of them.
+/// Items are cut into chunks as for map. A worker calls the function for each item of its chunk and
+/// reduces the results from left to right: a = reduce(a, next result). The calling thread reduces
+/// the chunks' results in the order of the input, after the initial value if there is one.
 ///
-/// So `reduce` must be associative: reduce(a, reduce(b, c)) as good as reduce(reduce(a, b), c). It
-/// need not be commutative. Where it is so only nearly, as the addition of floating-point numbers,
-/// the result depends on where the chunks begin, and on nothing else: it is the same each time for
-/// the same input and chunk size. The default chunk size depends on the number of workers; give one
-/// if results are to be the same on any machine.
+/// `reduce` must be associative: reduce(a, reduce(b, c)) must be as good as reduce(reduce(a, b),
+/// c). It need not be commutative. If it is only nearly associative, like floating-point addition,
+/// the result depends on where chunks begin, and on nothing else: the same input and chunk size
+/// give the same result each time. The default chunk size depends on the number of workers. For the
+/// same result on every machine, set chunksize.
 ///
-/// `reduce` takes two values of the type that the function returns, and returns one. It travels as
-/// the function does, and runs in the workers and, a copy of it, on the calling thread.
+/// `reduce` takes two values of the function's result type and returns one. It travels like the
+/// function. It runs in the workers, and a copy of it on the calling thread.
 ///
-/// Failures: the first item by index that failed is thrown, as by map, with its index in
-/// WorkerDied::item(). An exception of `reduce` counts as one of the item whose result it took in;
-/// of the last steps in the program, it is simply thrown. Items behind a failed one in its chunk
-/// are not run: nobody would get their results.
+/// Failures: the first failure by index is thrown, as by map, with its index in WorkerDied::item().
+/// An exception of `reduce` in a worker counts for the item whose result it was adding; in the
+/// program it is thrown as it is. Items after a failed one in its chunk are not run, because their
+/// results would be dropped.
 ///
-/// Options: timeout holds for each item, with its step of the reduction. A chunk whose worker died
-/// has lost what it had, so `retries` count for chunks, and each begins with the chunk's first
-/// item; current_worker().attempt() counts them for all its items. Without retries no item runs
-/// twice.
+/// Options: timeout applies to each item together with its reduction step. A chunk whose worker
+/// died has lost its partial result. So `retries` count per chunk, each attempt begins with the
+/// chunk's first item, and current_worker().attempt() is the same for all its items. Without
+/// retries no item runs twice.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -61,7 +61,7 @@ auto Pool<Backend>::map_reduce(F&& function, std::initializer_list<Item> items, 
   return this->map_reduce(function, items, reduce, std::nullopt, options);
 }
 
-/// @param initial converts to what @p function returns; also the result for no items
+/// @param initial converts to the result type of @p function; also the result for no items
 template <class Backend>
 template <class F, std::ranges::input_range Range, class Reduce, class Initial>
   requires(!std::is_same_v<std::decay_t<Initial>, map_options>)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Pool: runs functions in worker processes, with the names and the meaning of Python's
+/// Pool: runs functions in worker processes, with the names and semantics of Python's
 /// multiprocessing.Pool.
 #pragma once
 
@@ -35,23 +35,24 @@
 
 namespace procpool {
 
-/// A pool of workers. `procpool::Pool pool{4};` has four processes, forked when the pool is made;
-/// they see the program's memory as it was then.
+/// A pool of workers. `procpool::Pool pool{4};` forks four processes when the pool is made. They
+/// see the program's memory as it was at that moment.
 ///
-/// What can be run: functions, lambdas whose captures are trivially copyable, and function objects
-/// with encodable members; arguments travel as the callee's parameter types (see codec.hpp).
-/// Results come back by value. Tasks run in any order, on any worker, one at a time in each.
+/// A task can call a function, a lambda with trivially copyable captures, or a function object with
+/// encodable members. Arguments travel as the callee's parameter types (see codec.hpp); results
+/// come back by value. Each worker runs one task at a time. The order of tasks and the choice of
+/// the worker are unspecified.
 ///
-/// Failures: a task's exception is thrown to whoever asks for its result, with its own type and a
-/// RemoteTraceback nested inside. A worker that dies (signal, exit, abort) is replaced; the one
-/// item that it was running ends with WorkerDied, nothing else is lost or run twice.
+/// Failures: the exception of a task is thrown to each caller that asks for the result, with its
+/// own type and a nested RemoteTraceback. A worker that dies (signal, exit, abort) is replaced. The
+/// item that it ran ends with WorkerDied (Python: the result never arrives). No other item is lost
+/// or run twice. If this process is killed, its workers are killed immediately.
 ///
-/// Threads: all members may be called from several threads of the process that made the pool, but
-/// none may still be in a call of it when the destructor begins, except waits on results, which end
-/// with CancelledError. In a forked child, and in a task that it runs, a pool cannot be used: all
-/// members are std::logic_error there, and the destructor does nothing. Make another one.
+/// Threads: any thread of the process that made the pool may call any member. No call may be in
+/// progress when the destructor begins, except waits for results, which end with CancelledError.
 ///
-/// If this process is killed, the workers are gone within a moment.
+/// Processes: a forked child, and a task in one of its workers, cannot use the pool. Every member
+/// throws std::logic_error there, and the destructor does nothing. Make another pool there.
 template <class Backend = Processes>
 class Pool : detail::pool_misuse {
   template <class F, class Range, class How>
@@ -63,36 +64,42 @@ class Pool : detail::pool_misuse {
   using detail::pool_misuse::apply, detail::pool_misuse::apply_async, detail::pool_misuse::map,
       detail::pool_misuse::map_async, detail::pool_misuse::starmap,
       detail::pool_misuse::starmap_async, detail::pool_misuse::imap,
-      detail::pool_misuse::imap_unordered;  // what does not compile, and says why
+      detail::pool_misuse::imap_unordered;  // calls that do not compile, with the reason
 
-  /// As many workers as CPUs are usable.
+  /// One worker for each CPU that this process may use. @throws as Pool(pool_options)
   Pool() : Pool(pool_options{}) {}
-  /// @param processes number of workers. @throws as below
+  /// @param processes number of workers, at least 1
+  /// @throws as Pool(pool_options)
   explicit Pool(int processes) : Pool(pool_options{.processes = processes}) {}
-  /// @throws std::invalid_argument for options out of range; ProcessError when the system refuses
-  /// processes, memory or descriptors, processes and memory for 2 s: nothing is left behind then.
+  /// Starts the workers and waits until each has been forked.
+  /// @throws std::invalid_argument for an option out of range; ProcessError when the system refuses
+  /// descriptors, or has refused processes or memory for 2 s. Nothing is left behind then.
   explicit Pool(pool_options options) {
-    // Not as an initializer: the workers, which are forked in between, see that it is not there.
+    // Not in an initializer list: workers are forked during this call, and core_ must be null
+    // there.
     core_ = detail::start_pool<Backend>(options, options.initializer.frame_);
   }
 
   template <detail::no_number T>
-  explicit Pool(T) = delete;  // a number is wanted
+  explicit Pool(T) = delete;  // a number is required
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
-  /// Terminates, as leaving Python's `with` does: outstanding results end with CancelledError.
+  /// Calls terminate(), as the end of Python's `with` block does: unfinished results end with
+  /// CancelledError. To finish them, call close() and join() first.
   ~Pool() {
-    if (core_ == nullptr) return;  // in one of its workers
+    if (core_ == nullptr) return;  // in one of the pool's workers
     if (core_->ours()) {
       core_->terminate();
       core_->close_fileno();
     } else {
-      core_.detach();  // another process's: its threads and locks do not exist here
+      core_.detach();  // in a forked child: the pool's threads and locks do not exist here
     }
   }
 
   /// Calls @p function(@p arguments...) in a worker and waits for the result.
-  /// @throws what the task throws; WorkerDied; PoolClosed, BrokenPool, CancelledError
+  /// @returns the result, by value
+  /// @throws the exception of the task; WorkerDied; PoolClosed, BrokenPool; CancelledError when the
+  /// pool is terminated meanwhile
   template <class F, class... A>
     requires(!std::is_same_v<std::decay_t<F>, call_options>)
   auto apply(F&& function, A&&... arguments) {
@@ -100,8 +107,9 @@ class Pool : detail::pool_misuse {
       return apply({}, function, std::forward<A>(arguments)...);
     }
   }
-  /// With options: `pool.apply({.timeout = 2s, .retries = 1}, f, 7)`.
-  /// @throws TimeoutError when it ran too long; std::invalid_argument for options out of range
+  /// apply() with options: `pool.apply({.timeout = 2s, .retries = 1}, f, 7)`.
+  /// @throws as above; TimeoutError when the task ran too long; CancelledError after a stop
+  /// request; std::invalid_argument for an option out of range
   template <class F, class... A>
   auto apply(call_options options, F&& function, A&&... arguments) {
     if constexpr (detail::check_listed_call<std::decay_t<F>>(detail::type_list<A...>{})) {
@@ -113,7 +121,10 @@ class Pool : detail::pool_misuse {
     }
   }
 
-  /// The same without waiting. @throws PoolClosed, BrokenPool; what encoding the arguments throws
+  /// Submits a call of @p function(@p arguments...) and returns at once; waits only while
+  /// pool_options::max_pending tasks are unfinished.
+  /// @returns an AsyncResult, which gets what the task returns or throws
+  /// @throws PoolClosed, BrokenPool; exceptions of encoding the arguments
   template <class F, class... A>
     requires(!is_task_options_v<std::decay_t<F>>)
   auto apply_async(F&& function, A&&... arguments) {
@@ -123,7 +134,8 @@ class Pool : detail::pool_misuse {
           detail::start_call(core(), detail::attended::no, {}, function, nullptr, arguments...));
     }
   }
-  /// With options: `pool.apply_async({.timeout = 2s, .callback = log}, f, 7)`.
+  /// apply_async() with options: `pool.apply_async({.timeout = 2s, .callback = log}, f, 7)`.
+  /// @throws as above; std::invalid_argument for an option out of range
   template <class F, class... A>
   auto apply_async(task_options<detail::task_result_t<std::decay_t<F>, A...>> options, F&& function,
                    A&&... arguments) {
@@ -138,7 +150,8 @@ class Pool : detail::pool_misuse {
     }
   }
 
-  /// The same, but does not wait for room: empty when pool_options::max_pending tasks are not done.
+  /// apply_async() that never waits for room.
+  /// @returns an empty optional when pool_options::max_pending tasks are unfinished
   template <class... A>
   auto try_apply_async(A&&... arguments) {
     return detail::without_waiting(core(),
@@ -152,9 +165,12 @@ class Pool : detail::pool_misuse {
     });
   }
 
-  /// Calls @p function for every item of any input range; a std::vector of the results in the
-  /// order of the input. All items are run; then the first failure by index is thrown, if any.
-  /// @throws what the range throws; what tasks throw; WorkerDied with item(); PoolClosed ...
+  /// Calls @p function for each item of @p items, any input range, and waits for all results. Every
+  /// item is run, even after a failure.
+  /// @returns a std::vector of the results in the order of the input; void if @p function returns
+  /// void
+  /// @throws the first failure by index: the exception of a task, or WorkerDied with item();
+  /// exceptions of the range; PoolClosed, BrokenPool, CancelledError
   template <class F, std::ranges::input_range Range>
   auto map(F&& function, Range&& items, map_options options = {}) {
     return run_map<detail::as_argument>(function, items, options);
@@ -163,14 +179,16 @@ class Pool : detail::pool_misuse {
   auto map(F&& function, std::initializer_list<Item> items, map_options options = {}) {
     return run_map<detail::as_argument>(function, items, options);
   }
-  /// The same without waiting for the results; the items are read before it returns.
+  /// map() that does not wait for the results. It reads all items before it returns.
+  /// @returns an AsyncResult, whose get() returns or throws what map() would
   template <class F, std::ranges::input_range Range>
   auto map_async(F&& function, Range&& items,
                  map_async_options<map_result<F, Range, detail::as_argument>> options = {}) {
     return start_map<detail::as_argument>(function, items, std::move(options));
   }
 
-  /// Calls @p function with the elements of each item, a tuple, pair or array, as its arguments.
+  /// map() for a function of several parameters: each item is a tuple, pair or array of its
+  /// arguments.
   template <class F, std::ranges::input_range Range>
   auto starmap(F&& function, Range&& items, map_options options = {}) {
     return run_map<detail::spread>(function, items, options);
@@ -179,15 +197,16 @@ class Pool : detail::pool_misuse {
   auto starmap(F&& function, std::initializer_list<Item> items, map_options options = {}) {
     return run_map<detail::spread>(function, items, options);
   }
-  /// The same without waiting.
+  /// starmap() that does not wait for the results, as map_async().
   template <class F, std::ranges::input_range Range>
   auto starmap_async(F&& function, Range&& items,
                      map_async_options<map_result<F, Range, detail::spread>> options = {}) {
     return start_map<detail::spread>(function, items, std::move(options));
   }
 
-  /// Like map, but gives one Outcome for each item, a value or an exception, and throws for none of
-  /// them. What a pool leaves undone that ends has CancelledError or BrokenPool as its outcome.
+  /// map() that throws for no item.
+  /// @returns a std::vector with one Outcome for each item: a value or an exception. Items that the
+  /// end of the pool leaves undone have CancelledError or BrokenPool.
   template <class F, std::ranges::input_range Range>
   auto map_outcomes(F&& function, Range&& items, map_options options = {}) {
     return run_map<detail::as_argument, detail::gather_outcomes>(function, items, options);
@@ -196,7 +215,7 @@ class Pool : detail::pool_misuse {
   auto map_outcomes(F&& function, std::initializer_list<Item> items, map_options options = {}) {
     return run_map<detail::as_argument, detail::gather_outcomes>(function, items, options);
   }
-  /// The same without waiting.
+  /// map_outcomes() that does not wait for the results, as map_async().
   template <class F, std::ranges::input_range Range>
   auto map_outcomes_async(
       F&& function, Range&& items,
@@ -204,15 +223,16 @@ class Pool : detail::pool_misuse {
     return start_map<detail::as_argument, detail::gather_outcomes>(function, items,
                                                                    std::move(options));
   }
-  /// Like starmap, with outcomes.
+  /// starmap() that returns outcomes, as map_outcomes().
   template <class F, std::ranges::input_range Range>
   auto starmap_outcomes(F&& function, Range&& items, map_options options = {}) {
     return run_map<detail::spread, detail::gather_outcomes>(function, items, options);
   }
 
-  /// The results of @p function for all items, put together by @p reduce in the workers first; see
-  /// map_reduce.hpp, also for the initial value. @throws std::invalid_argument for no items without
-  /// one; what map throws; what @p reduce throws
+  /// Reduces the results of @p function for all items to one value. Most of the reduction runs in
+  /// the workers; map_reduce.hpp has the rules, also for the initial value.
+  /// @throws as map(); exceptions of @p reduce; std::invalid_argument for no items and no initial
+  /// value
   template <class F, std::ranges::input_range Range, class Reduce>
   auto map_reduce(F&& function, Range&& items, Reduce&& reduce, map_options options = {});
   template <class F, class Item, class Reduce>
@@ -223,64 +243,66 @@ class Pool : detail::pool_misuse {
   auto map_reduce(F&& function, Range&& items, Reduce&& reduce, Initial&& initial,
                   map_options options = {});
 
-  /// Results one by one, in order, while they are computed; see ImapIterator. An lvalue range must
-  /// outlive the result.
+  /// Returns results one by one in the order of the input, while later ones are computed; see
+  /// ImapIterator. An lvalue range must outlive the result.
+  /// @throws PoolClosed, BrokenPool; std::invalid_argument for an option out of range
   template <class F, std::ranges::viewable_range Range>
   [[nodiscard]] auto imap(F&& function, Range&& items, imap_options options = {}) {
     return start_imap(function, std::forward<Range>(items), options, true);
   }
-  /// The same in the order in which they are done.
+  /// imap() that returns results in the order in which they finish.
   template <class F, std::ranges::viewable_range Range>
   [[nodiscard]] auto imap_unordered(F&& function, Range&& items, imap_options options = {}) {
     return start_imap(function, std::forward<Range>(items), options, false);
   }
 
-  /// From now on there are to be so many workers. More are started at once, with their initializer;
-  /// those that are too many leave when they have done what they have begun, and what they have not
-  /// begun is done by others. Any thread, while work is going on. If the system has no room for so
-  /// many the pool is as large as it could be: processes() tells. What this process holds for those
-  /// that left (memory, descriptors) it gives back when it waits for results the next time.
-  /// @param processes at least 1, at most 256 or what the pool was made with (less if ring_bytes is
-  /// more than 256 KiB: the rings of all that there is room for take 64 MiB of address space)
-  /// @throws std::invalid_argument; PoolClosed, BrokenPool
+  /// Changes the number of workers (Python has no equivalent). Any thread may call it while tasks
+  /// run. New workers start at once, with the initializer. Surplus workers leave after the items
+  /// they have begun; other workers do the rest. If the system refuses some of the new workers the
+  /// pool is smaller; processes() returns the number. Memory and descriptors of workers that left
+  /// are freed the next time this process waits for results.
+  /// @param processes at least 1; at most the initial number, or min(256, 64 MiB / ring_bytes) if
+  /// that is larger, or fewer if address space is limited (RLIMIT_AS)
+  /// @throws std::invalid_argument for a number out of range; PoolClosed, BrokenPool
   void resize(int processes) {
     if (processes < 1) throw std::invalid_argument("a pool has at least 1 worker");
     core()->resize(static_cast<std::uint32_t>(processes));
   }
-  /// How many workers there are to be.
+  /// The number of workers that the pool keeps.
   [[nodiscard]] int processes() const { return static_cast<int>(core()->workers()); }
-  /// A descriptor for event loops (poll, epoll, libuv): an eventfd(2) that counts the results that
-  /// have become ready, of apply_async and the other asynchronous calls (a chunk of an imap counts
-  /// as one; what is ready when it is submitted, a map of nothing
-  /// without a callback, does not), since it was last
-  /// read. When it is readable read its 8 bytes, which sets it to 0, then look at your AsyncResults
-  /// with ready(). Results may become ready between the two: that makes it readable once more, with
-  /// nothing new to be found. Nobody has to wait or drive: the pool's service thread does.
+  /// A descriptor for event loops (poll, epoll, libuv): an eventfd(2), readable when results have
+  /// become ready. Its counter is the number of results of asynchronous calls that have become
+  /// ready since it was last read; a chunk of an imap counts as one. A result that is ready when it
+  /// is submitted (a map of no items without a callback) does not count.
   ///
-  /// Made by the first call, which counts from then on; nothing is paid before. Nonblocking,
-  /// close-on-exec, above 2. It belongs to the pool and is closed by its destructor (not by
-  /// terminate(), so that a loop hears of what that ends): take it out of the loop before. In a
-  /// process forked from this one it is closed.
-  /// @throws ProcessError when there is no descriptor left; std::logic_error in a forked process
+  /// When it is readable, read its 8 bytes, which resets it, then check your AsyncResults with
+  /// ready(). A result may become ready between the two steps: then the descriptor is readable once
+  /// more with nothing new to find. No thread has to wait or drive: the pool's service thread does.
+  ///
+  /// The first call makes it and starts to count; a pool without that call pays nothing. It is
+  /// nonblocking, close-on-exec and greater than 2. The pool owns it: the destructor closes it, so
+  /// remove it from the loop before. terminate() does not close it, so that a loop sees the results
+  /// that end then. It is closed in a forked process.
+  /// @throws ProcessError when no descriptor is left; std::logic_error in a forked process
   [[nodiscard]] int fileno() { return core()->fileno(); }
 
-  /// No more work can be submitted; what was submitted goes on. Idempotent.
+  /// Refuses new work; work already submitted goes on. Idempotent.
   void close() { core()->close(); }
   /// Waits until all work is done and all workers have left.
   /// @throws std::logic_error unless close() or terminate() was called before
   void join() { static_cast<void>(core()->join({}, {})); }
-  /// The same, but waits at most for @p timeout; whether all have left. It can be repeated.
+  /// join() for at most @p timeout; can be repeated. @returns whether all workers have left
   template <class Rep, class Period>
   bool join(std::chrono::duration<Rep, Period> timeout) {
     return core()->join(detail::os::deadline_after(timeout), {});
   }
-  /// The same, but gives up when a stop is requested; whether all have left.
+  /// join() until a stop is requested. @returns whether all workers have left
   bool join(const stop_token& stop) { return core()->join({}, stop); }
-  /// Kills the workers; outstanding results end with CancelledError. Idempotent.
+  /// Kills the workers; unfinished results end with CancelledError. Idempotent.
   void terminate() { core()->terminate(); }
-  /// What can be done with it now, as far as is known: that a pool is broken comes to light when
-  /// somebody submits, waits for results, or has work done. Does not wait. @throws std::logic_error
-  /// in a forked process
+  /// The state of the pool as far as this process knows, without waiting. A pool is found to be
+  /// broken only when a thread submits or waits, or the service thread runs.
+  /// @throws std::logic_error in a forked process
   [[nodiscard]] pool_state state() const { return core()->state(); }
 
  private:
@@ -341,7 +363,7 @@ class Pool : detail::pool_misuse {
 Pool(int)->Pool<Processes>;
 Pool(pool_options)->Pool<Processes>;
 
-/// Python's multiprocessing.pool.ThreadPool.
+/// A pool whose workers are threads (Python: multiprocessing.pool.ThreadPool).
 using ThreadPool = Pool<Threads>;
 
 }  // namespace procpool

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Everything: Python's multiprocessing for C++.
+/// All public headers but fmt.hpp: Python's multiprocessing for C++.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors

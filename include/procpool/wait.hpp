@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// wait and as_completed: waiting for many results at once (Python: concurrent.futures).
+/// wait and as_completed: wait for many results at once (Python: concurrent.futures).
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -27,18 +27,18 @@ namespace procpool {
 
 /// wait() returns when any result is ready.
 inline constexpr return_when FIRST_COMPLETED = return_when::first_completed;
-/// wait() returns when any result is there that is an exception and was not cancelled (by cancel()
-/// or by the end of its pool); if there is none, when all are ready.
+/// wait() returns when any result is an exception other than a cancellation (by cancel() or the end
+/// of its pool); if there is none, when all results are ready.
 inline constexpr return_when FIRST_EXCEPTION = return_when::first_exception;
 /// wait() returns when all results are ready.
 inline constexpr return_when ALL_COMPLETED = return_when::all_completed;
 
-/// What wait() found (Python's DoneAndNotDoneFutures): `auto [done, pending] = wait(results);`.
+/// Returned by wait() (Python: DoneAndNotDoneFutures): `auto [done, pending] = wait(results);`.
 /// Both in the order of the input, each result once.
 template <class T>
 struct done_and_pending {
   std::vector<AsyncResult<T>> done;     ///< ready: with a value or an exception
-  std::vector<AsyncResult<T>> pending;  ///< still going on
+  std::vector<AsyncResult<T>> pending;  ///< not ready
 };
 
 namespace detail {
@@ -52,7 +52,7 @@ template <class T>
 std::type_identity<T> value_of(const AsyncResult<T>&);
 
 struct result_access {
-  /// The job behind a result. @throws std::invalid_argument for one that was moved from
+  /// The job of a result. @throws std::invalid_argument for an empty handle
   template <class T>
   static job& job_of(const AsyncResult<T>& result) {
     if (result.job_ != nullptr) return *result.job_;
@@ -60,17 +60,17 @@ struct result_access {
   }
 };
 
-/// Results, each once, and the jobs behind them in the same order.
+/// The distinct results of a range, and their jobs in the same order.
 template <class T>
 struct distinct_results {
   template <class Range>
-  explicit distinct_results(Range& given) {
+  explicit distinct_results(Range& input) {
     if constexpr (std::ranges::sized_range<Range>) {
-      const auto size = static_cast<std::size_t>(std::ranges::size(given));
+      const auto size = static_cast<std::size_t>(std::ranges::size(input));
       results.reserve(size);
       jobs.reserve(size);
     }
-    for (const AsyncResult<T>& each : given) {
+    for (const AsyncResult<T>& each : input) {
       if (jobs.insert(result_access::job_of(each))) results.push_back(each);
     }
   }
@@ -80,9 +80,9 @@ struct distinct_results {
 };
 
 template <class T, class Range>
-done_and_pending<T> wait_for_results(Range& given, return_when when, os::deadline until,
+done_and_pending<T> wait_for_results(Range& input, return_when when, os::deadline until,
                                      const stop_token& stop) {
-  distinct_results<T> all(given);
+  distinct_results<T> all(input);
   wait_for_jobs(all.jobs.all(), when, until, stop);
   done_and_pending<T> found{std::move(all.results), {}};
   std::size_t done = 0;
@@ -99,7 +99,7 @@ done_and_pending<T> wait_for_results(Range& given, return_when when, os::deadlin
 
 }  // namespace detail
 
-/// A range of AsyncResult<T>, all of one T.
+/// A range of AsyncResult<T> with a single T.
 template <class Range>
 concept range_of_results =
     std::ranges::input_range<Range> && detail::are_results<std::ranges::range_value_t<Range>>;
@@ -109,52 +109,50 @@ template <range_of_results Range>
 using result_value_t =
     typename decltype(detail::value_of(std::declval<std::ranges::range_value_t<Range>&>()))::type;
 
-/// Waits for some or all of many results, of one pool or of several.
-/// @param results a range of AsyncResult<T>; one that is given twice counts once. Empty: returns at
-/// once
-/// @param when what to wait for; cancelled results count as ready, but not as failed (Python's
-/// rule)
-/// @returns what is ready and what is not, also when the time is over: it throws for no result.
-/// Results of a pool that ends become ready with CancelledError, or BrokenPool.
-/// @throws std::invalid_argument for a result that was moved from; std::logic_error when one that
-/// is not ready belongs to another process (a forked child waits for its parent's results)
+/// Waits for some or all of many results, of one or several pools. Throws no exception of a task.
+/// @param results a range of AsyncResult<T>; duplicates count once. Empty: returns at once
+/// @param when when to return; a cancelled result counts as ready, but not as failed (as in Python)
+/// @returns the ready and the pending results, also after a timeout. If a worker dies its results
+/// become ready with WorkerDied, if a pool ends with CancelledError or BrokenPool.
+/// @throws std::invalid_argument for an empty handle; std::logic_error when a result that is not
+/// ready belongs to another process (a forked child waits for its parent's results)
 ///
-/// Any thread, also in a callback, but there not for results that have a callback to be run first.
-/// The time it takes is linear in the number of results. In a loop that takes each as it comes
-/// as_completed() is better than FIRST_COMPLETED again and again, which is quadratic.
+/// Any thread may call it. A callback may call it too, but not for results whose own callbacks have
+/// yet to run. Takes time linear in the number of results. To handle each result as it becomes
+/// ready use as_completed(): FIRST_COMPLETED in a loop is quadratic.
 template <range_of_results Range>
 auto wait(Range&& results, return_when when = ALL_COMPLETED) {
   return detail::wait_for_results<result_value_t<Range>>(results, when, std::nullopt, {});
 }
-/// The same, for at most @p timeout; what is ready at once is seen with 0, too.
+/// wait() for at most @p timeout; with 0 it still finds results that are ready.
 template <range_of_results Range, class Rep, class Period>
 auto wait(Range&& results, return_when when, std::chrono::duration<Rep, Period> timeout) {
   return detail::wait_for_results<result_value_t<Range>>(results, when,
                                                          detail::os::deadline_after(timeout), {});
 }
-/// The same, until a stop is requested.
+/// wait() until a stop is requested.
 template <range_of_results Range>
 auto wait(Range&& results, return_when when, const stop_token& stop) {
   return detail::wait_for_results<result_value_t<Range>>(results, when, std::nullopt, stop);
 }
 
-/// Results in the order in which they become ready, for one range-based for loop, in one thread;
-/// what as_completed() returns. It keeps no result that it has handed out. The loop may be left at
-/// any time, and gone on with.
+/// Returned by as_completed(): results in the order in which they become ready, for one range-based
+/// for loop in one thread. Keeps no result that it has returned. The loop may be left at any time
+/// and resumed by another.
 template <class T>
 class completed_results {
-  // At a fixed address: jobs know where they are watched.
+  // At a fixed address: jobs refer to it while they are observed.
   struct state {
-    state(detail::distinct_results<T>&& given, detail::os::deadline until, stop_token stop)
-        : results(std::move(given.results)),
-          order(detail::watch_completions(given.jobs.all(), until, std::move(stop))) {}
+    state(detail::distinct_results<T>&& input, detail::os::deadline until, stop_token stop)
+        : results(std::move(input.results)),
+          order(detail::watch_completions(input.jobs.all(), until, std::move(stop))) {}
 
     void advance() {
       current.reset();
       if (const auto index = order->next()) current.emplace(std::move(results[*index]));
     }
 
-    std::vector<AsyncResult<T>> results;  // those that were handed out are empty
+    std::vector<AsyncResult<T>> results;  // results that were returned are empty
     std::optional<AsyncResult<T>> current;
     std::unique_ptr<detail::completion_order> order;
   };
@@ -169,7 +167,7 @@ class completed_results {
 
     AsyncResult<T>& operator*() const noexcept { return *state_->current; }
     AsyncResult<T>* operator->() const noexcept { return &*state_->current; }
-    /// Lets go of this result and waits for the next. @throws what as_completed() says
+    /// Drops this result and waits for the next. @throws as as_completed()
     iterator& operator++() {
       state_->advance();
       return *this;
@@ -186,11 +184,11 @@ class completed_results {
     state* state_;
   };
 
-  completed_results(detail::distinct_results<T>&& given, detail::os::deadline until,
+  completed_results(detail::distinct_results<T>&& input, detail::os::deadline until,
                     stop_token stop)
-      : state_(std::make_unique<state>(std::move(given), until, std::move(stop))) {}
+      : state_(std::make_unique<state>(std::move(input), until, std::move(stop))) {}
 
-  /// Waits for the next result that was not handed out before. @throws what as_completed() says
+  /// Waits for the next result that was not returned before. @throws as as_completed()
   [[nodiscard]] iterator begin() {
     state_->advance();
     return iterator(*state_);
@@ -201,29 +199,29 @@ class completed_results {
   std::unique_ptr<state> state_;
 };
 
-/// The results in the order in which they become ready, those first that are ready now:
-/// `for (auto& result : as_completed(results)) use(result.get());`.
-/// @param results as for wait(); the loop has handles of its own
-/// @returns an input range; its iterators wait
-/// @throws std::invalid_argument and std::logic_error as wait(), here or in the loop
+/// Returns results in the order in which they become ready; results that are ready already come
+/// first: `for (auto& result : as_completed(results)) use(result.get());`.
+/// @param results as for wait(); the loop keeps its own handles
+/// @returns an input range whose iterators wait
+/// @throws as wait(), here or in the loop
 ///
-/// Any thread, also in a callback, but there not for results that have a callback to be run first.
-/// Costs the same for each result, however many there are.
+/// Any thread may call it. A callback may call it too, but not for results whose own callbacks have
+/// yet to run. The cost per result is constant.
 template <range_of_results Range>
 [[nodiscard]] auto as_completed(Range&& results) {
   using T = result_value_t<Range>;
   return completed_results<T>(detail::distinct_results<T>(results), std::nullopt, {});
 }
-/// The same; @p timeout is for the whole loop, from this call on: then the loop throws
-/// TimeoutError, which says how many of how many results are unfinished, unless one is ready to be
-/// handed out.
+/// as_completed() with a @p timeout for the whole loop, counted from this call. After it, when no
+/// result is ready, the loop throws TimeoutError with the number of unfinished results.
 template <range_of_results Range, class Rep, class Period>
 [[nodiscard]] auto as_completed(Range&& results, std::chrono::duration<Rep, Period> timeout) {
   using T = result_value_t<Range>;
   const auto until = detail::os::deadline_after(timeout);
   return completed_results<T>(detail::distinct_results<T>(results), until, {});
 }
-/// The same; when a stop is requested and no result is ready, the loop throws CancelledError.
+/// as_completed() until a stop is requested: then, when no result is ready, the loop throws
+/// CancelledError.
 template <range_of_results Range>
 [[nodiscard]] auto as_completed(Range&& results, stop_token stop) {
   using T = result_value_t<Range>;
