@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // pthread_exit in a task ends its worker, and nothing else. What a thread does while it ends.
 #include <pthread.h>
+#include <atomic>
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
@@ -20,13 +21,13 @@ int leaf(int x) {
 
 /// Something that is destroyed as the stack is unwound.
 struct counted {
-  explicit counted(int& count) : count_(&count) { ++count; }
+  explicit counted(std::atomic<int>& count) : count_(&count) { ++count; }
   counted(const counted&) = delete;
   counted& operator=(const counted&) = delete;
   ~counted() { --*count_; }
-  int* count_;
+  std::atomic<int>* count_;
 };
-int alive = 0;
+std::atomic<int> alive{0};
 
 std::size_t length(const std::string& text) {
   return text.size();

@@ -204,7 +204,7 @@ class fork_registry {
     while (node != nullptr) {
       auto& inherited = *std::exchange(node, node->next_);
       if (inherited.scope_ == fork_registration::scope::every_process) {
-        link(inherited);
+        append(inherited);  // in the same order as in the parent: locks are taken in it
       } else {
         inherited.linked_ = false;
       }
@@ -242,6 +242,15 @@ class fork_registry {
     node.previous_ = nullptr;
     node.next_ = std::exchange(first_, &node);
     if (node.next_ != nullptr) node.next_->previous_ = &node;
+    node.linked_ = true;
+  }
+
+  void append(fork_registration& node) noexcept {
+    fork_registration* before = nullptr;
+    for (auto* each = first_; each != nullptr; each = each->next_) before = each;
+    node.previous_ = before;
+    node.next_ = nullptr;
+    (before != nullptr ? before->next_ : first_) = &node;
     node.linked_ = true;
   }
 

@@ -83,13 +83,14 @@ class fork_safe_mutex final : public fork_handler {
     constexpr std::chrono::seconds patience{5};  // longer than that of a fork, which lets us go on
     if (!wanted_.load(std::memory_order_relaxed) && mutex_.try_lock()) return true;  // a hint
     const auto until = std::chrono::steady_clock::now() + patience;
-    while (wanted_.load(std::memory_order_relaxed) && std::chrono::steady_clock::now() < until) {
+    while (std::chrono::steady_clock::now() < until) {
+      if (!wanted_.load(std::memory_order_relaxed) && mutex_.try_lock()) return true;  // as above
       std::this_thread::sleep_for(pause);
     }
-    return mutex_.try_lock_until(until);
+    return mutex_.try_lock();
   }
 
-  std::timed_mutex mutex_;
+  std::mutex mutex_;
   std::atomic<bool> wanted_{false};  ///< by a fork
   bool held_ = false;  ///< by the thread that forks; written under the lock of the registry
   fork_registration registration_{*this, fork_registration::scope::every_process};
