@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a process finds around it besides memory: environment variables and open descriptors.
+/// What a process inherits besides memory: environment variables and open descriptors.
 #pragma once
 
 #include <fcntl.h>
@@ -17,10 +17,10 @@
 
 namespace procpool::detail::os {
 
-/// Variables by name, which come to those of this process or take their place.
+/// Variables by name, to add to those of this process or to replace them.
 using environment_changes = std::map<std::string, std::string>;
 
-/// An environment as execve(2) takes it: that of this process, with changes.
+/// The environment of this process with changes applied, in the form that execve(2) takes.
 class environment_block {
  public:
   explicit environment_block(const environment_changes& changes) {
@@ -47,28 +47,28 @@ class environment_block {
   std::vector<char*> pointers_;
 };
 
-/// Changes the environment of this process, a new one with one thread. Not by setenv(3): a thread
-/// of the parent may have had its lock at the fork.
+/// Changes the environment of this process, which is new and has one thread. Not by setenv(3):
+/// another thread of the parent may have held its lock at the fork.
 inline void change_environment(const environment_changes& changes) {
   if (!changes.empty())
-    environ = (new environment_block(changes))->get();  // for as long as it lives
+    environ = (new environment_block(changes))->get();  // kept until the process ends
 }
 
 /// Closes all descriptors from @p first to @p last.
 inline void close_range_of(unsigned first, unsigned last) noexcept {
   if (first > last) return;
   if (PROCPOOL_SYSTEM(syscall(SYS_close_range, first, last, 0U)) == 0) return;
-  // A sandbox that does not know the call (Linux 5.9).
-  const long open_at_most = PROCPOOL_SYSTEM(sysconf(_SC_OPEN_MAX));
-  constexpr unsigned many = 65'536;
-  const unsigned end =
-      std::min(last, open_at_most > 0 ? std::min(static_cast<unsigned>(open_at_most), many) : many);
+  // The kernel is older than Linux 5.9, or a sandbox refuses the call.
+  const long max_open = PROCPOOL_SYSTEM(sysconf(_SC_OPEN_MAX));
+  constexpr unsigned max_tried = 65'536;
+  const unsigned end = std::min(
+      last, max_open > 0 ? std::min(static_cast<unsigned>(max_open), max_tried) : max_tried);
   for (unsigned each = first; each <= end; ++each) {
     PROCPOOL_SYSTEM(close(static_cast<int>(each)));
   }
 }
 
-/// Closes all descriptors of this process but the standard streams and @p kept.
+/// Closes all descriptors of this process except the standard streams and @p kept.
 inline void close_all_but(std::vector<int> kept) {
   std::ranges::sort(kept);
   unsigned first = STDERR_FILENO + 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Wake-ups through descriptors: eventfd(2) as a doorbell, epoll(7) to wait for many of them.
+/// Wake-ups through descriptors: eventfd(2) to signal, epoll(7) to wait for many at once.
 #pragma once
 
 #include <fcntl.h>
@@ -28,7 +28,7 @@
 
 namespace procpool::detail::os {
 
-/// A doorbell: rung by any holder of the descriptor, silenced by the one who waits.
+/// An eventfd: any holder of the descriptor signals it, the waiting thread drains it.
 class event {
  public:
   event() noexcept = default;
@@ -38,38 +38,38 @@ class event {
     PROCPOOL_SYSTEM(fcntl(made.get(), F_SETSIG, mark()));
     return made;
   }
-  /// Eventfds share one inode. What tells ours from a task's own is the number of the signal that
-  /// it would send, which it never does (O_ASYNC).
+  /// A signal number stored in the descriptor (F_SETSIG). All eventfds share one inode, so this
+  /// number tells ours from a task's own. It is never sent, because O_ASYNC is not set.
   static int mark() noexcept { return SIGRTMAX - 1; }
   explicit event(fd adopted) noexcept : fd_(std::move(adopted)) {}
 
-  /// Rings once, or @p times; false when the descriptor is not ours any more. A full counter is a
-  /// bell that rings.
+  /// Adds @p times to the counter; false when the descriptor is no longer ours. A full counter
+  /// (EAGAIN) counts as success, because the event is signalled already.
   bool signal(std::uint64_t times = 1) const noexcept {
     const auto sent =
         retry([&] { return PROCPOOL_SYSTEM(write(fd_.get(), &times, sizeof times)); });
     return sent != -1 || errno == EAGAIN;
   }
-  /// Silences the bell; how often it had been rung.
+  /// Resets the event. @returns how often it was signalled since the last time
   std::uint64_t drain() const noexcept {
     std::uint64_t count = 0;
-    // Never waits, even when another holder has cleared O_NONBLOCK, which all of them share.
+    // RWF_NOWAIT: never blocks, even if another holder has cleared O_NONBLOCK, which is shared.
     const iovec into{&count, sizeof count};
     const auto got =
         retry([&] { return PROCPOOL_SYSTEM(preadv2(fd_.get(), &into, 1, -1, RWF_NOWAIT)); });
     if (got == static_cast<ssize_t>(sizeof count)) return count;
-    return got == -1 && errno != EAGAIN ? silence_plainly() : 0;
+    return got == -1 && errno != EAGAIN ? drain_by_read() : 0;
   }
 
   explicit operator bool() const noexcept { return static_cast<bool>(fd_); }
   [[nodiscard]] int get() const noexcept { return fd_.get(); }
   void reset() noexcept { fd_.reset(); }
-  /// The descriptor is somebody else's now: it is not closed.
+  /// Gives up the descriptor without closing it, because its number belongs to other code now.
   void forget() noexcept { static_cast<void>(fd_.release()); }
 
  private:
-  // Where preadv2(2) is refused, or not known for such a descriptor: the bell would ring for ever.
-  [[nodiscard]] std::uint64_t silence_plainly() const noexcept {
+  // Where preadv2(2) is refused, or does not work on an eventfd: undrained, it would stay readable.
+  [[nodiscard]] std::uint64_t drain_by_read() const noexcept {
     std::uint64_t count = 0;
     pollfd interest{fd_.get(), POLLIN, 0};
     if (PROCPOOL_SYSTEM(poll(&interest, 1, 0)) != 1) return 0;
@@ -80,12 +80,12 @@ class event {
   fd fd_;
 };
 
-/// What a descriptor stands for, as far as it can be told: a task may have closed it, and its
-/// number may be another file's by now.
+/// Which file a descriptor refers to. A task may have closed the descriptor, and its number may be
+/// another file's by now.
 struct file_identity {
   dev_t device = 0;
-  ino_t inode = 0;  ///< 0: of no file
-  int signal = 0;   ///< see event::mark(); of others 0
+  ino_t inode = 0;  ///< 0: no file
+  int signal = 0;   ///< event::mark() for our events, 0 for others
 
   static file_identity of(int descriptor) noexcept {
     struct stat about {};
@@ -95,10 +95,10 @@ struct file_identity {
   friend bool operator==(const file_identity&, const file_identity&) = default;
 };
 
-/// A bell of a worker whose task has closed the other one: a signal that only it sends, queued to
-/// its fork server, which tells the pool.
+/// The wake-up of a worker whose task has closed its eventfd: the worker queues a signal, used for
+/// nothing else, to its fork server, which tells the pool.
 struct signal_waker {
-  pid_t server = 0;  ///< 0: there is no such bell
+  pid_t server = 0;  ///< process id of the fork server; 0: none, signal() fails
 
   static int number() noexcept { return SIGRTMIN; }
   [[nodiscard]] bool signal() const noexcept {
@@ -107,7 +107,7 @@ struct signal_waker {
   }
 };
 
-/// Waits for several descriptors at once; each is known by a number of the caller's choice.
+/// Waits for several descriptors at once. The caller gives each of them a number, its tag.
 class poller {
  public:
   [[nodiscard]] static poller make() {
@@ -126,8 +126,8 @@ class poller {
     PROCPOOL_SYSTEM(epoll_ctl(fd_.get(), EPOLL_CTL_DEL, descriptor, nullptr));
   }
 
-  /// Sleeps until a descriptor is readable or @p until has come (never: nullopt); calls
-  /// @p each(tag) for those that are. A signal ends the sleep early.
+  /// Sleeps until a descriptor is readable or until @p until (nullopt: no limit). Calls
+  /// @p each(tag) for the readable ones. A signal ends the sleep early.
   template <class Each>
   void wait(std::optional<time_point> until, Each each) {
     std::array<epoll_event, 64> ready;
@@ -140,7 +140,7 @@ class poller {
   void reset() noexcept { fd_.reset(); }
 
  private:
-  // Rounded up, so that a wait does not end a moment before its time and spin.
+  // Rounded up: a wait that ended early would make the caller spin until the deadline.
   static int milliseconds(std::optional<time_point> until) {
     if (!until) return -1;
     const auto left =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// An owned file descriptor.
+/// A file descriptor with one owner.
 #pragma once
 
 #include <unistd.h>
@@ -11,7 +11,7 @@
 
 namespace procpool::detail::os {
 
-/// Owns one descriptor and closes it; empty is -1. Not shared, not copied.
+/// Owns one descriptor and closes it; -1 is empty. Move-only.
 class fd {
  public:
   fd() noexcept = default;
@@ -30,7 +30,7 @@ class fd {
   explicit operator bool() const noexcept { return number_ >= 0; }
   [[nodiscard]] int release() noexcept { return std::exchange(number_, -1); }
 
-  /// Closes now. Not retried on EINTR: on Linux the descriptor is gone in any case (close(2)).
+  /// Closes now. Not retried on EINTR: on Linux the descriptor is closed in any case (close(2)).
   void reset() noexcept {
     if (number_ >= 0) PROCPOOL_SYSTEM(close(std::exchange(number_, -1)));
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Sleeping on a word of shared memory (futex(2)), without the process-private short cut.
+/// Sleeping on a word of shared memory (futex(2)). Not FUTEX_PRIVATE_FLAG: sleeper and waker may be
+/// different processes.
 #pragma once
 
 #include <linux/futex.h>
@@ -15,8 +16,8 @@
 
 namespace procpool::detail::os {
 
-/// Sleeps while @p word holds @p expected. Returns at a wake-up, a signal or at once when the value
-/// is another one, or when @p until has come; the caller looks again. The mapping may be read-only.
+/// Sleeps while @p word holds @p expected, until @p until. Returns at a wake-up, at a signal, or at
+/// once if the value differs; the caller checks again. The mapping may be read-only.
 inline void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
                        deadline until = std::nullopt) noexcept {
   timespec left{};
@@ -25,7 +26,7 @@ inline void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t exp
       syscall(SYS_futex, &word, FUTEX_WAIT, expected, until ? &left : nullptr, nullptr, 0));
 }
 
-/// Wakes the sleeper on @p word, in whichever process it is.
+/// Wakes one sleeper on @p word, in any process.
 inline void futex_wake(std::atomic<std::uint32_t>& word) noexcept {
   PROCPOOL_SYSTEM(syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Anonymous shared memory: memfds with seals, and mappings of them. Nothing here has a name.
+/// Anonymous shared memory: sealed memfds and mappings of them. No file system has a name for it.
 #pragma once
 
 #include <fcntl.h>
@@ -21,7 +21,7 @@
 
 namespace procpool::detail::os {
 
-/// Bytes of memory that the machine has.
+/// The machine's physical memory in bytes; 8 GiB if unknown.
 inline std::uint64_t physical_memory() noexcept {
   const long pages = PROCPOOL_SYSTEM(sysconf(_SC_PHYS_PAGES));
   const long page = PROCPOOL_SYSTEM(sysconf(_SC_PAGESIZE));
@@ -30,28 +30,27 @@ inline std::uint64_t physical_memory() noexcept {
   return static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page);
 }
 
-/// Memory mapped from a descriptor; unmapped at the end of its life. Not inherited by forked
-/// children: what a child needs it maps itself, and what it does not map it cannot damage. Not in
-/// core dumps, if it is shared.
+/// A memory mapping, unmapped by the destructor. Forked children do not inherit it: a child maps
+/// what it needs, and cannot damage the rest. Shared mappings are left out of core dumps.
 class mapping {
  public:
   mapping() noexcept = default;
 
-  /// Maps all @p size bytes of @p file. @throws ProcessError when the address space is not there.
+  /// Maps all @p size bytes of @p file. @throws ProcessError when there is no address space left
   mapping(const fd& file, std::size_t size, int protection) : size_(size) {
     void* at = PROCPOOL_SYSTEM(mmap(nullptr, size, protection, MAP_SHARED, file.get(), 0));
     if (at == MAP_FAILED) throw_errno("cannot map shared memory for the pool (mmap)");
     data_ = static_cast<std::byte*>(at);
-    // A failure would only leave one mapping more in children of the user's own making.
+    // On failure children that the user forks inherit the mapping, which does no harm.
     PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTFORK));
-    // Or in a core dump, for which the kernel makes every page that there could be.
+    // A core dump would make the kernel allocate every page of it, touched or not.
     PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTDUMP));
   }
 
-  /// Shared memory that is to be in core dumps of this process all the same.
+  /// Puts this shared mapping into core dumps of this process after all.
   void include_in_core() const noexcept { PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DODUMP)); }
 
-  /// Maps @p size bytes of memory that belongs to this process alone. @throws ProcessError
+  /// Maps @p size bytes of private memory. @throws ProcessError
   explicit mapping(std::size_t size) : size_(size) {
     void* at = PROCPOOL_SYSTEM(mmap(nullptr, size, PROT_READ | PROT_WRITE,
                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -78,7 +77,7 @@ class mapping {
   void reset() noexcept {
     if (data_ != nullptr) PROCPOOL_SYSTEM(munmap(std::exchange(data_, nullptr), size_));
   }
-  /// Forgets the mapping without unmapping it: for a forked child, which never inherited it.
+  /// Drops the mapping without munmap(2): for a forked child, which did not inherit it.
   void abandon() noexcept { data_ = nullptr; }
 
  private:
@@ -86,8 +85,8 @@ class mapping {
   std::size_t size_ = 0;
 };
 
-/// Sets the size of a file. Beyond RLIMIT_FSIZE (ulimit -f) the kernel says it twice: by EFBIG,
-/// which is enough, and by a SIGXFSZ to this thread, which would end the program.
+/// Sets the size of a file. Beyond RLIMIT_FSIZE (ulimit -f) the kernel returns EFBIG and also sends
+/// SIGXFSZ to this thread, which would end the program. The signal is blocked and consumed here.
 inline int set_size(const fd& file, std::size_t size) noexcept {
   sigset_t excess;
   sigset_t mask;
@@ -108,19 +107,19 @@ inline int set_size(const fd& file, std::size_t size) noexcept {
   return result;
 }
 
-/// A new anonymous file in memory of @p size bytes, whose size nobody can change from now on.
-/// @throws ProcessError when descriptors or memory are exhausted.
+/// A new memfd of @p size bytes, sealed so that no process can change its size.
+/// @throws ProcessError when descriptors or memory are exhausted
 inline fd sealed_memory(const char* name, std::size_t size) {
   fd file = off_stdio(fd(check(PROCPOOL_SYSTEM(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
                                "cannot create shared memory for the pool (memfd_create)")));
   check(set_size(file, size), "cannot size shared memory for the pool (ftruncate)");
-  // A peer that could truncate the file could make us die of SIGBUS (fcntl(2), file sealing).
+  // A peer that could truncate the file could kill us with SIGBUS (fcntl(2), file sealing).
   check(PROCPOOL_SYSTEM(fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW)),
         "cannot seal shared memory for the pool (fcntl F_ADD_SEALS)");
   return file;
 }
 
-/// From now on @p file can be mapped for reading only; mappings that exist keep what they have.
+/// From now on new mappings of @p file must be read-only; existing ones stay writable.
 inline void seal_against_writing(const fd& file) {
   check(PROCPOOL_SYSTEM(fcntl(file.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)),
         "cannot seal shared memory for the pool (fcntl F_ADD_SEALS)");

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Objects that exist once in a process, however many of its modules have the library inside.
+/// Objects that exist once per process, even if several of its modules contain the library.
 ///
-/// An inline variable does not do that. Each module (the program, a shared library, a plugin) that
-/// includes procpool has its own copy of it, and the linker makes them one only when their symbols
-/// are visible: not when a module is compiled with -fvisibility=hidden, not between a program and a
-/// plugin that it loads by dlopen, and with clang not between two plugins. Then each would have its
-/// own list of who takes part in a fork and its own answer to who runs here.
+/// An inline variable is not enough. Each module (the program, a shared library, a plugin) that
+/// includes procpool has its own copy, and the linker merges the copies only if their symbols are
+/// visible: not with -fvisibility=hidden, not between a program and a plugin that it loads by
+/// dlopen, and with clang not between two plugins. Then each module would have its own list of fork
+/// handlers, and its own record of the pool or task that runs on a thread.
 ///
-/// So the modules meet at something that the C library has once: its table of message catalogues,
-/// which keeps a folder for each name. Under the name of this library and version it keeps the
-/// address of our own table. It lasts as long as the process, a forked child has it, and a new
-/// program does not. Modules compiled with another version of the library, or with another standard
-/// library, use another name: they do not share, as if they were different libraries.
+/// So the modules share a table that the C library has once: its message catalogues, which map a
+/// name to a folder. Under the name of this library and version it stores the address of our own
+/// table, as a folder. The entry lasts as long as the process; a forked child has it, a program
+/// started by exec does not. Modules with another version of procpool or another standard library
+/// use another name: they do not share objects, as if they contained different libraries.
 #pragma once
 
 #include <dlfcn.h>
@@ -40,7 +40,7 @@ namespace procpool::detail::os {
 #define PROCPOOL_TEXT_OF(number) #number
 #define PROCPOOL_TEXT(number) PROCPOOL_TEXT_OF(number)
 
-/// Modules with the same text can use each other's objects.
+/// Modules with the same binary_interface text can share objects.
 #if defined(_LIBCPP_VERSION)
 #define PROCPOOL_STANDARD_LIBRARY "libc++ " PROCPOOL_TEXT(_LIBCPP_ABI_VERSION)
 #elif defined(_GLIBCXX_DEBUG)
@@ -57,13 +57,13 @@ inline constexpr const char* binary_interface =
 #undef PROCPOOL_TEXT_OF
 
 extern "C" {
-// Not there in a program that is linked statically, which has no modules either.
+// Null in a statically linked program, which has no other modules.
 [[gnu::weakref("dladdr1")]] static int dladdr_if_there(const void*, Dl_info*, void**, int);
 [[gnu::weakref("dlopen")]] static void* dlopen_if_there(const char*, int);
 }
 
-/// Has the module whose code is at @p address stay in memory when it is closed. Uses the loader's
-/// locks, which a fork in another thread copies as they are.
+/// Keeps the module whose code is at @p address in memory even after dlclose(3). Takes the loader's
+/// locks: a fork in another thread at this moment copies them locked.
 inline void keep_loaded(std::uintptr_t address) noexcept {
   if (dladdr_if_there == nullptr || dlopen_if_there == nullptr) return;
   Dl_info info{};
@@ -75,12 +75,12 @@ inline void keep_loaded(std::uintptr_t address) noexcept {
   dlopen_if_there(module.l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
-/// The objects that are there already, by name.
+/// The shared objects that exist in this process, by name.
 class process_objects {
  public:
   struct maker {
     std::string_view name;
-    std::size_t size;  ///< of the object: modules that do not agree on it do not share it
+    std::size_t size;  ///< of the object in bytes; modules that differ in it do not share it
     void* (*make)();
     void (*destroy)(void*);
   };
@@ -94,21 +94,22 @@ class process_objects {
     return only;
   }
 
-  /// Any thread, no lock: a fork may happen at any moment. @throws what making it throws
+  /// Any thread. Lock-free, because another thread may fork at any moment. @throws what make()
+  /// throws
   void* find_or_make(const maker& wanted) {
-    const entry* known = first_.load(std::memory_order_acquire);  // the entries behind it
+    const entry* known = first_.load(std::memory_order_acquire);  // to read the entries
     if (void* object = find(known, wanted)) return object;
-    // The object may have virtual functions of this module.
+    // The object may have virtual functions, whose code is in this module.
     keep_loaded(reinterpret_cast<std::uintptr_t>(wanted.make));
     std::unique_ptr<void, void (*)(void*)> object(wanted.make(), wanted.destroy);
     auto fresh = std::make_unique<entry>(
         entry{std::string(wanted.name), wanted.size, object.get(), nullptr});
-    fresh->next = first_.load(std::memory_order_acquire);  // making it may have made others
+    fresh->next = first_.load(std::memory_order_acquire);  // again: make() may have added entries
     do {
       if (void* other = find(fresh->next, wanted)) return other;  // another thread was faster
     } while (!first_.compare_exchange_weak(fresh->next, fresh.get(), std::memory_order_acq_rel,
-                                           std::memory_order_acquire));  // as above
-    static_cast<void>(fresh.release());  // for as long as the process runs
+                                           std::memory_order_acquire));  // publish; read
+    static_cast<void>(fresh.release());                                  // never freed
     return object.release();
   }
 
@@ -130,9 +131,9 @@ class process_objects {
   static process_objects* find_or_register() {
     if (process_objects* known = registered()) return known;
     auto fresh = std::make_unique<process_objects>();
-    std::string text = "/";  // the table takes folders
+    std::string text = "/";  // glibc expects an absolute path
     text += std::to_string(reinterpret_cast<std::uintptr_t>(fresh.get()));
-    // Without memory for its entry this module is on its own.
+    // Out of memory: this module has a table of its own.
     if (::bindtextdomain(binary_interface, text.c_str()) == nullptr) return fresh.release();
     process_objects* known = registered();
     if (known == fresh.get()) static_cast<void>(fresh.release());
@@ -142,7 +143,7 @@ class process_objects {
   static process_objects* registered() noexcept {
     const char* text = ::bindtextdomain(binary_interface, nullptr);
     std::uintptr_t address = 0;
-    // A name that nobody has bound is in a folder of the system's, which is no number.
+    // For an unbound name glibc returns its default folder, which is not a number.
     if (text == nullptr || text[0] != '/') return nullptr;
     const auto end = std::from_chars(text + 1, text + std::strlen(text), address);
     return end.ec == std::errc() && *end.ptr == '\0' ? reinterpret_cast<process_objects*>(address)
@@ -152,12 +153,12 @@ class process_objects {
   std::atomic<const entry*> first_{nullptr};
 };
 
-/// Made while a module is loaded, which only one thread does at a time: later two threads of two
-/// modules could both be the first.
+/// Made while the module is loaded, which the loader does in one thread at a time. Later, two
+/// threads of two modules could each register a table.
 inline const process_objects& process_objects_made_early = process_objects::instance();
 
-/// The object of this name and type; if there is none, @p make makes it by `new`. Once in the
-/// process, never destroyed. Costs a search: keep the reference in a static object.
+/// The object of this name and type, one per process and never destroyed. @p make creates the first
+/// by `new`. Searches a list: keep the reference in a static object.
 template <class T>
 [[nodiscard]] T& one_per_process(
     // NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): it is the caller's
@@ -166,8 +167,8 @@ template <class T>
       {name, sizeof(T), make, [](void* object) { delete static_cast<T*>(object); }}));
 }
 
-/// A pointer that each thread has for itself, null at first: what thread_local would be, but one
-/// for all modules. @p name tells it from others. Never destroyed, constant-initialized.
+/// A thread-local pointer, null at first, which all modules share (a thread_local is one per
+/// module). @p name identifies it. Constant-initialized, never destroyed.
 template <class T>
 class per_thread_pointer {
  public:
@@ -182,19 +183,19 @@ class per_thread_pointer {
   [[nodiscard]] operator T*() const { return get(); }
   [[nodiscard]] T* operator->() const { return get(); }
 
-  /// @throws std::bad_alloc, when the thread has had none before and the program many keys
+  /// @throws std::bad_alloc: if the program has many keys, a thread's first value needs memory
   per_thread_pointer& operator=(T* value) {
     if (::pthread_setspecific(key(), value) != 0) throw std::bad_alloc();
     return *this;
   }
-  /// @returns what was there
+  /// @returns the previous pointer
   T* exchange(T* value) {
     T* const before = get();
     *this = value;
     return before;
   }
 
-  /// Afterwards no use fails for want of a key. For the initializer of a static object.
+  /// Creates the key, so that no later use fails because keys ran out. For a static initializer.
   bool prepare() const {
     static_cast<void>(key());
     return true;
@@ -214,16 +215,16 @@ class per_thread_pointer {
   };
 
   [[nodiscard]] pthread_key_t key() const {
-    const std::uint64_t known = known_.load(std::memory_order_relaxed);  // all there is
+    const std::uint64_t known = known_.load(std::memory_order_relaxed);  // guards no other data
     if (known != 0) [[likely]]
       return static_cast<pthread_key_t>(known - 1);
     const pthread_key_t number = one_per_process<shared_key>(name_).number;
-    known_.store(std::uint64_t{number} + 1, std::memory_order_relaxed);  // the same by any thread
+    known_.store(std::uint64_t{number} + 1, std::memory_order_relaxed);  // same value in any thread
     return number;
   }
 
   const char* name_;
-  mutable std::atomic<std::uint64_t> known_{0};  ///< the key + 1
+  mutable std::atomic<std::uint64_t> known_{0};  ///< the key + 1; 0: not looked up yet
 };
 
 }  // namespace procpool::detail::os

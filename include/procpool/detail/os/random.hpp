@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Numbers that nobody can foresee.
+/// Unpredictable random numbers.
 #pragma once
 
 #include <sys/random.h>
@@ -12,11 +12,11 @@
 
 namespace procpool::detail::os {
 
-/// From the kernel's source (getrandom(2)). @throws ProcessError when it gives none
+/// 64 random bits from the kernel (getrandom(2)). @throws ProcessError when the call fails
 inline std::uint64_t random_number() {
   std::uint64_t number = 0;
   check(retry([&] { return PROCPOOL_SYSTEM(getrandom(&number, sizeof number, 0)); }),
-        "cannot draw a random number (getrandom)");  // so few bytes come whole
+        "cannot draw a random number (getrandom)");  // reads up to 256 bytes are never partial
   return number;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Signals across fork: masks and dispositions.
+/// Signal masks and dispositions, for threads and for forked processes.
 #pragma once
 
 #include <pthread.h>
@@ -10,9 +10,9 @@
 
 namespace procpool::detail::os {
 
-/// Blocks every signal in the calling thread and restores the mask at the end of the scope. A
-/// thread made meanwhile is born with all signals blocked: right for threads of the library, so
-/// that the user's handlers run in the user's threads.
+/// Blocks all signals in the calling thread and restores the mask at the end of the scope. A thread
+/// created meanwhile inherits the full mask. Threads of the library are created this way, so that
+/// the user's handlers run in the user's threads.
 class signals_blocked {
  public:
   signals_blocked() noexcept {
@@ -28,7 +28,7 @@ class signals_blocked {
   sigset_t before_{};
 };
 
-/// Lets every signal through to the calling thread.
+/// Unblocks all signals in the calling thread.
 inline void unblock_signals() noexcept {
   sigset_t none;
   sigemptyset(&none);
@@ -37,7 +37,7 @@ inline void unblock_signals() noexcept {
 
 inline bool is_caught(int number) noexcept {
   struct sigaction action {};
-  if (PROCPOOL_SYSTEM(sigaction(number, nullptr, &action)) != 0) return false;  // libc's own
+  if (PROCPOOL_SYSTEM(sigaction(number, nullptr, &action)) != 0) return false;  // libc reserves it
   return (action.sa_flags & SA_SIGINFO) != 0 ||
          (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A pair of connected sockets that keep message boundaries and carry descriptors
-/// (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
+/// The control socket between a pool and its fork server: a connected pair that keeps message
+/// boundaries and carries descriptors (unix(7), SOCK_SEQPACKET and SCM_RIGHTS).
 #pragma once
 
 #include <sys/socket.h>
@@ -22,10 +22,10 @@ namespace procpool::detail::os {
 
 inline constexpr std::size_t max_passed_fds = 4;
 
-/// What became of a message.
+/// The result of sending or receiving a message.
 enum class transfer { message, nothing_yet, hang_up };
 
-/// One end of the pair. Messages are trivially copyable structs of one type.
+/// One end of the pair. Each direction carries trivially copyable structs of one type.
 class message_socket {
  public:
   message_socket() noexcept = default;
@@ -41,21 +41,21 @@ class message_socket {
             message_socket(off_stdio(std::move(second)))};
   }
 
-  /// Sends one message with copies of @p descriptors, waiting for room; false when the peer has
-  /// gone.
-  /// @throws ProcessError when the system refuses it for another reason
+  /// Sends one message with copies of @p descriptors; blocks until there is room.
+  /// @returns false when the peer has closed its end or has died
+  /// @throws ProcessError when the system refuses for another reason
   template <class Message>
   bool send(const Message& message, std::span<const int> descriptors = {}) const {
     return transmit(message, descriptors, MSG_NOSIGNAL) == transfer::message;
   }
 
-  /// Sends one message if there is room for it now. @throws ProcessError as send()
+  /// Sends one message if there is room now. @throws ProcessError like send()
   template <class Message>
   transfer try_send(const Message& message) const {
     return transmit(message, {}, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
 
-  /// The same for what nobody relies on.
+  /// The same for messages that may be lost: errors are ignored.
   template <class Message>
   void send_if_possible(const Message& message) const noexcept {
     try {
@@ -64,9 +64,9 @@ class message_socket {
     }
   }
 
-  /// Receives one message and the descriptors that came with it, as far as there are numbers free
-  /// for them. Waits for one unless @p dont_wait.
-  /// @throws ProcessError when the system refuses it
+  /// Receives one message and its descriptors; those beyond RLIMIT_NOFILE are dropped. Blocks
+  /// unless @p dont_wait.
+  /// @throws ProcessError when the system refuses
   template <class Message>
   transfer receive(Message& message, std::array<fd, max_passed_fds>* descriptors = nullptr,
                    bool dont_wait = false) const {
@@ -76,7 +76,7 @@ class message_socket {
     msghdr head{};
     head.msg_iov = &part;
     head.msg_iovlen = 1;
-    if (descriptors != nullptr) {  // without room for them the kernel drops descriptors
+    if (descriptors != nullptr) {  // without this buffer the kernel drops descriptors
       head.msg_control = control.bytes;
       head.msg_controllen = sizeof control.bytes;
     }
@@ -89,9 +89,9 @@ class message_socket {
 
   [[nodiscard]] int get() const noexcept { return fd_.get(); }
   void reset() noexcept { fd_.reset(); }
-  /// Nothing more is sent, and the peer sees it whoever else has copies: a process that another
-  /// thread forks at this moment may keep one for ever. What the peer says last can be received.
-  /// If that is refused the socket is closed, which is as much as can be done.
+  /// Ends sending. The peer sees end of file even if other processes hold copies of this end: a
+  /// process that another thread forks at this moment may keep one for ever. The peer's last
+  /// messages can still be received. If shutdown(2) is refused, closes the socket instead.
   void hang_up() noexcept {
     if (fd_ && PROCPOOL_SYSTEM(shutdown(fd_.get(), SHUT_WR)) != 0) fd_.reset();
   }
@@ -101,7 +101,7 @@ class message_socket {
     char bytes[CMSG_SPACE(max_passed_fds * sizeof(int))];
   };
 
-  // What errno means.
+  // Translates errno.
   static transfer failed(const char* what) {
     if (errno == EAGAIN) return transfer::nothing_yet;
     if (errno == EPIPE || errno == ECONNRESET) return transfer::hang_up;
@@ -125,7 +125,7 @@ class message_socket {
   static void attach(msghdr& head, control_space& control, std::span<const int> descriptors) {
     head.msg_control = control.bytes;
     head.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
-    auto* rights = reinterpret_cast<cmsghdr*>(control.bytes);  // CMSG_FIRSTHDR, which may be null
+    auto* rights = reinterpret_cast<cmsghdr*>(control.bytes);  // as CMSG_FIRSTHDR, but never null
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(descriptors.size_bytes());

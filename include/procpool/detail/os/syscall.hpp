@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How system calls report failure here: retried on EINTR, thrown as ProcessError.
+/// Error handling of system calls: retry on EINTR, throw ProcessError.
 #pragma once
 
 #include <cerrno>
@@ -12,19 +12,20 @@
 
 namespace procpool::detail::os {
 
-/// Throws ProcessError for the current errno; @p what names what was wanted, in plain words.
+/// Throws ProcessError for @p error; @p what names the failed operation, "cannot map memory
+/// (mmap)".
 [[noreturn]] inline void throw_errno(const std::string& what, int error = errno) {
   throw ProcessError(what, std::error_code(error, std::generic_category()));
 }
 
-/// Returns @p result unless it is -1, which becomes a ProcessError.
+/// @returns @p result. @throws ProcessError for errno if it is -1
 template <class Result>
 Result check(Result result, const char* what) {
   if (result == static_cast<Result>(-1)) throw_errno(what);
   return result;
 }
 
-/// Repeats a call for as long as a signal interrupts it.
+/// Repeats a call as long as a signal interrupts it (EINTR).
 template <class Call>
 auto retry(Call call) {
   auto result = call();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Points in time at which waits end.
+/// Deadlines of waits, on the steady clock.
 #pragma once
 
 #include <time.h>
@@ -12,11 +12,11 @@ namespace procpool::detail::os {
 
 using time_point = std::chrono::steady_clock::time_point;
 
-/// When a wait ends at the latest; nullopt: never.
+/// The latest end of a wait; nullopt: no limit.
 using deadline = std::optional<time_point>;
 
-/// The moment @p timeout from now. Zero, negative and NaN are now; more than 30 years are never,
-/// which keeps duration::max() from overflowing the clock.
+/// The deadline @p timeout from now. Zero, negative and NaN mean now. More than 30 years mean no
+/// limit, so that duration::max() does not overflow the clock.
 template <class Rep, class Period>
 [[nodiscard]] deadline deadline_after(std::chrono::duration<Rep, Period> timeout) {
   using seconds = std::chrono::duration<double>;
@@ -27,7 +27,7 @@ template <class Rep, class Period>
   return now + std::chrono::ceil<std::chrono::steady_clock::duration>(timeout);
 }
 
-/// The time left until @p until in the form of ppoll(2); nothing for a deadline in the past.
+/// The time left until @p until, as ppoll(2) takes it; zero for a deadline in the past.
 inline timespec time_left(time_point until) noexcept {
   using namespace std::chrono;
   const auto left = until - steady_clock::now();
