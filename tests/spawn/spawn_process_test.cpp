@@ -64,7 +64,7 @@ long resident_megabytes() {
   return (resident - file_pages) * sysconf(_SC_PAGESIZE) >> 20;
 }
 
-std::size_t open_orders() {
+std::size_t open_requests() {
   const auto all = support::open_fds();
   return static_cast<std::size_t>(std::ranges::count_if(all, [](const auto& each) {
     return each.second.find("procpool request") != std::string::npos;
@@ -246,7 +246,7 @@ TEST_CASE("a spawned process does not keep the bytes of its arguments", "[spawn]
     text = {};
     text.shrink_to_fit();
     const bool small = support::address_sanitizer || resident_megabytes() < 32;  // it keeps all
-    std::exit(open_orders() == 0 && small ? 0 : 7);
+    std::exit(open_requests() == 0 && small ? 0 : 7);
   };
   CHECK(code_of(measure, std::string(megabytes << 20, 'x')) == 0);
 }

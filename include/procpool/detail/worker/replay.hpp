@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Running a failed item once more, in the program itself, where a debugger can follow it: the same
-/// code with the same bytes of arguments, task number and random numbers.
+/// Runs a failed item again in the program itself, where a debugger can follow it: the same code
+/// with the same encoded arguments, task number and random numbers.
 #pragma once
 
 #include <cstddef>
@@ -21,14 +21,14 @@
 
 namespace procpool::detail {
 
-PROCPOOL_FUNCTION void replay(const std::shared_ptr<const replayable>& what) {
-  if (what != nullptr) return what->run();
+PROCPOOL_FUNCTION void replay(const std::shared_ptr<const replayable>& record) {
+  if (record != nullptr) return record->run();
   throw std::logic_error(
       "there is nothing to replay: no item has failed here, or its arguments were larger than "
       "pool_options::replay_bytes");
 }
 
-/// A frame of which one item runs. Its result is dropped, its exception goes to the caller.
+/// A frame of which one item runs. The result is dropped, an exception goes to the caller.
 class replay_frame final : public frame_context {
  public:
   replay_frame(const frame_head& head, const frame_bytes& bytes, inline_worker& worker,
@@ -47,17 +47,17 @@ class replay_frame final : public frame_context {
   void put_plain(std::uint32_t /*item*/, const void* /*value*/, std::size_t /*size*/) override {}
   void put_scratch(record_kind /*kind*/, std::uint32_t /*item*/,
                    std::span<const std::byte> /*rest*/) override {}
-  // Called in the catch blocks of the task's code, through which it passes.
+  // Called in the catch blocks of the task's code: rethrows the exception through that code.
   void put_exception(std::uint32_t /*item*/, const callable_label& /*callable*/) override { throw; }
 
   frame_bytes bytes_;
   inline_worker* worker_;
 };
 
-/// A copy of what a worker was sent. Any thread, any number of times.
+/// A copy of the frame that a worker got. run() may be called by any thread, any number of times.
 class replay_record final : public replayable {
  public:
-  /// @param item of the frame, that has failed
+  /// @param item number of the failed item in the frame
   /// @param seed of the pool
   replay_record(const frame_head& head, const frame_bytes& bytes, std::uint32_t item,
                 std::uint64_t seed)

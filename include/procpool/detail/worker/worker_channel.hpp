@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The worker's end of a channel: both rings, and how the worker waits and wakes its parent.
+/// The worker's end of a channel: both rings, and how the worker waits and wakes its parent. Used
+/// by the worker's main thread only.
 #pragma once
 
 #include <atomic>
@@ -19,7 +20,7 @@
 
 namespace procpool::detail {
 
-/// The memory that a worker works on. Knows nothing of how it was mapped.
+/// The memory of a channel, mapped shared or private.
 struct worker_memory {
   const outbound_header* header;
   const task_control* tasks;
@@ -29,23 +30,24 @@ struct worker_memory {
   std::span<std::byte> result_ring;
 };
 
-/// Thrown through the task's code by a worker that is a thread and is to leave.
+/// Thrown through the task's code when a worker that is a thread is to leave.
 struct worker_stopped {};
 
-/// Thrown by worker_channel::next() when there was no task for too long.
+/// Thrown by worker_channel::next() when no task came within the idle limit.
 struct worker_idle {};
 
 /// One thread: the worker's main thread.
 class worker_channel {
  public:
-  /// @param before_sleep called each time the worker is about to sleep for want of work
-  /// @param stop         set when a worker that nobody can kill, a thread, is to leave
-  /// @param otherwise    wakes the parent when a task has closed what @p parent is
+  /// @param parent       wakes the parent
+  /// @param before_sleep called each time before the worker sleeps
+  /// @param stop         set when a worker that cannot be killed (a thread) is to leave
+  /// @param fallback     wakes the parent after a task has closed the descriptor of @p parent
   worker_channel(const worker_memory& memory, os::event parent, void (*before_sleep)(),
-                 const std::atomic<bool>* stop = nullptr, os::signal_waker otherwise = {})
+                 const std::atomic<bool>* stop = nullptr, os::signal_waker fallback = {})
       : memory_(memory),
         parking_(*memory.tasks, *memory.results),
-        waker_(*memory.header, std::move(parent), otherwise),
+        waker_(*memory.header, std::move(parent), fallback),
         tasks_(*memory.tasks, memory.task_ring, *memory.results),
         results_(*memory.results, memory.result_ring, *memory.tasks, wait_for_parent{this}),
         before_sleep_(before_sleep),
@@ -53,21 +55,21 @@ class worker_channel {
   worker_channel(const worker_channel&) = delete;
   worker_channel& operator=(const worker_channel&) = delete;
 
-  /// From now on next() waits for so long at the most; 0: any time.
-  void limit_idleness(std::chrono::nanoseconds longest) noexcept { most_idle_ = longest; }
+  /// Sets the longest time that next() waits; 0: no limit.
+  void limit_idleness(std::chrono::nanoseconds longest) noexcept { max_idle_ = longest; }
 
   /// Waits for the next frame and claims it. @throws worker_idle
   [[nodiscard]] frame_head next() {
-    const frame_head head = tasks_.next([this](auto ready) { wait_until(ready, most_idle_); },
+    const frame_head head = tasks_.next([this](auto ready) { wait_until(ready, max_idle_); },
                                         [this](auto ready) { wait_until(ready); });
-    check_stop();  // a frame that lies there ready would not wait
+    check_stop();  // for a frame that was ready there was no wait, which would have checked
     backlog_ = head.backlog != 0;
     results_.begin_frame(head.ordinal, head.first_item, head.timed != 0);
     return head;
   }
 
-  /// The bytes of the frame that next() returned, valid until done(). A streamed body is received
-  /// into memory of our own: @throws std::bad_alloc when there is none, the body is then dropped.
+  /// The bytes of the frame that next() returned, valid until done(). A streamed body is copied
+  /// into private memory. @throws std::bad_alloc when there is none; the body is then dropped
   [[nodiscard]] frame_bytes bytes(const frame_head& head) {
     frame_bytes found;
     if (head.callable_size != 0) {
@@ -87,7 +89,7 @@ class worker_channel {
     return found;
   }
 
-  /// All items of the frame have their outcome.
+  /// Called when all items of the frame have their outcome.
   void done(const frame_head& head) {
     tasks_.pass(head);
     if (streamed_.capacity() > keep_bytes) streamed_ = byte_buffer();
@@ -95,7 +97,7 @@ class worker_channel {
     if (!tasks_.anything() || waker_.armed() || !may_hold_back()) flush();
   }
 
-  /// Where outcomes go. flush() makes them visible to the parent.
+  /// Takes the outcomes. flush() makes them visible to the parent.
   [[nodiscard]] auto& results() noexcept { return results_; }
   void flush() {
     held_back_ = 0;
@@ -105,17 +107,18 @@ class worker_channel {
 
   /// Whether check_stop() may ever throw.
   [[nodiscard]] bool may_be_stopped() const noexcept { return stop_ != nullptr; }
-  /// @throws worker_stopped when the worker is to leave; so does every wait of it
+  /// @throws worker_stopped when the worker is to leave. Every wait of the worker checks this too.
   void check_stop() const {
     if (stopped()) throw worker_stopped{};
   }
 
-  /// The worker leaves though nobody has told it to: what it has not claimed is no victim of it.
-  void say_leaving() noexcept {
-    memory_.results->leaves.store(1, std::memory_order_release);  // read when the worker is gone
+  /// Tells the parent that the worker leaves by its own decision: frames that it has not claimed
+  /// are run by other workers and do not count as lost.
+  void note_leaving() noexcept {
+    memory_.results->leaves.store(1, std::memory_order_release);  // read when the worker has ended
   }
 
-  /// In a process forked from this worker: let go of what is the worker's.
+  /// In a process forked from this worker: closes the descriptor, which is the worker's.
   void abandon() noexcept { waker_.reset(); }
 
  private:
@@ -123,7 +126,7 @@ class worker_channel {
     worker_channel* channel;
     template <class Ready>
     void operator()(Ready ready) const {
-      channel->held_back_ = 0;  // all is committed by now
+      channel->held_back_ = 0;  // the producer has committed everything
       channel->waker_.wake_if_armed();
       channel->wait_until(ready);
     }
@@ -133,38 +136,39 @@ class worker_channel {
   template <class Ready>
   void wait_until(Ready ready, std::chrono::nanoseconds longest = {}) {
     if (ready()) return;
-    // There seemed to be another task, but it was taken back: the results and the room in the ring
-    // are worth knowing.
+    // Results were held back because another frame was in the ring, but the parent took that frame
+    // back: commit the results now.
     if (held_back_ > 0) flush();
     waker_.wake_if_armed();
     if (backlog_) pause_polling();
-    const bool came =
+    const bool in_time =
         parking_.wait_until([&] { return ready() || stopped(); }, before_sleep_, longest);
     check_stop();
-    if (!came) throw worker_idle{};
+    if (!in_time) throw worker_idle{};
   }
-  // In a stream of short tasks each look at the parent's cursor takes the line away from the
-  // parent, who waits for it in the next task. So it gets a moment in which it does not; before a
-  // wait for room or bytes that is hardly any delay. Measured: 5 % of a stream of empty tasks.
+  // In a stream of short tasks each poll of the parent's cursor takes the cache line away from the
+  // parent, which then waits for it when it publishes the next task. A short pause avoids that.
+  // Before a wait for room or bytes the pause is hardly a delay. Measured: 5 % of a stream of empty
+  // tasks.
   void pause_polling() noexcept {
-    constexpr int looks = 30;
-    for (int i = 0; i < looks; ++i) cpu_relax();
+    constexpr int pauses = 30;
+    for (int i = 0; i < pauses; ++i) cpu_relax();
   }
   [[nodiscard]] bool stopped() const noexcept {
-    return stop_ != nullptr && stop_->load(std::memory_order_relaxed);  // the doorbell follows
+    return stop_ != nullptr && stop_->load(std::memory_order_relaxed);  // a wake-up follows the set
   }
 
-  // There is another frame. While short tasks follow each other, results are committed in batches:
-  // the two sides would otherwise pass cache lines to and fro for each. Not while the parent
-  // sleeps, and it looks for what is held back before it does; so a long task that follows delays
-  // nothing for long.
+  // Called when another frame is in the ring. While short tasks follow each other, results are
+  // committed in batches: otherwise the cache lines move between the two sides for each result. A
+  // long task that follows delays no result for long: nothing is held back while the parent sleeps,
+  // and before it sleeps the parent takes results that are finished but not committed.
   bool may_hold_back() {
-    constexpr std::uint32_t most = 64;
-    constexpr std::chrono::microseconds longest{10};
+    constexpr std::uint32_t max_frames = 64;
+    constexpr std::chrono::microseconds max_delay{10};
     const auto now = std::chrono::steady_clock::now();
     if (held_back_ == 0) held_since_ = std::exchange(last_done_, now);
     last_done_ = now;
-    return ++held_back_ < most && now - held_since_ < longest;
+    return ++held_back_ < max_frames && now - held_since_ < max_delay;
   }
 
   std::span<const std::byte> receive_stream(const frame_head& head) {
@@ -188,9 +192,9 @@ class worker_channel {
   task_consumer tasks_;
   result_producer<wait_for_parent> results_;
   byte_buffer streamed_;
-  std::chrono::nanoseconds most_idle_{0};
-  bool backlog_ = false;         ///< the last frame was one of many
-  std::uint32_t held_back_ = 0;  ///< frames whose results are not committed
+  std::chrono::nanoseconds max_idle_{0};  ///< 0: no limit
+  bool backlog_ = false;                  ///< frame_head::backlog of the last frame
+  std::uint32_t held_back_ = 0;           ///< frames whose results are not committed
   std::chrono::steady_clock::time_point held_since_;
   std::chrono::steady_clock::time_point last_done_;
   void (*before_sleep_)();

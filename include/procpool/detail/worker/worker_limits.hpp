@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a worker may use, and how it is held to it: memory by the kernel (setrlimit(2),
+/// The limits of a worker and how they are enforced: private memory by the kernel (setrlimit(2),
 /// RLIMIT_DATA), CPU time of an item by a timer of the kernel (timer_create(2)), resident memory by
 /// the worker itself, which leaves when it has grown too large.
 #pragma once
@@ -26,22 +26,23 @@
 
 namespace procpool::detail {
 
-/// What a worker is to keep to. Travels to it as it is. 0: no limit.
+/// The limits and settings of a worker. Sent to it as raw bytes. 0: no limit.
 struct worker_limits {
-  std::uint64_t memory_bytes = 0;    ///< private memory beyond what it is born with
-  std::uint64_t resident_bytes = 0;  ///< resident memory after which it leaves
-  std::int64_t cpu_ns = 0;           ///< CPU time for each item
-  std::uint64_t seed = 0;            ///< of the random numbers of its tasks
-  std::uint64_t pinned = 0;          ///< 1: to one CPU, by its place in the pool
-  std::uint64_t kept_bytes = 0;      ///< memory that it keeps when tasks have freed it
-  std::int64_t idle_ns = 0;          ///< it waits for a task before it leaves
+  std::uint64_t memory_bytes = 0;    ///< private memory beyond that at the worker's start
+  std::uint64_t resident_bytes = 0;  ///< resident memory above which the worker leaves
+  std::int64_t cpu_ns = 0;           ///< CPU time of each item
+  std::uint64_t seed = 0;            ///< of the random numbers of the tasks
+  std::uint64_t pinned = 0;          ///< 1: pinned to one CPU, chosen by the place in the pool
+  std::uint64_t kept_bytes = 0;      ///< freed memory that the worker keeps
+  std::int64_t idle_ns = 0;          ///< longest wait for a task, then the worker leaves
 };
 
-/// In the worker: holds it to its limits. For a limit that cannot be set up: ProcessError.
+/// In the worker: enforces its limits. The constructor throws ProcessError when a limit cannot be
+/// set up.
 class limit_guard {
  public:
   explicit limit_guard(const worker_limits& limits) : limits_(limits) {
-    if (limits_.resident_bytes != 0) static_cast<void>(certain_usage());
+    if (limits_.resident_bytes != 0) static_cast<void>(require_usage());
     if (limits_.memory_bytes != 0) limit_memory();
     if (limits_.cpu_ns != 0) make_timer();
     if (limits_.kept_bytes != 0) keep_memory();
@@ -51,29 +52,32 @@ class limit_guard {
 
   [[nodiscard]] const worker_limits& limits() const noexcept { return limits_; }
 
-  /// Whether begin_item() does something.
+  /// Whether begin_item() has an effect.
   [[nodiscard]] bool any_for_items() const noexcept { return limits_.cpu_ns != 0; }
-  /// An item begins: its CPU time counts from now on.
+  /// Starts the CPU time of an item.
   void begin_item() noexcept { set_timer(limits_.cpu_ns); }
   void end_frame() noexcept { set_timer(0); }
 
-  /// While it exists the worker may take a little more memory than its limit: to tell that it has
-  /// met it.
+  /// While it exists the worker may allocate a little above its memory limit, to report that it has
+  /// reached the limit.
   class more_memory {
    public:
-    explicit more_memory(limit_guard& guard) noexcept : guard_(&guard) { guard_->ease(reserve); }
+    explicit more_memory(limit_guard& guard) noexcept : guard_(&guard) {
+      guard_->raise_limit(reserve);
+    }
     more_memory(const more_memory&) = delete;
     more_memory& operator=(const more_memory&) = delete;
-    ~more_memory() { guard_->ease(0); }
+    ~more_memory() { guard_->raise_limit(0); }
 
    private:
     limit_guard* guard_;
   };
 
-  /// A task has failed for want of memory. If what there is is not given back the worker leaves.
+  /// A task has failed with std::bad_alloc. If the memory is not freed afterwards, the worker
+  /// leaves.
   void note_shortage() noexcept { shortage_ = true; }
 
-  /// Whether the worker is to leave. Looks at its size at most once a millisecond.
+  /// Whether the worker is to leave. Reads its resident size at most once a millisecond.
   [[nodiscard]] bool too_large() {
     constexpr std::chrono::milliseconds pause{1};
     if (shortage_) {
@@ -82,19 +86,19 @@ class limit_guard {
     }
     if (limits_.resident_bytes == 0) return false;
     const auto now = std::chrono::steady_clock::now();
-    if (now - looked_ < pause) return false;
-    looked_ = now;
+    if (now - last_check_ < pause) return false;
+    last_check_ = now;
     return usage().resident > limits_.resident_bytes;
   }
 
  private:
-  // In bytes, of /proc/self/statm (proc(5)).
+  // In bytes, from /proc/self/statm (proc(5)).
   struct memory_usage {
     std::uint64_t resident = 0;
     std::uint64_t data = 0;
   };
 
-  // Opened each time: a task may close what it does not know.
+  // Opened each time: a task may close descriptors that it has not opened.
   static os::fd open_usage() noexcept {
     return os::fd(PROCPOOL_SYSTEM(open("/proc/self/statm", O_RDONLY | O_CLOEXEC)));
   }
@@ -111,19 +115,20 @@ class limit_guard {
     return {resident * page, data * page};
   }
 
-  // Nothing when it cannot be told.
+  // All zero when it cannot be read.
   [[nodiscard]] static memory_usage usage() noexcept {
     const os::fd statm = open_usage();
     return statm ? read_usage(statm) : memory_usage{};
   }
 
-  // @throws ProcessError when it cannot be told
-  [[nodiscard]] static memory_usage certain_usage() {
-    constexpr const char* what = "cannot look at the memory of a worker (pread /proc/self/statm)";
+  // @throws ProcessError when it cannot be read
+  [[nodiscard]] static memory_usage require_usage() {
+    constexpr const char* attempt =
+        "cannot look at the memory of a worker (pread /proc/self/statm)";
     const os::fd statm = open_usage();
-    if (!statm) os::throw_errno(what);
+    if (!statm) os::throw_errno(attempt);
     const memory_usage found = read_usage(statm);
-    if (found.data == 0) os::throw_errno(what);
+    if (found.data == 0) os::throw_errno(attempt);
     return found;
   }
 
@@ -131,28 +136,29 @@ class limit_guard {
     rlimit limit{};
     os::check(PROCPOOL_SYSTEM(getrlimit(RLIMIT_DATA, &limit)),
               "cannot limit a worker's memory (getrlimit)");
-    const std::uint64_t used = certain_usage().data;
-    const std::uint64_t most = used + std::min(limits_.memory_bytes, RLIM_INFINITY - used);
-    limit.rlim_cur = most < limit.rlim_max ? most : limit.rlim_max;
+    const std::uint64_t used = require_usage().data;
+    const std::uint64_t wanted = used + std::min(limits_.memory_bytes, RLIM_INFINITY - used);
+    limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
     os::check(PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &limit)),
               "cannot limit a worker's memory (setrlimit)");
     memory_ = limit;
   }
 
-  void ease(std::uint64_t bytes) noexcept {
+  // Sets the limit to the worker's own plus @p bytes.
+  void raise_limit(std::uint64_t bytes) noexcept {
     if (limits_.memory_bytes == 0) return;
-    rlimit eased = memory_;
-    eased.rlim_cur += std::min(bytes, memory_.rlim_max - memory_.rlim_cur);
-    PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &eased));
+    rlimit raised = memory_;
+    raised.rlim_cur += std::min(bytes, memory_.rlim_max - memory_.rlim_cur);
+    PROCPOOL_SYSTEM(setrlimit(RLIMIT_DATA, &raised));
   }
 
-  // The C library maps large blocks afresh each time, and gives back what is free at the end of its
-  // heap (mallopt(3)). Its limits are ints.
+  // By default the C library maps and unmaps large blocks each time, and gives free memory at the
+  // end of its heap back to the kernel (mallopt(3)). Its thresholds are ints.
   void keep_memory() const noexcept {
-    constexpr std::uint64_t most = std::numeric_limits<int>::max();
-    const int bytes = static_cast<int>(std::min(limits_.kept_bytes, most));
+    constexpr std::uint64_t max_threshold = std::numeric_limits<int>::max();
+    const int bytes = static_cast<int>(std::min(limits_.kept_bytes, max_threshold));
     mallopt(M_TRIM_THRESHOLD, bytes);
-    if (mallopt(M_MMAP_THRESHOLD, bytes) == 0) mallopt(M_MMAP_MAX, 0);  // too much for it
+    if (mallopt(M_MMAP_THRESHOLD, bytes) == 0) mallopt(M_MMAP_MAX, 0);  // above its maximum
   }
 
   void make_timer() {
@@ -175,10 +181,10 @@ class limit_guard {
   static constexpr std::uint64_t reserve = std::uint64_t{1} << 20;
 
   worker_limits limits_;
-  rlimit memory_{};        ///< of private memory, as set
-  bool shortage_ = false;  ///< an allocation has failed
+  rlimit memory_{};        ///< the limit of private memory, as set
+  bool shortage_ = false;  ///< a task has failed with std::bad_alloc, see note_shortage()
   std::optional<timer_t> timer_;
-  std::chrono::steady_clock::time_point looked_{};
+  std::chrono::steady_clock::time_point last_check_{};
 };
 
 }  // namespace procpool::detail

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a worker does all its life: it takes frames, has the task's code run them (task.hpp), and
-/// sends what becomes of them.
+/// The main loop of a worker: takes frames, lets the task's code run them (task.hpp) and sends
+/// their outcomes. Called on the worker's main thread by fork_server.hpp and thread_backend.hpp.
 #pragma once
 
 #include <unistd.h>
@@ -26,7 +26,8 @@
 
 namespace procpool::detail {
 
-/// The exception of an item that there is no memory to tell the exception of, encoded beforehand.
+/// A std::bad_alloc, encoded in advance: sent for an item whose exception cannot be encoded,
+/// because there is no memory.
 inline byte_buffer encoded_shortage() {
   byte_buffer bytes;
   encoder out(bytes);
@@ -38,7 +39,7 @@ inline byte_buffer encoded_shortage() {
   return bytes;
 }
 
-/// What a worker has besides its channel.
+/// The state of a worker, besides its channel.
 struct worker_equipment {
   WorkerContext context;
   limit_guard limits;
@@ -46,7 +47,7 @@ struct worker_equipment {
   byte_buffer shortage = encoded_shortage();
 };
 
-/// Where in a traceback something was thrown.
+/// The line of a traceback that says where an exception was thrown.
 inline std::string place_of_error(const WorkerContext& worker, const std::string& callable) {
   const pid_t pid = PROCPOOL_SYSTEM(getpid());
   return concat({"in ", worker.name(), " (process ", pid, "), running ", callable, ":\n"});
@@ -59,7 +60,7 @@ class worker_frame final : public frame_context {
       : frame_context(head, worker.scratch), channel_(&channel), worker_(&worker) {
     worker.context.begin_frame(head.first_number);
     worker.context.begin_item(head.attempt);
-    // Before the arguments are decoded, which takes time of the item.
+    // Before the arguments are decoded: that counts as CPU time of the item.
     if (head.initializer == 0) worker.limits.begin_item();
   }
 
@@ -68,7 +69,7 @@ class worker_frame final : public frame_context {
   void begin_item(std::uint32_t item) override {
     channel_->check_stop();
     worker_->context.begin_item(item == head().first_item ? head().attempt : 1);
-    // First the time: what the item before left of its own must not run out in this one.
+    // The timer first: the rest of the previous item's CPU time must not run out in this item.
     if (head().initializer == 0) worker_->limits.begin_item();
     channel_->results().begin_item(item);
   }
@@ -111,13 +112,13 @@ class worker_frame final : public frame_context {
   void put_exception(std::uint32_t item, const callable_label& callable) override {
     channel_->check_stop();
     const limit_guard::more_memory room(worker_->limits);
-    bool told = true;
+    bool encoded = true;
     try {
       encode_exception(callable);
     } catch (const std::bad_alloc&) {
-      told = false;
+      encoded = false;
     }
-    if (told) return put_scratch(record_kind::error, item, {});
+    if (encoded) return put_scratch(record_kind::error, item, {});
     channel_->results().put(record_kind::error, item, worker_->shortage.view(), {});
   }
 
@@ -133,7 +134,8 @@ class worker_frame final : public frame_context {
     }
   }
 
-  // A std::bad_alloc in a worker that may not have all the memory there is says why.
+  // In a worker with a memory limit a std::bad_alloc becomes a MemoryLimitError that names the
+  // limit.
   void encode_shortage(encoder& out, const std::string& where) {
     const std::uint64_t limit = worker_->limits.limits().memory_bytes;
     if (limit == 0) return encode_current_exception(out, where);
@@ -150,7 +152,7 @@ class worker_frame final : public frame_context {
   worker_equipment* worker_;
 };
 
-/// Runs one frame; how many of its items ended with an exception.
+/// Runs one frame. @returns how many of its items ended with an exception
 inline std::uint32_t run_claimed(worker_channel& channel, const frame_head& head,
                                  worker_equipment& worker) {
   worker_frame frame(channel, head, worker);
@@ -161,27 +163,27 @@ inline std::uint32_t run_claimed(worker_channel& channel, const frame_head& head
   return frame.errors();
 }
 
-/// Runs frames until the worker is told to leave, has grown too large, or has had nothing to do for
-/// too long. @returns its exit code.
+/// Runs frames until the worker is told to leave, has grown too large, has been idle for too long,
+/// or its initializer has thrown. @returns the exit code
 inline int run_frames(worker_channel& channel, worker_equipment& worker) try {
   while (true) {
     const frame_head head = channel.next();
     if (head.kind == frame_kind::retire) return 0;
     const std::uint32_t errors = run_claimed(channel, head, worker);
     if (head.initializer != 0 && errors != 0) return 1;
-    if (worker.limits.too_large()) return channel.say_leaving(), 0;
+    if (worker.limits.too_large()) return channel.note_leaving(), 0;
   }
 } catch (const worker_idle&) {
-  return channel.say_leaving(), 0;
+  return channel.note_leaving(), 0;
 }
 
-/// The worker's life: runs frames, and leaves in order; what it has not claimed is done by others.
-/// @returns its exit code.
+/// Runs frames and ends the worker in order. Frames that it has not claimed are run by other
+/// workers. @returns the exit code
 inline int run_worker(worker_channel& channel, worker_equipment& worker) {
   running_worker = &worker.context;
   channel.limit_idleness(std::chrono::nanoseconds(worker.limits.limits().idle_ns));
   const int exitcode = run_frames(channel, worker);
-  channel.flush();  // nobody is to wait for its results until it has destroyed what it has
+  channel.flush();  // the results must not wait for the destructors of worker-local values
   worker.context.leave();
   running_worker = nullptr;
   return exitcode;
