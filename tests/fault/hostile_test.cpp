@@ -311,7 +311,7 @@ void forge_crash_note(const order& what) {
   std::mt19937_64 random(what.seed);
   fill_randomly(reinterpret_cast<std::byte*>(&own.note()), sizeof(crash_note), random);
   own.note().signal = what.variant % 2 == 0 ? SIGSEGV : static_cast<std::uint32_t>(random());
-  own.note().frames = what.variant < 4 ? crash_note::most_frames : ~std::uint64_t{0};
+  own.note().frames = what.variant < 4 ? crash_note::max_frames : ~std::uint64_t{0};
   if (what.variant % 4 < 2) die();
   signal(SIGSEGV, SIG_DFL);
   kill(getpid(), SIGSEGV);

@@ -226,7 +226,7 @@ TEST_CASE("a stack overflow is reported, with small frames and with large ones",
   CHECK(small.report.reason == "stack overflow");
   CHECK(small.report.fault_address.has_value());
   CHECK(is_innermost(small.report, "recurse_for_ever<16ul>(int)"));
-  CHECK(small.report.stack.size() == crash_note::most_frames);
+  CHECK(small.report.stack.size() == crash_note::max_frames);
 
   const auto large = crash_of([] { return recurse_for_ever<300'000>(0); });
   CHECK(large.exitcode == -SIGSEGV);

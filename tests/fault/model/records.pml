@@ -6,8 +6,8 @@
  *
  *   proctype worker   result_producer.hpp: begin_item, put, put_plain, open_run, close_run, write,
  *                     wait_for_room, end_frame, commit; worker_channel.hpp: done
- *   proctype parent   result_consumer.hpp: drain (quickly or thoroughly), drain_last, read_until,
- *                     read_head, read_payload, read_run; result_processor.hpp: check_record;
+ *   proctype parent   result_consumer.hpp: drain (partial or full), drain_last, read_until,
+ *                     read_head, read_payload, read_pieces; result_processor.hpp: check_record;
  *                     supervisor.hpp: was_running
  *
  * Records begin at an even unit; a head takes four, the length in the third. A payload of three
@@ -251,7 +251,7 @@ inline read_head(last) {
   fi
 }
 
-/* read_payload and read_run: as much as is there */
+/* read_payload and read_pieces: as much as is there */
 inline read_body() {
   do
   :: left > 0 && cursor < end ->
@@ -298,7 +298,7 @@ proctype parent() {
   do
   :: done == FRAMES * ITEMS -> break
 
-  /* drain(), quickly or thoroughly */
+  /* drain(), partial or full */
   :: committed > cursor || finished > cursor ->
      seen = committed;
      if

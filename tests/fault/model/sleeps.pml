@@ -192,7 +192,7 @@ end:
 #define unanswered (load(PARKED) != 0 && load(PARKED) != rung_for)
 #endif
 
-inline ring_if_parked() {
+inline wake_if_parked() {
 #ifndef BELL_NO_FENCE
   fence(PARENT);
 #endif
@@ -207,7 +207,7 @@ inline ring_if_parked() {
 inline drain(cursor) {
   atomic { load(cursor) > received -> received = load(cursor);
            store_release(PARENT, CONSUMED, received) };
-  ring_if_parked()
+  wake_if_parked()
 }
 
 proctype parent() {
@@ -222,7 +222,7 @@ proctype parent() {
      :: drain(FINISHED)
      :: atomic { sent < FRAMES && sent - received < 2 ->
                  sent++; store_release(PARENT, PUBLISHED, sent) };
-        ring_if_parked()
+        wake_if_parked()
      :: load(COMMITTED) <= received && load(FINISHED) <= received &&
         (sent == FRAMES || sent - received == 2) ->
         /* wait_for_news(): arm() */

@@ -127,7 +127,7 @@ end:
 
 /* ---- the parent ---- */
 
-inline ring_if_parked() {
+inline wake_if_parked() {
   if
   :: atomic { parked != 0 && parked != rung_for -> rung_for = parked };
      doorbell++;
@@ -169,7 +169,7 @@ inline send() {
        pending--;
        published = at(next)
      };
-     ring_if_parked()
+     wake_if_parked()
   :: else ->
      atomic {
        refused = true; /* scheduler::refused */
@@ -213,7 +213,7 @@ inline cancel() {
   od;
   limit = NO_LIMIT;
 #ifndef LIMIT_NO_BELL
-  ring_if_parked();
+  wake_if_parked();
 #endif
   atomic { ordinal = 0; from = 0; seen = 0 }
 }

@@ -110,10 +110,10 @@ class stack_writer {
 
   /// @returns whether there is room for more.
   bool add(std::uintptr_t pc) noexcept {
-    if (count_ == crash_note::most_frames) return false;
+    if (count_ == crash_note::max_frames) return false;
     note_->stack[count_] = pc;
     note_->frames.store(++count_, std::memory_order_release);  // the frame before the count
-    return count_ < crash_note::most_frames;
+    return count_ < crash_note::max_frames;
   }
 
   /// Adds those who called the code at @p pc, which is what the kernel interrupted.

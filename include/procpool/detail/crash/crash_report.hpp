@@ -102,7 +102,7 @@ struct moved_code {
 inline std::vector<std::string> read_stack(const crash_note& note,
                                            std::span<const moved_code> moved) {
   const auto count = std::min<std::uint64_t>(note.frames.load(std::memory_order_acquire),
-                                             crash_note::most_frames);  // goes with the frames
+                                             crash_note::max_frames);  // goes with the frames
   std::vector<os::code_place> places(count);
   for (std::size_t i = 0; i < count; ++i) {
     std::uintptr_t address = read_once(note.stack[i]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Room for large task payloads in the outbound region: each lies there once, however many workers
-/// and attempts need it. Best fit by Boost.Interprocess over memory that only the parent writes.
+/// Memory for large task payloads in the outbound region. Each payload is stored once, however many
+/// workers and attempts read it. Best fit by Boost.Interprocess; only the parent writes here.
 #pragma once
 
 #include <boost/interprocess/mem_algo/rbtree_best_fit.hpp>
@@ -38,10 +38,10 @@ class arena {
     --live_;
     fit_->deallocate(block.data());
   }
-  /// How many blocks there are.
+  /// Number of allocated blocks.
   [[nodiscard]] std::size_t live() const noexcept { return live_; }
 
-  /// Where a block lies, counted from the begin of the arena.
+  /// Offset of a block in the arena, in bytes.
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) const noexcept {
     return static_cast<std::uint64_t>(block.data() - memory_.data());
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Blocks of the arena that were given back and are not free yet: whoever drops the last reference
-/// to a shared one may hold the lock of the pool, which guards the arena, or not.
+/// Arena blocks that were given back but are not free yet. The pool's lock guards the arena, and
+/// the thread that drops the last reference to a shared block may or may not hold that lock.
 #pragma once
 
 #include <algorithm>
@@ -12,10 +12,10 @@
 
 namespace procpool::detail {
 
-/// Any thread; its lock is the last one that a thread takes.
+/// Any thread. A thread that holds its lock takes no other lock.
 class block_bin {
  public:
-  /// There are at most so many blocks: put() has room for each. @throws std::bad_alloc
+  /// Reserves room, so that put() does not allocate for @p blocks blocks. @throws std::bad_alloc
   void make_room(std::size_t blocks) {
     const std::lock_guard lock(mutex_);
     if (blocks > blocks_.capacity()) blocks_.reserve(std::max(blocks, 2 * blocks_.capacity()));

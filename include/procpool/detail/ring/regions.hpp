@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The outbound region (layout.hpp): made and written by the parent, mapped read-only by workers.
+/// The regions of layout.hpp as the parent sees them. It makes both kinds: the outbound region,
+/// which only the parent writes, and the inbound regions, each of which only its worker writes.
 #pragma once
 
 #include <sys/mman.h>
@@ -21,7 +22,7 @@
 
 namespace procpool::detail {
 
-/// Sizes from which both sides compute where everything lies. Sent to spawned workers as it is.
+/// Sizes from which both sides compute all offsets. Sent to spawned workers byte for byte.
 struct region_sizes {
   std::uint64_t workers;
   std::uint64_t ring_bytes;   ///< of each ring, in both directions; a power of two
@@ -31,32 +32,33 @@ struct region_sizes {
   static constexpr std::uint64_t least_ring = std::uint64_t{4} << 10;
   static constexpr std::uint64_t least_arena = std::uint64_t{64} << 10;
 
-  /// Places for a pool of so many workers, with room to grow if rings are not too large. Memory is
-  /// taken as it is used.
+  /// Number of worker slots for a pool of @p workers, with room to grow unless rings are large. An
+  /// unused slot takes no memory, only address space.
   [[nodiscard]] static constexpr std::uint64_t places(std::uint64_t workers,
                                                       std::uint64_t ring_bytes) {
-    constexpr std::uint64_t most = 256;
+    constexpr std::uint64_t max_places = 256;
     constexpr std::uint64_t spare_bytes = std::uint64_t{64} << 20;
-    return std::max(workers, std::min(most, spare_bytes / ring_bytes));
+    return std::max(workers, std::min(max_places, spare_bytes / ring_bytes));
   }
 
-  /// The same for a pool that is to begin with so many workers and must not take more than @p most
-  /// bytes of address space, if that can be: the arena is cut first, then spare places, then rings.
-  [[nodiscard]] constexpr region_sizes within(std::uint64_t most, std::uint64_t begin_with) const {
-    region_sizes less = *this;
-    while (less.outbound_bytes() + begin_with * less.inbound_bytes() > most) {
-      const std::uint64_t spare = less.workers - begin_with;
-      if (less.arena_bytes > std::max(least_arena, spare * less.ring_bytes)) {
-        less.arena_bytes = half_arena(less.arena_bytes);
+  /// These sizes, cut to at most @p max_bytes of address space if possible, for a pool that starts
+  /// with @p initial workers. The arena is cut first, then spare slots, then rings.
+  [[nodiscard]] constexpr region_sizes within(std::uint64_t max_bytes,
+                                              std::uint64_t initial) const {
+    region_sizes cut = *this;
+    while (cut.outbound_bytes() + initial * cut.inbound_bytes() > max_bytes) {
+      const std::uint64_t spare = cut.workers - initial;
+      if (cut.arena_bytes > std::max(least_arena, spare * cut.ring_bytes)) {
+        cut.arena_bytes = half_arena(cut.arena_bytes);
       } else if (spare > 0) {
-        less.workers = begin_with + spare / 2;
-      } else if (less.ring_bytes > least_ring) {
-        less.ring_bytes /= 2;
+        cut.workers = initial + spare / 2;
+      } else if (cut.ring_bytes > least_ring) {
+        cut.ring_bytes /= 2;
       } else {
         break;
       }
     }
-    return less;
+    return cut;
   }
   [[nodiscard]] static constexpr std::uint64_t half_arena(std::uint64_t bytes) {
     return std::max(least_arena, bytes / 2 / page * page);
@@ -79,10 +81,10 @@ struct region_sizes {
   }
 };
 
-/// Whom a region is for: workers in other processes, or threads of this one.
+/// Who uses a region: workers in other processes, or threads of this process.
 enum class memory_kind { shared, own };
 
-/// The file that is mapped by both sides; none when they share their address space.
+/// The file that both sides map; none when they share an address space.
 inline os::fd file_for(memory_kind kind, const char* name, std::uint64_t size) {
   return kind == memory_kind::shared ? os::sealed_memory(name, size) : os::fd();
 }
@@ -93,8 +95,8 @@ inline os::mapping map(const os::fd& file, std::uint64_t size, int protection) {
 /// The parent's view of the region. Memory is committed page by page as it is used.
 class outbound_region {
  public:
-  /// With a smaller arena, see sizes(), when there is not room enough for that.
-  /// @throws ProcessError when memory, address space or descriptors are not to be had.
+  /// Takes a smaller arena if there is not enough room; sizes() has the actual sizes.
+  /// @throws ProcessError when memory, address space or descriptors run out.
   explicit outbound_region(const region_sizes& sizes, memory_kind kind = memory_kind::shared)
       : outbound_region(reserve(sizes, kind), kind) {}
 
@@ -106,7 +108,7 @@ class outbound_region {
   [[nodiscard]] outbound_header& header() const noexcept {
     return *std::launder(reinterpret_cast<outbound_header*>(mapping_.data()));
   }
-  /// Fresh control words for a new worker in this place.
+  /// Fresh control words for a new worker in this slot.
   [[nodiscard]] task_control& new_control(std::size_t worker) const noexcept {
     return *new (mapping_.data() + sizes_.control_at(worker)) task_control{};
   }
@@ -138,22 +140,22 @@ class outbound_region {
         os::mapping memory = map(file, sizes.outbound_bytes(), PROT_READ | PROT_WRITE);
         return {sizes, std::move(file), std::move(memory)};
       } catch (const ProcessError& error) {
-        // What the limits of a process, or of the system (overcommit), answer to the size.
-        const bool size = error.code() == std::errc::not_enough_memory ||
-                          error.code() == std::errc::file_too_large;
-        if (!size || sizes.arena_bytes <= region_sizes::least_arena) throw;
+        // The errors of a size above the limits of this process or of the system (overcommit).
+        const bool too_large = error.code() == std::errc::not_enough_memory ||
+                               error.code() == std::errc::file_too_large;
+        if (!too_large || sizes.arena_bytes <= region_sizes::least_arena) throw;
         sizes.arena_bytes = region_sizes::half_arena(sizes.arena_bytes);
       }
     }
   }
 
-  outbound_region(reservation got, memory_kind kind)
-      : sizes_(got.sizes),
+  outbound_region(reservation reserved, memory_kind kind)
+      : sizes_(reserved.sizes),
         kind_(kind),
-        file_(std::move(got.file)),
-        mapping_(std::move(got.memory)),
+        file_(std::move(reserved.file)),
+        mapping_(std::move(reserved.memory)),
         arena_(std::span(mapping_.data() + sizes_.arena_at(), sizes_.arena_bytes)) {
-    // After our own mapping, before anybody else has the file.
+    // After this process has mapped the file for writing, before another process has the file.
     if (file_) os::seal_against_writing(file_);
     new (mapping_.data()) outbound_header{};
   }
@@ -165,11 +167,10 @@ class outbound_region {
   arena arena_;
 };
 
-/// One worker's inbound region, as the parent sees it: for reading only, if the worker is a
-/// process.
+/// One worker's inbound region as the parent sees it: read-only if the worker is a process.
 class inbound_region {
  public:
-  /// @throws ProcessError when memory, address space or descriptors are not to be had.
+  /// @throws ProcessError when memory, address space or descriptors run out.
   explicit inbound_region(const region_sizes& sizes, memory_kind kind = memory_kind::shared)
       : ring_bytes_(sizes.ring_bytes),
         file_(file_for(kind, "procpool results", sizes.inbound_bytes())),
@@ -177,7 +178,7 @@ class inbound_region {
 
   [[nodiscard]] int file() const noexcept { return file_.get(); }
   [[nodiscard]] const result_control& control() const noexcept {
-    return *reinterpret_cast<const result_control*>(mapping_.data());  // zero-filled is its start
+    return *reinterpret_cast<const result_control*>(mapping_.data());  // starts as zeros
   }
   [[nodiscard]] std::span<const std::byte> ring() const noexcept {
     return {mapping_.data() + region_sizes::results_at(), ring_bytes_};
@@ -186,10 +187,10 @@ class inbound_region {
     return *reinterpret_cast<const crash_note*>(mapping_.data() + region_sizes::crash_at());
   }
 
-  /// For a thread, which works on this very mapping.
+  /// For a worker that is a thread: it uses this same mapping.
   [[nodiscard]] std::byte* memory() const noexcept { return mapping_.data(); }
 
-  /// The worker has its copy of the descriptor now.
+  /// Call it when the worker has its own copy of the descriptor.
   void close_file() noexcept { file_.reset(); }
   void abandon() noexcept {
     file_.reset();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The parent's end of a result ring. It believes nothing: every number from the ring is copied out
-/// once, checked against private records, then used. What cannot be is a protocol_violation, and
+/// The parent's end of a result ring. It trusts nothing: every number from the ring is copied out
+/// once, checked against private records, then used. An impossible one is a protocol_violation, and
 /// the worker that wrote it must be killed.
 #pragma once
 
@@ -24,18 +24,19 @@
 
 namespace procpool::detail {
 
-/// A worker wrote something that no worker writes.
+/// A worker wrote something that no correct worker writes.
 class protocol_violation : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// How the parent looks at a worker: quickly, at the one word by which the worker tells of results,
-/// or thoroughly, also at what it writes while it works. To read that costs both sides a transfer
-/// of its cache line, which for a short call is a good part of all it costs.
+/// How much of a worker's state the parent reads. Partial: only `committed`, with which the worker
+/// announces results. Full: also `finished`, which the worker writes while it works. Reading that
+/// costs both sides a transfer of its cache line, a good part of the cost of a short call.
 enum class drain_mode : bool { partial, full };
 
-/// Reassembles records. Not thread-safe: used under the lock of its pool, except anything().
+/// Reassembles records. Not thread-safe: used under the lock of its pool, except functions marked
+/// "any thread".
 class result_consumer {
  public:
   result_consumer(const result_control& worker, std::span<const std::byte> ring, task_control& own)
@@ -46,10 +47,11 @@ class result_consumer {
   /// Whether drain() would find something new. Any thread.
   [[nodiscard]] bool anything() const noexcept {
     return worker_->committed.load(std::memory_order_relaxed) >
-           seen_.load(std::memory_order_relaxed);  // a glance; drain() looks properly
+           seen_.load(std::memory_order_relaxed);  // a hint; drain() acquires
   }
 
-  /// The same, but also counts what the worker holds back, and what was not checked. Any thread.
+  /// The same, including results that the worker holds back and checks that a partial drain left
+  /// out. Any thread.
   [[nodiscard]] bool anything_finished() const noexcept {
     const std::uint64_t seen = seen_.load(std::memory_order_relaxed);  // as in anything()
     return std::max(worker_->committed.load(std::memory_order_relaxed),
@@ -58,20 +60,21 @@ class result_consumer {
   }
 
   /// Hands all complete records to @p sink:
-  ///   sink.check(head)         how the record is to be delivered: at once, or in pieces as runs
-  ///                            are; throws protocol_violation for one that cannot be right
+  ///   sink.check(head)         how to deliver the record: at once, or in pieces as runs are;
+  ///                            throws protocol_violation for a head that cannot be right
   ///   sink.record(head, bytes) one whole record; the bytes are private
-  ///   sink.piece(head, offset, bytes)  the next bytes of one, from this offset on; in shared
-  ///                            memory, to be copied once
+  ///   sink.piece(head, offset, bytes)  the next bytes of a record, from this offset on; in shared
+  ///                            memory, so they must be read only once
   ///   sink.lost(head)          instead of record(): there was no memory for it here
-  /// @param how quickly: only what was committed, and without a check of where the worker is
+  /// @param mode partial: only what was committed, without a check of where the worker is
   /// @returns whether anything was consumed.
   template <class Sink>
-  bool drain(Sink&& sink, drain_mode how = drain_mode::full) {
-    const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // bytes
+  bool drain(Sink&& sink, drain_mode mode = drain_mode::full) {
+    const std::uint64_t committed =
+        worker_->committed.load(std::memory_order_acquire);  // with the bytes before it
     std::uint64_t finished = 0;
-    if (how == drain_mode::full) {
-      finished = worker_->finished.load(std::memory_order_acquire);  // bytes
+    if (mode == drain_mode::full) {
+      finished = worker_->finished.load(std::memory_order_acquire);  // with the bytes before it
       if (std::max(committed, finished) < cursor_) {
         throw protocol_violation("a worker's result cursor went back");
       }
@@ -83,24 +86,24 @@ class result_consumer {
     if (between_frames_ && (open_ || cursor_ != end)) {
       throw protocol_violation("a worker finished a task in the middle of a result");
     }
-    own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
+    own_->consumed.store(cursor_, std::memory_order_release);  // after the bytes are copied
     seen_.store(end, std::memory_order_relaxed);               // for anything()
-    unchecked_.store(how == drain_mode::partial,
+    unchecked_.store(mode == drain_mode::partial,
                      std::memory_order_relaxed);  // for anything_finished()
-    return cursor_ != before;                     // not if there is but a part of a head
+    return cursor_ != before;                     // false for only a part of a head
   }
 
-  /// Whether the worker had all results of some frame, and none of the next, written by drain().
+  /// Whether the last full drain found all results of some frame and none of the next.
   [[nodiscard]] bool between_frames() const noexcept { return between_frames_; }
 
-  /// The worker is dead: also takes what it had written and not committed. A record that is cut
-  /// off is dropped.
+  /// For a dead worker: also reads what it had written and not committed. An incomplete record is
+  /// dropped.
   template <class Sink>
   void drain_last(Sink&& sink) {
     const std::uint64_t committed = worker_->committed.load(std::memory_order_acquire);  // final
     const std::uint64_t written = worker_->written.load(std::memory_order_acquire);      // final
     read_until(bounded(std::max(committed, written)), sink,
-               true);  // written is never behind finished
+               true);  // `written` is never behind `finished`
   }
 
  private:
@@ -126,26 +129,26 @@ class result_consumer {
   bool read_head(std::uint64_t end, Sink& sink) {
     cursor_ = std::min(round_up<std::uint64_t>(cursor_, record_alignment), end);  // padding
     if (end - cursor_ < sizeof head_) return false;
-    ring_.copy_out(cursor_, &head_, sizeof head_);  // the one time it is read
+    ring_.copy_out(cursor_, &head_, sizeof head_);  // the only read of it
     cursor_ += sizeof head_;
     delivery_ = sink.check(head_);
-    left_ = head_.length;
+    remaining_ = head_.length;
     buffer_.clear();
     lost_ = false;
     open_ = true;
     return true;
   }
 
-  // Grows with what has arrived, never by what is promised. (What is delivered in pieces may
-  // reserve what is promised, up to the pool's limit for a result; it is not touched before it
-  // arrives.)
+  // The buffer grows with the bytes that have arrived, never by the promised length. (A record
+  // delivered in pieces may reserve its promised length, up to the pool's limit for a result; that
+  // memory is not touched before the bytes arrive.)
   template <class Sink>
   bool read_payload(std::uint64_t end, Sink& sink) {
-    const std::size_t piece = std::min<std::uint64_t>(left_, end - cursor_);
+    const std::size_t piece = std::min<std::uint64_t>(remaining_, end - cursor_);
     if (!lost_) keep_payload(piece);
     cursor_ += piece;
-    left_ -= piece;
-    if (left_ > 0) return false;
+    remaining_ -= piece;
+    if (remaining_ > 0) return false;
     open_ = false;
     if (lost_) [[unlikely]] {
       sink.lost(head_);
@@ -156,7 +159,7 @@ class result_consumer {
     return true;
   }
 
-  // Without memory the bytes are passed over, so that the worker can go on.
+  // Without memory the bytes are skipped, so that the worker can continue.
   void keep_payload(std::size_t piece) noexcept {
     const std::size_t before = buffer_.size();
     try {
@@ -174,26 +177,26 @@ class result_consumer {
   bool read_pieces(std::uint64_t end, Sink& sink, bool last) {
     if (head_.length == open_length) {
       if (!last) throw protocol_violation("a worker committed an unfinished run of results");
-      left_ = head_.length = end - cursor_;  // up to the last value that it wrote
+      remaining_ = head_.length = end - cursor_;  // up to the last value that it wrote
     }
-    while (left_ > 0) {
-      if (!read_piece(std::min(left_, end - cursor_), sink)) return false;
+    while (remaining_ > 0) {
+      if (!read_piece(std::min(remaining_, end - cursor_), sink)) return false;
     }
     open_ = false;
     return true;
   }
 
-  // Takes some of the @p available bytes; false: it needs more of them. At most a quarter of the
-  // ring at a time, so that the worker can go on meanwhile.
+  // Delivers some of the @p available bytes; false: they are too few. At most a quarter of the ring
+  // at a time, so that the worker can continue meanwhile.
   template <class Sink>
   bool read_piece(std::uint64_t available, Sink& sink) {
-    const std::uint64_t offset = head_.length - left_;
+    const std::uint64_t offset = head_.length - remaining_;
     const std::uint64_t unit = offset < delivery_.head ? delivery_.head : delivery_.granule;
     if (available < unit) return false;
     std::array<std::byte, 64> joined;
     std::uint64_t size = std::min({available, ring_.until_end(cursor_), ring_.capacity() / 4});
     const std::byte* from = ring_.at(cursor_);
-    if (offset < delivery_.head || size < unit) {  // the latter lies across the end of the ring
+    if (offset < delivery_.head || size < unit) {  // the latter: across the end of the ring
       size = unit;
       from = joined.data();
       ring_.copy_out(cursor_, joined.data(), size);
@@ -201,8 +204,8 @@ class result_consumer {
     size -= size % unit;
     sink.piece(head_, offset, std::span<const std::byte>(from, size));
     cursor_ += size;
-    left_ -= size;
-    own_->consumed.store(cursor_, std::memory_order_release);  // the bytes are copied
+    remaining_ -= size;
+    own_->consumed.store(cursor_, std::memory_order_release);  // after the bytes are copied
     return true;
   }
 
@@ -214,12 +217,12 @@ class result_consumer {
   byte_buffer buffer_;
   record_head head_{};
   delivery delivery_{};
-  std::uint64_t left_ = 0;
+  std::uint64_t remaining_ = 0;
   std::uint64_t cursor_ = 0;
   std::atomic<std::uint64_t> seen_{0};
-  std::atomic<bool> unchecked_{false};  ///< drained quickly since it was drained thoroughly
+  std::atomic<bool> unchecked_{false};  ///< drained partially since the last full drain
   bool open_ = false;
-  bool lost_ = false;  ///< the record that is open
+  bool lost_ = false;  ///< no memory for the open record
   bool between_frames_ = false;
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Copying into and out of a ring of bytes, across its end where need be.
+/// Copies into and out of a ring of bytes, across its physical end if necessary.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@ class ring_memory {
   }
 
   void copy_in(std::uint64_t cursor, const void* from, std::size_t size) const noexcept {
-    if (size == 0) return;  // memcpy wants pointers, even for nothing
+    if (size == 0) return;  // memcpy requires valid pointers even for size 0
     const std::size_t head = std::min<std::size_t>(size, until_end(cursor));
     std::memcpy(at(cursor), from, head);
     if (head < size) {
@@ -40,7 +40,7 @@ class ring_memory {
   }
 
   void copy_out(std::uint64_t cursor, void* to, std::size_t size) const noexcept {
-    if (size == 0) return;  // likewise
+    if (size == 0) return;  // as above
     const std::size_t head = std::min<std::size_t>(size, until_end(cursor));
     std::memcpy(to, at(cursor), head);
     if (head < size) {

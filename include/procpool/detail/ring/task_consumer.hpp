@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The worker's end of a task ring; see task_producer.hpp for the protocol. The worker trusts its
-/// parent: it could not defend itself against it anyway.
+/// The worker's end of a task ring, on the worker's own thread. task_producer.hpp has the protocol.
+/// The worker trusts its parent: it could not defend itself against the parent anyway.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +16,8 @@
 
 namespace procpool::detail {
 
-/// Reads frames in order. Wait is called as wait(ready) and returns when ready() is true;
-/// Progress is called when the parent may go on with a stream.
+/// Reads frames in order. Wait is called as wait(ready) and returns when ready() is true. Progress
+/// is called when the parent may send more of a stream.
 class task_consumer {
  public:
   task_consumer(const task_control& parent, std::span<const std::byte> ring, result_control& own)
@@ -25,24 +25,24 @@ class task_consumer {
 
   /// Whether there is another frame.
   [[nodiscard]] bool anything() noexcept {
-    if (sent_ <= cursor_) sent_ = sent();  // the parent's line is touched only when need be
+    if (sent_ <= cursor_) sent_ = sent();  // reads the parent's line only if necessary
     return sent_ > cursor_;
   }
 
-  /// Waits for the next frame that is to be run, claims it and returns a copy of its head.
-  /// @param wait_for_frame as @p wait, for the frame; it may throw: nothing is claimed then
+  /// Waits for the next frame to run, claims it and returns a copy of its head.
+  /// @param wait_for_frame like @p wait, for the frame; if it throws, nothing is claimed
   template <class WaitForFrame, class Wait>
   frame_head next(WaitForFrame wait_for_frame, Wait wait) {
     while (true) {
       wait_for_frame([this] { return anything(); });
-      if (ring_.until_end(cursor_) < sizeof(frame_head)) {  // no head fits here: both sides know
+      if (ring_.until_end(cursor_) < sizeof(frame_head)) {  // no head fits: both sides skip this
         cursor_ += ring_.until_end(cursor_);
         continue;
       }
       const auto& head = *reinterpret_cast<const frame_head*>(ring_.at(cursor_));
       if (load_kind(head) != frame_kind::pad && claim(head, wait)) return head;
       cursor_ += footprint(head);
-      own_->claimed.store(cursor_, std::memory_order_release);  // after the last look at the frame
+      own_->claimed.store(cursor_, std::memory_order_release);  // after the last read of the frame
     }
   }
 
@@ -56,8 +56,8 @@ class task_consumer {
     return {ring_.at(cursor_ + sizeof head), head.body_size};
   }
 
-  /// Reads the next @p into.size() bytes of that frame's streamed body. With an empty data pointer
-  /// the bytes are passed over.
+  /// Reads the next @p size bytes of that frame's streamed body to @p into. If @p into is null, the
+  /// bytes are skipped.
   template <class Wait, class Progress>
   void read_stream(std::byte* into, std::size_t size, Wait wait, Progress progress) {
     if (streamed_ == 0) streamed_ = cursor_ + sizeof(frame_head);
@@ -75,7 +75,7 @@ class task_consumer {
     }
   }
 
-  /// The frame is done: go on behind it.
+  /// Moves on behind a frame that is done.
   void pass(const frame_head& head) noexcept {
     cursor_ += footprint(head);
     streamed_ = 0;
@@ -83,17 +83,17 @@ class task_consumer {
 
  private:
   [[nodiscard]] std::uint64_t sent() const noexcept {
-    return parent_->published.load(std::memory_order_acquire);  // the bytes before it
+    return parent_->published.load(std::memory_order_acquire);  // with the bytes before it
   }
 
   // Publish the claim, then read the limit: the mirror image of task_producer::take_back.
   template <class Wait>
   bool claim(const frame_head& head, Wait wait) {
-    // Not its end: when that is claimed the parent uses the space of a skipped frame again.
-    own_->claimed.store(cursor_ + 1, std::memory_order_seq_cst);      // before the limit
+    // Not the frame's end: once that is claimed, the parent reuses the space of a skipped frame.
+    own_->claimed.store(cursor_ + 1, std::memory_order_seq_cst);      // before the limit is read
     if (parent_->limit.load(std::memory_order_seq_cst) <= cursor_) {  // after the claim
       wait([this] {
-        return parent_->limit.load(std::memory_order_acquire) > cursor_;  // kinds are settled
+        return parent_->limit.load(std::memory_order_acquire) > cursor_;  // the kinds are final
       });
     }
     return load_kind(head) != frame_kind::skip;
@@ -103,7 +103,7 @@ class task_consumer {
   ring_memory<const std::byte> ring_;
   result_control* own_;
   std::uint64_t cursor_ = 0;
-  std::uint64_t sent_ = 0;      ///< as far as known
+  std::uint64_t sent_ = 0;      ///< `published` as last read
   std::uint64_t streamed_ = 0;  ///< cursor in a streamed body; 0: none is being read
 };
 
