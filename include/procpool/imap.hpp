@@ -28,7 +28,7 @@ namespace procpool {
 
 /// Results that are computed while they are read (Python: IMapIterator). An input range, with
 /// next() for single results. For one thread at a time. Only the reading thread advances the input,
-/// at max_items `buffersize` items ahead of the results that were returned, so the input may be
+/// at most `buffersize` items ahead of the results that were returned, so the input may be
 /// endless. The destructor cancels items that no worker has begun with.
 ///
 /// A failed item throws its exception, or WorkerDied, from next() or from the loop's increment;
@@ -62,7 +62,7 @@ class ImapIterator {
   /// input: the next call returns empty
   [[nodiscard]] std::optional<value_type> next() { return next_until(std::nullopt); }
 
-  /// next() that waits at max_items for @p timeout. @throws TimeoutError; the call can be repeated
+  /// next() that waits at most for @p timeout. @throws TimeoutError; the call can be repeated
   template <class Rep, class Period>
   [[nodiscard]] std::optional<value_type> next(std::chrono::duration<Rep, Period> timeout) {
     return next_until(detail::os::deadline_after(timeout));

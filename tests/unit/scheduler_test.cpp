@@ -56,7 +56,7 @@ TEST_CASE("nothing is assigned without workers or without tasks", "[scheduler]")
 
 TEST_CASE("idle workers are served before busy ones, and each only up to its depth",
           "[scheduler]") {
-  scheduler s({.least_depth = 2});
+  scheduler s({.min_depth = 2});
   for (std::uint32_t worker = 0; worker < 3; ++worker) s.add(worker);
   auto tasks = tasks_of(10);
   submit_all(s, tasks);
@@ -77,7 +77,7 @@ TEST_CASE("among idle workers the spinning_workers come first", "[scheduler]") {
 }
 
 TEST_CASE("tasks leave in the order in which they were submitted", "[scheduler]") {
-  scheduler s({.least_depth = 3});
+  scheduler s({.min_depth = 3});
   s.add(0);
   auto tasks = tasks_of(5);
   submit_all(s, tasks);
@@ -93,7 +93,7 @@ TEST_CASE("tasks leave in the order in which they were submitted", "[scheduler]"
 }
 
 TEST_CASE("a worker can be kept fuller, up to a limit, until tasks are taken back", "[scheduler]") {
-  scheduler s({.least_depth = 2, .most_depth = 5});
+  scheduler s({.min_depth = 2, .max_depth = 5});
   s.add(0);
   auto tasks = tasks_of(20);
   submit_all(s, tasks);
@@ -111,7 +111,7 @@ TEST_CASE("a worker can be kept fuller, up to a limit, until tasks are taken bac
 }
 
 TEST_CASE("a sleeper is woken only when those awake have enough to do", "[scheduler]") {
-  scheduler s({.least_depth = 4, .spinning_workers = 1, .least_wake_depth = 3});
+  scheduler s({.min_depth = 4, .spinning_workers = 1, .min_wake_depth = 3});
   s.add(0);
   s.add(1);
   auto tasks = tasks_of(6);
@@ -120,7 +120,7 @@ TEST_CASE("a sleeper is woken only when those awake have enough to do", "[schedu
 }
 
 TEST_CASE("no sleeper is woken for what is done before it would be awake", "[scheduler]") {
-  scheduler s({.least_depth = 4, .most_depth = 64, .spinning_workers = 1, .least_wake_depth = 3});
+  scheduler s({.min_depth = 4, .max_depth = 64, .spinning_workers = 1, .min_wake_depth = 3});
   s.add(0);
   s.add(1);
   s.measured(0, 1us, false);  // may have 8 at a time, and does 50 while another one wakes up
@@ -135,7 +135,7 @@ TEST_CASE("no sleeper is woken for what is done before it would be awake", "[sch
 }
 
 TEST_CASE("a refused task is first in line again and its worker waits", "[scheduler]") {
-  scheduler s({.least_depth = 4});
+  scheduler s({.min_depth = 4});
   s.add(0);
   auto tasks = tasks_of(3);
   submit_all(s, tasks);
@@ -151,7 +151,7 @@ TEST_CASE("a refused task is first in line again and its worker waits", "[schedu
 }
 
 TEST_CASE("a worker retires after maxtasksperchild frames", "[scheduler]") {
-  scheduler s({.least_depth = 8, .maxtasksperchild = 2});
+  scheduler s({.min_depth = 8, .maxtasksperchild = 2});
   s.add(0);
   auto tasks = tasks_of(3);
   submit_all(s, tasks);
@@ -184,7 +184,7 @@ TEST_CASE("a refused last task of a retiring worker takes the retirement back", 
 }
 
 TEST_CASE("the tasks of a dead worker come back, oldest first", "[scheduler]") {
-  scheduler s({.least_depth = 3});
+  scheduler s({.min_depth = 3});
   s.add(0);
   auto tasks = tasks_of(3);
   submit_all(s, tasks);
@@ -200,7 +200,7 @@ TEST_CASE("the tasks of a dead worker come back, oldest first", "[scheduler]") {
 }
 
 TEST_CASE("an idle worker is offered the younger half of the fullest queue", "[scheduler]") {
-  scheduler s({.least_depth = 4});
+  scheduler s({.min_depth = 4});
   s.add(0);
   auto tasks = tasks_of(4);
   submit_all(s, tasks);
@@ -220,7 +220,7 @@ TEST_CASE("an idle worker is offered the younger half of the fullest queue", "[s
 }
 
 TEST_CASE("with a preference for idle workers a sleeper is woken at once", "[scheduler]") {
-  scheduler s({.least_depth = 4, .spinning_workers = 1, .least_wake_depth = 3});
+  scheduler s({.min_depth = 4, .spinning_workers = 1, .min_wake_depth = 3});
   s.add(0);
   s.add(1);
   auto tasks = tasks_of(3);
@@ -231,7 +231,7 @@ TEST_CASE("with a preference for idle workers a sleeper is woken at once", "[sch
 }
 
 TEST_CASE("a worker that gave everything back gets tasks again", "[scheduler]") {
-  scheduler s({.least_depth = 2});
+  scheduler s({.min_depth = 2});
   s.add(0);
   auto tasks = tasks_of(2);
   submit_all(s, tasks);
@@ -243,7 +243,7 @@ TEST_CASE("a worker that gave everything back gets tasks again", "[scheduler]") 
 }
 
 TEST_CASE("a task can be taken away from between others", "[scheduler]") {
-  scheduler s({.least_depth = 3});
+  scheduler s({.min_depth = 3});
   s.add(0);
   auto tasks = tasks_of(4);
   submit_all(s, tasks);

@@ -6,7 +6,7 @@
  * the worker may also die by itself.
  *
  *   proctype worker   result_producer.hpp: begin_item, begin_timed; task_consumer.hpp: next, claim
- *   proctype parent   deadline_monitor.hpp: enforce_limit, keep_time_between, stop; parent_channel.hpp: halt,
+ *   proctype parent   deadline_monitor.hpp: enforce_limit, limit_between_items, stop; parent_channel.hpp: halt,
  *                     unhalt; task_producer.hpp: take_back; supervisor.hpp: was_running
  *   proctype server   fork_server.hpp: kill
  *

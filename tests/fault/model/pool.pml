@@ -13,7 +13,7 @@
  *   chan reports      fork_server.hpp: forget; process_backend.hpp: deliver
  *
  * The parent does what it can in any order: any scheduler's decisions are among these, also those
- * of balance(), withdraw(), unstuck() and stop().
+ * of balance(), withdraw(), reassign_unbegun() and stop().
  *
  * Checked: every item gets exactly one outcome; an item whose outcome was written is never begun
  * again and never charged; an item is charged only if its worker was at it; it is begun once for

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// From records to outcomes of jobs: checks that a record can be the next of its task, hands values
-/// and exceptions to the job, and notices when a job has all it was waiting for.
+/// Turns records into outcomes of jobs: checks that a record can be the next of its task, gives
+/// values and exceptions to the job, and detects that a job has all its outcomes.
 #pragma once
 
 #include <pthread.h>
@@ -24,13 +24,13 @@
 
 namespace procpool::detail {
 
-/// Used under the lock of its pool. Outcomes of a job that is resolved already (cancelled, say) are
-/// counted for the task and dropped.
+/// Used under the pool's lock. Outcomes of a job that is already resolved (cancelled, for example)
+/// are counted for the task and dropped.
 class completion {
  public:
   // ---- checks --------------------------------------------------------------------------------
 
-  /// Whether this record can be the next of this task: outcomes come strictly in order.
+  /// Whether this record can be the next of this task: outcomes arrive strictly in order.
   [[nodiscard]] static bool fits(const pool_task& task, const record_head& head) {
     if (head.item != task.done) return false;
     const bool plain = task.owner->plain_size() != 0;
@@ -45,34 +45,35 @@ class completion {
     return false;
   }
 
-  /// Whether a run of plain values has whole values, one at least and no more than are missing.
+  /// Whether a run of plain values has whole values: at least one, and no more than are missing.
   [[nodiscard]] static bool run_fits(const pool_task& task, const record_head& head) {
     const std::size_t size = task.owner->plain_size();
-    if (head.length == size) return true;  // one value; that one is missing is known
+    if (head.length == size) return true;  // one value; at least one is missing
     return head.length != 0 && head.length % size == 0 &&
            head.length / size <= task.head.item_count - task.done;
   }
 
-  /// How the bytes of a record of an initializer, or one that fits, are to be delivered.
+  /// How to deliver the bytes of an initializer's record, or of a record that fits().
   [[nodiscard]] static delivery delivery_of(const record_head& head) {
     return {.head = 0, .granule = head.kind == record_kind::run ? 1U : 0U};
   }
   [[nodiscard]] static delivery delivery_of(const pool_task& task, const record_head& head) {
     if (head.kind != record_kind::value) return delivery_of(head);
-    const delivery how = task.owner->form().pieces;
-    const bool assembled = how.granule != 0 && head.length >= assembled_from;
-    return assembled && (head.length - how.head) % how.granule == 0 ? how : delivery{};
+    const delivery pieces = task.owner->form().pieces;
+    const bool assembled = pieces.granule != 0 && head.length >= assembled_from;
+    return assembled && (head.length - pieces.head) % pieces.granule == 0 ? pieces : delivery{};
   }
 
   // ---- outcomes ------------------------------------------------------------------------------
 
-  /// The next item has this encoded result. One that cannot be decoded has that as its exception.
-  /// @param before_failure is called first then
+  /// Takes the encoded result of the next item. If it cannot be decoded, the item gets that
+  /// exception.
+  /// @param before_failure called before the item fails
   template <class Call>
   void pass(pool_task& task, std::span<const std::byte> bytes, Call before_failure) {
     const std::size_t index = task.next_index();
     if (!task.owner->resolved()) {
-      const users_code guard(*this);
+      const user_code_scope guard(*this);
       try {
         task.owner->value(index, bytes);
       } catch (...) {
@@ -83,11 +84,11 @@ class completion {
     count(task, 1);
   }
 
-  /// The next bytes of a run of plain values; its items count when all are there.
+  /// Takes the next bytes of a run of plain values; its items count when all bytes are there.
   void pass_run(pool_task& task, const record_head& head, std::uint64_t offset,
                 std::span<const std::byte> bytes) {
     if (!task.owner->resolved()) {
-      const users_code guard(*this);
+      const user_code_scope guard(*this);
       try {
         task.owner->plain(task.next_index(), offset, bytes);
       } catch (...) {
@@ -98,14 +99,14 @@ class completion {
     count(task, items_of(task, head));
   }
 
-  /// The next bytes of the encoded result of the next item, which counts when all are there.
+  /// Takes the next bytes of the next item's encoded result; the item counts when all are there.
   template <class Call>
   void pass_piece(pool_task& task, const record_head& head, std::uint64_t offset,
                   std::span<const std::byte> bytes, Call before_failure) {
     const std::size_t index = task.next_index();
     if (offset == 0 && task.partial_error()) task.failures->partial_error = nullptr;
     if (!task.owner->resolved() && !task.partial_error()) {
-      const users_code guard(*this);
+      const user_code_scope guard(*this);
       try {
         task.owner->piece(index, offset, head.length, bytes);
       } catch (...) {
@@ -118,25 +119,25 @@ class completion {
     fail(task, std::exchange(task.failures->partial_error, nullptr));
   }
 
-  /// The next item ended with an exception.
-  void fail(pool_task& task, std::exception_ptr what) {
-    if (!task.owner->resolved()) task.owner->error(task.next_index(), std::move(what));
+  /// The next item ends with an exception.
+  void fail(pool_task& task, std::exception_ptr error) {
+    if (!task.owner->resolved()) task.owner->error(task.next_index(), std::move(error));
     count(task, 1);
   }
 
-  /// The whole job ends with this exception, unless it has ended already.
-  void abort(job& what, const std::exception_ptr& why, ending how = ending::failed) noexcept {
-    if (what.resolved()) return;
-    what.abort(why, how);
-    settle(what);
+  /// Ends the whole job with this exception, unless it has ended already.
+  void abort(job& target, const std::exception_ptr& why, ending kind = ending::failed) noexcept {
+    if (target.resolved()) return;
+    target.abort(why, kind);
+    settle(target);
   }
 
-  /// A job of no items has all its outcomes.
-  void complete(job& nothing) noexcept { settle(nothing); }
+  /// Ends a job of no items.
+  void complete(job& empty_job) noexcept { settle(empty_job); }
 
-  /// What a record of kind error says; DecodeError when it is no exception.
+  /// The exception in a record of kind error; DecodeError if it is not a valid exception.
   [[nodiscard]] std::exception_ptr received(std::span<const std::byte> bytes) const {
-    const users_code guard(*this);
+    const user_code_scope guard(*this);
     try {
       return decode_exception(bytes);
     } catch (...) {
@@ -144,40 +145,40 @@ class completion {
     }
   }
 
-  // ---- news ----------------------------------------------------------------------------------
+  // ---- state changes since the last call ------------------------------------------------------
 
-  /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
+  /// Jobs with all their outcomes whose callbacks have to run before they become ready.
   [[nodiscard]] job_list& with_callbacks() noexcept { return with_callbacks_; }
-  /// What goes on behind jobs that have become ready.
+  /// Continuations of jobs that have become ready.
   [[nodiscard]] continuation_queue& due() noexcept { return due_; }
-  /// The job is complete, and its callbacks have run.
-  void set_ready(job& what) {
-    what.set_ready();
-    made_ready_ += what.unattended() ? 1U : 0U;
-    if (what.form().announced) what.announce();
-    if (!what.continuations().empty()) due_.put(what);
+  /// Makes a complete job ready, after its callbacks.
+  void set_ready(job& target) {
+    target.set_ready();
+    made_ready_ += target.unattended() ? 1U : 0U;
+    if (target.form().announced) target.announce();
+    if (!target.continuations().empty()) due_.put(target);
   }
-  /// Whether the calling thread is in a decoder or constructor of the user's that runs under the
-  /// lock of this pool, and so must not use it.
+  /// Whether the calling thread runs a user's decoder or constructor under this pool's lock. Such
+  /// code must not use the pool.
   [[nodiscard]] bool decoding() const noexcept {
-    return decoder_.load(std::memory_order_relaxed) == ::pthread_self();  // only itself writes that
+    return decoder_.load(std::memory_order_relaxed) == ::pthread_self();  // only itself stores that
   }
   /// Whether any job has become ready or resolved since the last call.
-  [[nodiscard]] bool take_notice() noexcept { return std::exchange(news_, false); }
-  /// How many that nobody waited for from the beginning have become ready since the last call.
+  [[nodiscard]] bool take_notice() noexcept { return std::exchange(changed_, false); }
+  /// How many unattended jobs (see job::unattended()) have become ready since the last call.
   [[nodiscard]] std::uint64_t take_ready() noexcept { return std::exchange(made_ready_, 0); }
 
  private:
-  // One that cannot even be noted ends the whole job, which is noted already.
-  void note_partial_error(pool_task& task, const std::exception_ptr& what) noexcept {
+  // If there is no memory to keep the exception, the whole job ends with it.
+  void note_partial_error(pool_task& task, const std::exception_ptr& error) noexcept {
     try {
-      task.failures_of().partial_error = what;
+      task.failures_of().partial_error = error;
     } catch (const std::bad_alloc&) {
-      abort(*task.owner, what);
+      abort(*task.owner, error);
     }
   }
 
-  // How many values a run has. Divisions cost as much as all the rest for a single one.
+  // How many values a run has. A division costs as much as all other work for a single value.
   [[nodiscard]] static std::uint32_t items_of(const pool_task& task, const record_head& head) {
     const std::size_t size = task.owner->plain_size();
     return head.length == size ? 1 : static_cast<std::uint32_t>(head.length / size);
@@ -190,45 +191,45 @@ class completion {
     if (task.owner->resolved()) settle(*task.owner);
   }
 
-  class users_code {
+  class user_code_scope {
    public:
-    explicit users_code(const completion& pool) noexcept
+    explicit user_code_scope(const completion& pool) noexcept
         : pool_(pool), before_(pool.decoder_.load(std::memory_order_relaxed)) {  // under the lock
       pool_.decoder_.store(::pthread_self(), std::memory_order_relaxed);  // for this thread only
     }
-    users_code(const users_code&) = delete;
-    users_code& operator=(const users_code&) = delete;
-    ~users_code() { pool_.decoder_.store(before_, std::memory_order_relaxed); }  // likewise
+    user_code_scope(const user_code_scope&) = delete;
+    user_code_scope& operator=(const user_code_scope&) = delete;
+    ~user_code_scope() { pool_.decoder_.store(before_, std::memory_order_relaxed); }  // likewise
 
    private:
     const completion& pool_;
     const pthread_t before_;
   };
 
-  void settle(job& what) {
-    if (what.form().sealed) seal(what);
-    news_ = true;
-    if (what.has_callback()) {
-      with_callbacks_.push_back(&what);
+  void settle(job& target) {
+    if (target.form().sealed) seal(target);
+    changed_ = true;
+    if (target.has_callback()) {
+      with_callbacks_.push_back(&target);
     } else {
-      set_ready(what);
+      set_ready(target);
     }
   }
 
-  void seal(job& what) {
-    const users_code guard(*this);
+  void seal(job& target) {
+    const user_code_scope guard(*this);
     try {
-      what.seal();
+      target.seal();
     } catch (...) {  // a result that cannot be moved
-      what.abort(std::current_exception());
+      target.abort(std::current_exception());
     }
   }
 
   job_list with_callbacks_;
   continuation_queue due_;
-  mutable std::atomic<pthread_t> decoder_{};  ///< the thread that is in user's code for us
+  mutable std::atomic<pthread_t> decoder_{};  ///< the thread that runs user code for this pool
   std::uint64_t made_ready_ = 0;
-  bool news_ = false;
+  bool changed_ = false;
 };
 
 }  // namespace procpool::detail

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The clock: items that run too long end with their worker, and no other item with them; tasks of
-/// workers that do not stir go to others.
+/// Enforces time limits: kills the worker of an item that runs too long, without harm to other
+/// items. Gives tasks of unresponsive workers (stopped, or without a CPU) to others. Runs under the
+/// pool's lock, before the driving thread sleeps.
 #pragma once
 
 #include <algorithm>
@@ -22,28 +23,28 @@ class deadline_monitor {
  public:
   deadline_monitor(worker_table& pool, dispatcher& sending) : pool_(pool), sending_(sending) {}
 
-  /// Looks after all workers that have something to do. @returns when to look again at the latest
+  /// Checks all busy workers. @returns the latest time of the next check
   [[nodiscard]] std::optional<os::time_point> check(os::time_point now) {
-    constexpr std::chrono::milliseconds at_least_every{250};  // workers may be stopped meanwhile
-    next_look_.reset();
-    if (pool_.schedule.assigned() > 0) next_check(now + at_least_every);
+    constexpr std::chrono::milliseconds max_interval{250};  // workers may be stopped meanwhile
+    next_check_time_.reset();
+    if (pool_.schedule.assigned() > 0) next_check(now + max_interval);
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.busy(worker)) watch(worker, now);
     }
-    return next_look_;
+    return next_check_time_;
   }
 
-  /// Kills a worker for the item that it runs, and for no other: frames behind are taken back, and
-  /// items behind in a timed frame are not begun (see result_producer::begin_timed). False when it
-  /// has finished the item by now, or cannot be kept from the frames behind. Items behind in a
-  /// cancelled job do not matter.
+  /// Kills a worker for the item that it runs. No other item is harmed: later frames are taken
+  /// back, and later items of a timed frame are not begun (see result_producer::begin_timed). Later
+  /// items of a cancelled job do not matter. False when the worker has finished the item by now, or
+  /// later frames cannot be kept from it.
   bool stop(std::uint32_t worker, pool_task& task, killing why, std::uint64_t target = 0) noexcept {
     parent_channel& channel = pool_.channel(worker);
-    const pool_task* behind = worker_table::next_task(task);
-    if (behind != nullptr) sending_.take_back(worker, behind->head.ordinal);
-    behind = worker_table::next_task(task);
-    if (behind != nullptr && channel.tasks().claimed(behind->head.ordinal)) return false;
-    if (held_up(worker, task)) return false;
+    const pool_task* next = worker_table::next_task(task);
+    if (next != nullptr) sending_.take_back(worker, next->head.ordinal);
+    next = worker_table::next_task(task);
+    if (next != nullptr && channel.tasks().claimed(next->head.ordinal)) return false;
+    if (cannot_take_back(worker, task)) return false;
     if (why == killing::late && channel.halt() != target) {
       channel.unhalt();
       return false;
@@ -52,19 +53,19 @@ class deadline_monitor {
     return true;
   }
 
-  /// Whether a frame behind this task cannot be taken back for want of memory: the worker cannot be
-  /// stopped then.
-  [[nodiscard]] bool held_up(std::uint32_t worker, const pool_task& task) noexcept {
-    const pool_task* behind = worker_table::next_task(task);
+  /// Whether a frame behind this task cannot be taken back because memory is short. Then the worker
+  /// cannot be stopped.
+  [[nodiscard]] bool cannot_take_back(std::uint32_t worker, const pool_task& task) noexcept {
+    const pool_task* next = worker_table::next_task(task);
     task_producer& frames = pool_.channel(worker).tasks();
-    return behind != nullptr && !frames.streaming() && !frames.claimed(behind->head.ordinal);
+    return next != nullptr && !frames.streaming() && !frames.claimed(next->head.ordinal);
   }
 
  private:
-  // Looks after the task that this worker works on, or does not begin with.
+  // Checks the worker's front task, whether the worker has begun with it or not.
   void watch(std::uint32_t worker, os::time_point now) {
     const bool initializing = pool_.workers[worker].initializing;
-    if (initializing && ended_in_initializer(worker, now)) return;
+    if (initializing && limit_initializer(worker, now)) return;
     pool_task* task = pool_.first_task(worker);
     if (task == nullptr) return;
     worker_state& state = pool_.workers[worker];
@@ -75,69 +76,71 @@ class deadline_monitor {
     if (!same_item || !same_state) state.watched_since = now;
     if (item && task->head.timed != 0) {
       enforce_limit(worker, *task, *item, now);
-    } else if (!begun(worker, *task)) {
-      unstuck(worker, *task, now);
+    } else if (!has_begun(worker, *task)) {
+      reassign_unbegun(worker, *task, now);
     } else if (task->head.timed != 0 && !initializing) {
-      keep_time_between(worker, *task, now);
+      limit_between_items(worker, *task, now);
     }
   }
 
-  // Kills a worker whose initializer takes too long. Whether it has. The initializer may return
-  // this moment: what is behind it is taken back first, else the worker could begin with that and
-  // it would run twice. What cannot be taken back stays only for so long.
-  bool ended_in_initializer(std::uint32_t worker, os::time_point now) {
-    const auto limit = pool_.lives.initializer_timeout();
+  // Kills a worker whose initializer takes too long; whether it did. The initializer may return
+  // just now and the worker begin with a frame, which would then run twice. So frames are taken
+  // back first; one that cannot be taken back delays the kill, at most for the grace period.
+  bool limit_initializer(std::uint32_t worker, os::time_point now) {
+    const auto limit = pool_.recycling.initializer_timeout();
     if (limit.count() == 0) return false;
     const os::time_point due = pool_.workers[worker].since + limit;
     if (due > now) return next_check(due), false;
     pool_task* task = pool_.first_task(worker);
     if (task != nullptr) sending_.take_back(worker, task->head.ordinal);
     task = pool_.first_task(worker);
-    const bool returned = task != nullptr && begun(worker, *task);
+    const bool returned = task != nullptr && has_begun(worker, *task);
     if (returned) return false;
     if (task != nullptr && now - due <= grace) return next_check(now + between_items), false;
     pool_.kill(worker, killing::late);
     return true;
   }
-  [[nodiscard]] bool begun(std::uint32_t worker, const pool_task& task) {
+  [[nodiscard]] bool has_begun(std::uint32_t worker, const pool_task& task) {
     return pool_.channel(worker).tasks().claimed(task.head.ordinal);
   }
 
-  // The item of its front task that the worker says it runs, in the form of `started`; it may be
-  // ahead of what we know to be done. What was seen running runs until its outcome is there or a
-  // later item runs: a worker that says now this, now that wins no time.
+  // The item of the front task that the worker claims to run, as in `started`; it may be ahead of
+  // the outcomes read so far. An item seen running counts as running until its outcome is there or
+  // a later item runs. So a worker that alternates between claims gains no time.
   [[nodiscard]] std::optional<std::uint64_t> running_item(std::uint32_t worker,
                                                           const pool_task& task) {
     parent_channel& channel = pool_.channel(worker);
-    if (pool_.workers[worker].initializing || !begun(worker, task)) return {};
+    if (pool_.workers[worker].initializing || !has_begun(worker, task)) return {};
     const std::uint64_t started = channel.started();
     const auto item = static_cast<std::uint32_t>(started);
-    const bool possible = item >= task.done && item < task.most_started() &&
+    const bool possible = item >= task.done && item < task.started_end() &&
                           started == started_mark(task.head.ordinal, item);
     const worker_state& state = pool_.workers[worker];
     const bool seen = state.running &&
                       state.watched >= started_mark(task.head.ordinal, task.done) &&
-                      state.watched < started_mark(task.head.ordinal, task.most_started());
+                      state.watched < started_mark(task.head.ordinal, task.started_end());
     if (seen && (!possible || started < state.watched)) return state.watched;
     if (!possible) return std::nullopt;
     return started;
   }
 
-  // A worker that leaves its next task alone while another one could do it is stopped, or starved,
-  // or still being born: the other one gets it.
-  void unstuck(std::uint32_t worker, pool_task& task, os::time_point now) {
-    constexpr std::chrono::milliseconds patience{20};
-    const os::time_point due = pool_.workers[worker].watched_since + patience;
+  // A worker that does not begin with its next task is stopped, has no CPU, or has not come up. If
+  // another worker is idle, that one gets the task.
+  void reassign_unbegun(std::uint32_t worker, pool_task& task, os::time_point now) {
+    constexpr std::chrono::milliseconds max_wait{20};
+    const os::time_point due = pool_.workers[worker].watched_since + max_wait;
     if (due > now) return next_check(due);
     pool_.channel(worker).wake();
-    const bool moves = task.returned_unstarted < pool_task::max_returned_unstarted &&
-                       pool_.schedule.anybody_idle();
-    if (!moves || !sending_.take_back(worker, task.head.ordinal)) return next_check(now + patience);
-    ++task.returned_unstarted;  // the worker may have lied
+    const bool may_move =
+        task.returned_unstarted < pool_task::max_returned_unstarted && pool_.schedule.any_idle();
+    if (!may_move || !sending_.take_back(worker, task.head.ordinal))
+      return next_check(now + max_wait);
+    ++task.returned_unstarted;  // the worker's claim may be false
     if (pool_.first_task(worker) == nullptr) sending_.suspend(worker);
   }
 
-  // The worker says when it began; the parent has seen it running, which is never earlier.
+  // The start is the worker's claim, or when the parent saw the item run if that is earlier. (A
+  // true claim is never later.)
   void enforce_limit(std::uint32_t worker, pool_task& task, std::uint64_t item,
                      os::time_point now) {
     const auto began =
@@ -148,9 +151,9 @@ class deadline_monitor {
     if (!stop(worker, task, killing::late, item)) next_check(now + between_items);
   }
 
-  // The worker has the task and is between two items, or we have not seen the outcomes yet. If it
-  // stays there it was stopped at just this place: others do the rest, and nobody is charged.
-  void keep_time_between(std::uint32_t worker, pool_task& task, os::time_point now) {
+  // The worker is between two items of the task, or the outcomes have not been read yet. If it
+  // stays there it was stopped between them: others do the rest, and no item is charged.
+  void limit_between_items(std::uint32_t worker, pool_task& task, os::time_point now) {
     const auto since = pool_.workers[worker].watched_since;
     const bool late = now - since >= task.owner->rules().timeout + between_items;
     const std::uint64_t before = pool_.channel(worker).started();
@@ -158,16 +161,16 @@ class deadline_monitor {
   }
 
   void next_check(os::time_point when) {
-    if (!next_look_ || when < *next_look_) next_look_ = when;
+    if (!next_check_time_ || when < *next_check_time_) next_check_time_ = when;
   }
 
-  /// After which a worker is not believed any more that it has just finished the item.
+  /// After this time a worker cannot claim any more that it has just finished the item.
   static constexpr std::chrono::milliseconds grace{500};
-  static constexpr std::chrono::milliseconds between_items{1};  // or between item and news of it
+  static constexpr std::chrono::milliseconds between_items{1};  // or item and outcome
 
   worker_table& pool_;
   dispatcher& sending_;
-  std::optional<os::time_point> next_look_;
+  std::optional<os::time_point> next_check_time_;
 };
 
 }  // namespace procpool::detail

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Which item is charged for the death of a worker, and with what.
+/// Decides which item is charged for the death of a worker, and with which exception.
 ///
-/// What is lost when a worker dies: the item that was running, nothing else. Items before it have
-/// their outcomes in the ring; items behind it and frames not begun go back to the queue.
+/// A death loses only the item that was running. Earlier items have their outcomes in the ring;
+/// later items and unclaimed frames go back to the queue.
 #pragma once
 
 #include <signal.h>
@@ -31,38 +31,39 @@ class death_attribution {
   death_attribution(worker_table& pool, result_processor& receiving)
       : pool_(pool), receiving_(receiving) {}
 
-  /// What can be said of a death without looking at tasks, as far as there is memory for it.
+  /// Fills in what is known of a death without its task, as far as memory allows.
   void complete(std::uint32_t worker, worker_death& death) noexcept {
     try {
       describe_end_of(worker, death);
-    } catch (...) {  // so be it
+    } catch (...) {  // no memory: the description stays incomplete
     }
   }
 
-  /// Whether the next item of its front task was running when the worker died.
-  /// @param died_at_start the worker left as if it could not start
+  /// Whether the next item of the front task was running when the worker died.
+  /// @param died_at_start the worker exited as if it could not start
   bool charged(std::uint32_t worker, pool_task& task, const worker_death& death,
                bool died_at_start) noexcept {
-    // A worker that overwrote its own word before it died cannot lead us in circles for ever, nor
-    // break the pool.
-    const std::uint8_t most =
-        died_at_start ? pool_task::most_unborn : pool_task::max_returned_unstarted;
+    // Limits how often a worker is believed: one that overwrote its `started` mark before it died
+    // must neither cause endless retries nor break the pool.
+    const std::uint8_t max_times =
+        died_at_start ? pool_task::max_died_at_start : pool_task::max_returned_unstarted;
     const killing kill = pool_.workers[worker].kill;
-    const bool ours = kill == killing::late || kill == killing::cancelled;  // for what is done
+    // Killed for an item that is done.
+    const bool killed_for_item = kill == killing::late || kill == killing::cancelled;
     if (was_running(worker, task)) return true;
-    if (ours) return false;
-    if (left_in_order(worker, death)) return pool_task::reaches(task.left, pool_task::most_left);
-    return pool_task::reaches(task.returned_unstarted, most);
+    if (killed_for_item) return false;
+    if (left_in_order(worker, death)) return pool_task::reaches(task.left, pool_task::max_left);
+    return pool_task::reaches(task.returned_unstarted, max_times);
   }
 
-  /// That item is tried again, or it gets the exception.
+  /// Retries that item, or ends it with the exception.
   void charge(std::uint32_t worker, pool_task& task, worker_death& death) noexcept {
     if (task.attempt <= task.owner->rules().retries && !task.owner->resolved()) {
       note_death(worker, task, death);
       ++task.attempt;
       return;
     }
-    pool_.results.fail(task, verdict_or_shortage(worker, task, death));
+    pool_.results.fail(task, failure_or_bad_alloc(worker, task, death));
     task.failures = nullptr;
     if (task.finished()) receiving_.finish_front(worker);
   }
@@ -80,7 +81,7 @@ class death_attribution {
     death.stack = without_callers(std::move(crash_text.stack));
   }
 
-  // Among those of the item. Whether there was memory for it.
+  // Adds a death to those of the item. False: no memory.
   bool note_death(std::uint32_t worker, pool_task& task, worker_death& death) noexcept {
     try {
       death.item = task.next_index() + running_part(worker, task);
@@ -93,69 +94,68 @@ class death_attribution {
     }
   }
 
-  // What the item ends with: std::bad_alloc when there is no memory for more.
-  [[nodiscard]] std::exception_ptr verdict_or_shortage(std::uint32_t worker, pool_task& task,
-                                                       worker_death& death) noexcept {
+  // The exception of the item: std::bad_alloc if there is no memory for a better one.
+  [[nodiscard]] std::exception_ptr failure_or_bad_alloc(std::uint32_t worker, pool_task& task,
+                                                        worker_death& death) noexcept {
     try {
       if (note_death(worker, task, death)) return failure_of(worker, task);
-    } catch (...) {  // as if it could not be noted
+    } catch (...) {  // the same as no memory for the death
     }
     return std::make_exception_ptr(std::bad_alloc());
   }
 
-  // Whether it left because it had grown too large, or for want of work: in front of a task that
-  // came this moment.
+  // Whether the worker left because it had grown too large or was idle, just as a task arrived.
   [[nodiscard]] bool left_in_order(std::uint32_t worker, const worker_death& death) const {
-    const bool may = pool_.lives.may_leave() || pool_.lives.may_stop_idle();
+    const bool may = pool_.recycling.may_leave() || pool_.recycling.may_stop_idle();
     return may && death.exitcode == 0 && pool_.channel(worker).said_it_leaves();
   }
 
-  // Whether a dead worker had begun with the next item of its front task: it was seen running it,
-  // or says so. What may have run must not run again.
+  // Whether a dead worker had begun with the next item of its front task: it was seen running the
+  // item, or claims so. An item that may have run must not run again.
   [[nodiscard]] bool was_running(std::uint32_t worker, const pool_task& task) {
     const worker_state& state = pool_.workers[worker];
     parent_channel& channel = pool_.channel(worker);
     const std::uint64_t next = started_mark(task.head.ordinal, task.done);
     const bool seen = state.running && state.watched >= next &&
-                      state.watched < started_mark(task.head.ordinal, task.most_started());
-    if (seen || !word_possible(channel, task)) return true;
+                      state.watched < started_mark(task.head.ordinal, task.started_end());
+    if (seen || !claim_possible(channel, task)) return true;
     if (!task.part(channel.started()) || !channel.tasks().claimed(task.head.ordinal)) return false;
-    if (task.body.parts != 1) return true;  // what ran of it is lost
-    // One that came after the item it was killed for was held back, see stop().
+    if (task.body.parts != 1) return true;  // its partial result is lost
+    // An item after the one it was killed for was not begun, see stop().
     return state.kill == killing::no || state.kill == killing::violation || state.target == next;
   }
 
-  // Of an item with several parts: the one for which the worker died, if that can be told.
+  // For an item with several parts: the part for which the worker died, if known.
   [[nodiscard]] std::uint32_t running_part(std::uint32_t worker, const pool_task& task) {
     const worker_state& state = pool_.workers[worker];
     const bool late = state.kill == killing::late;
     return task.part(late ? state.target : pool_.channel(worker).started()).value_or(0);
   }
 
-  // Whether what a worker says it has started can be true. Outcomes are in order, so it was at the
-  // next item or had just finished the one before it; or it had not begun with this frame.
-  [[nodiscard]] static bool word_possible(parent_channel& channel, const pool_task& task) {
+  // Whether the worker's `started` mark can be true. Outcomes are in order, so the mark is at the
+  // next item, or at the one before if that has just finished, or before this frame.
+  [[nodiscard]] static bool claim_possible(parent_channel& channel, const pool_task& task) {
     const std::uint64_t started = channel.started();
     const std::uint64_t next = started_mark(task.head.ordinal, task.done);
     if (task.part(started) || (task.done > 0 && started + 1 == next)) return true;
     const auto answered = channel.tasks().last_answered();
     if (answered) return started >> 32 == started_mark(*answered, 0) >> 32;
-    return started == nothing_started || started == 0;  // 0: it did not come as far as to say so
+    return started == nothing_started || started == 0;  // 0: died before the first mark
   }
 
   [[nodiscard]] std::exception_ptr failure_of(std::uint32_t worker, const pool_task& task) {
     const worker_state& state = pool_.workers[worker];
-    auto again = pool_.copy_for_replay(worker, task);
+    auto replay = pool_.copy_for_replay(worker, task);
     const std::size_t index = task.next_index();
-    if (task.owner->wants_replay(index)) task.owner->keep_replay(index, again);
+    if (task.owner->wants_replay(index)) task.owner->keep_replay(index, replay);
     const bool out_of_cpu =
-        pool_.lives.cpu_ns() != 0 && task.failures->deaths.back().exitcode == -SIGXCPU;
+        pool_.recycling.cpu_ns() != 0 && task.failures->deaths.back().exitcode == -SIGXCPU;
     if (state.kill == killing::late)
       return too_late(task.failures->deaths, task.owner->rules().timeout);
     if (out_of_cpu) {
-      return out_of_time(task.failures->deaths, std::chrono::nanoseconds(pool_.lives.cpu_ns()));
+      return out_of_time(task.failures->deaths, std::chrono::nanoseconds(pool_.recycling.cpu_ns()));
     }
-    return worker_died(task.failures->deaths, std::move(again));
+    return worker_died(task.failures->deaths, std::move(replay));
   }
 
   worker_table& pool_;

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The pool's engine: no thread, no lock and no waiting, all of it runs under the lock of
+/// The pool's engine: no threads, no locks and no waiting. All of it runs under the lock of
 /// pool_core.
 ///
-/// When there is no memory. What a caller asked for, submit(), fails with nothing changed: what may
-/// fail is made first. The rest is progress, made by whoever happens to wait, or by the service
-/// thread: nobody is there who could be told. It relies on what was reserved with the pool, and on
-/// lists that are linked through their members; where more memory would be of use it does without,
-/// see supervisor and dispatcher. Should anything there throw all the same, or_break() ends the
-/// pool: everything has BrokenPool, and nothing is left half done.
+/// Out of memory: submit(), which a caller asked for, fails without any change, because it
+/// allocates before it changes anything. All other functions make progress for whichever thread
+/// waits, or for the service thread, which cannot report an error. They use memory reserved with
+/// the pool and intrusive lists, and do without optional memory (see supervisor and dispatcher). If
+/// one throws all the same, or_break() breaks the pool: every job ends with BrokenPool, and nothing
+/// is half done.
 ///
-/// Its parts, and who may call whom (never backwards):
+/// Its parts, and which part may call which (never backwards):
 ///
-///     engine -> supervisor   births and deaths ---+-> result_processor    records in ---+
-///            -> deadline_monitor  limits of time ------+--------------> dispatcher    frames out
-///                                                                   -> worker_table   what is
-///                                                                   known
+///     engine -> supervisor   starts and deaths ---+-> result_processor    records in ---+
+///            -> deadline_monitor    time limits ------+--------------> dispatcher    frames out
+///                                                                   -> worker_table   shared state
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -50,31 +49,32 @@ namespace procpool::detail {
 
 class engine {
  public:
-  /// The rules' spinning_workers, the first workers, may spin while they wait for work.
-  /// @param places for workers, of which the first @p wanted are to be filled
-  engine(std::unique_ptr<worker_backend> backend, std::size_t places, std::uint32_t wanted,
-         const scheduling_rules& rules, const recycle_rules& life,
+  /// The first workers, spinning_workers of the rules, may spin while they wait for work.
+  /// @param places  slots for workers
+  /// @param wanted  the number of workers to start, in the first slots
+  engine(std::unique_ptr<worker_backend> backend, std::size_t slots, std::uint32_t wanted,
+         const scheduling_rules& rules, const recycle_rules& recycle,
          std::shared_ptr<const initializer_frame> initializer)
-      : pool_(std::move(backend), places, rules, life),
+      : pool_(std::move(backend), slots, rules, recycle),
         sending_(pool_),
-        receiving_(pool_, sending_, starts_),
-        lives_(pool_, sending_, receiving_, starts_, std::move(initializer), wanted,
-               rules.spinning_workers),
-        clock_(pool_, sending_) {}
+        receiving_(pool_, sending_, restarts_),
+        supervisor_(pool_, sending_, receiving_, restarts_, std::move(initializer), wanted,
+                    rules.spinning_workers),
+        deadlines_(pool_, sending_) {}
 
   /// Starts all workers and waits until each has been forked.
-  /// @throws ProcessError when one cannot be; the others are ended by the destructor.
-  void start_all() { lives_.start_all(); }
+  /// @throws ProcessError if a worker cannot be forked; the destructor ends the others.
+  void start_all() { supervisor_.start_all(); }
 
   [[nodiscard]] worker_backend& backend() noexcept { return *pool_.backend; }
   [[nodiscard]] std::size_t outstanding() const noexcept {
     return pool_.schedule.pending() + pool_.schedule.assigned();
   }
-  /// Tasks that no worker has got.
+  /// Tasks that no worker has.
   [[nodiscard]] std::size_t waiting() const noexcept { return pool_.schedule.pending(); }
   /// Workers that have a task.
   [[nodiscard]] std::uint32_t working() const noexcept { return pool_.schedule.working(); }
-  /// Whether those workers are busy, as far as is known, that need no wake-up.
+  /// Whether, as far as is known, all workers that need no wake-up are busy.
   [[nodiscard]] bool spinners_busy() const noexcept { return pool_.schedule.spinners_busy(); }
   [[nodiscard]] std::size_t workers_present() const noexcept { return pool_.schedule.present(); }
   /// Why the pool cannot run tasks any more; empty while it can.
@@ -82,17 +82,17 @@ class engine {
 
   // ---- work in -------------------------------------------------------------------------------
 
-  /// A job that has no items has all its outcomes.
-  void complete(job& nothing) noexcept { pool_.results.complete(nothing); }
+  /// Ends a job of no items.
+  void complete(job& empty_job) noexcept { pool_.results.complete(empty_job); }
 
   /// Accepts a frame of work. An in-line body may be the caller's memory: it is not used after the
   /// call.
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
-              task_body&& body, preference who) {
+              task_body&& body, preference preferred) {
     pool_task& task = pool_.make_task(std::move(owner), head, first_index);
     task.body.take(body);
     task.head.place = task.body.place;
-    sending_.submit(task, who);
+    sending_.submit(task, preferred);
   }
 
   /// See pool_interface::take_numbers().
@@ -100,44 +100,43 @@ class engine {
     return pool_.take_numbers(items);
   }
 
-  /// Moves tasks from workers that have more than they can begin with to idle ones. Not at every
-  /// turn: short tasks are done sooner where they are than another worker can be woken.
+  /// Moves tasks that a worker cannot begin with yet to idle workers. Not for each step: a short
+  /// task is done sooner where it is than another worker wakes up.
   void balance() noexcept {
     sending_.balance();
-    lives_.restart_idle();
+    supervisor_.restart_idle();
   }
-  /// Whether balance() would start a worker again that has left for want of work.
+  /// Whether balance() would restart a worker that left because it was idle.
   [[nodiscard]] bool wants_idle_workers() const noexcept {
-    return pool_.lives.may_stop_idle() && pool_.schedule.work_for_more() &&
-           lives_.any_idle_stopped();
+    return pool_.recycling.may_stop_idle() && pool_.schedule.work_for_more() &&
+           supervisor_.any_idle_stopped();
   }
-  /// The same, if a worker has finished nothing since the last call.
+  /// balance(), if a busy worker has finished nothing since the last call.
   void balance_if_stuck() noexcept {
-    bool stuck = false;
+    bool any_stuck = false;
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       worker_state& state = pool_.workers[worker];
-      const std::uint64_t before = std::exchange(state.finished_then, state.finished);
-      stuck |= pool_.busy(worker) && before == state.finished;
+      const std::uint64_t before = std::exchange(state.finished_at_check, state.finished);
+      any_stuck |= pool_.busy(worker) && before == state.finished;
     }
-    if (stuck) balance();
+    if (any_stuck) balance();
   }
 
-  /// Takes everything of @p what that has not begun out of the queues. Whether nothing of it is
-  /// with a worker any more.
-  bool withdraw(const job& what) noexcept { return sending_.withdraw(what); }
+  /// Removes all frames of @p what that have not begun. @returns whether no worker has one any more
+  bool withdraw(const job& target) noexcept { return sending_.withdraw(target); }
 
-  /// Kills the workers that run something of @p what, which is aborted next: what becomes of it
-  /// counts no more. False: there is one that cannot be killed without harm to others, for want of
-  /// memory. @param any set when one is killed
-  [[nodiscard]] bool stop_running(const job& what, bool& any) noexcept {
-    if (!backend().can_kill()) return true;  // it goes on, and nobody will know
+  /// Kills the workers that run a part of @p what, which the caller aborts next: its outcomes are
+  /// dropped. False: a worker cannot be killed without harm to other jobs, because memory is short.
+  /// @param any set when a worker is killed
+  [[nodiscard]] bool stop_running(const job& target, bool& any_killed) noexcept {
+    if (!backend().can_kill()) return true;  // runs on; its outcome is dropped
     bool all = true;
-    for (pool_task* task = job_tasks::first(what); task != nullptr; task = task->next_of_job) {
+    for (pool_task* task = job_tasks::first(target); task != nullptr; task = task->next_of_job) {
       const std::uint32_t worker = task->worker;
       if (worker == no_worker || !pool_.busy(worker) || pool_.first_task(worker) != task) continue;
-      if (clock_.stop(worker, *task, killing::cancelled)) {
-        any = true;
-      } else if (clock_.held_up(worker, *task)) {
+      if (deadlines_.stop(worker, *task, killing::cancelled)) {
+        any_killed = true;
+      } else if (deadlines_.cannot_take_back(worker, *task)) {
         all = false;
       }
     }
@@ -145,10 +144,10 @@ class engine {
     return all;
   }
 
-  /// Whether a worker has begun with some of @p what, which is not resolved.
-  [[nodiscard]] bool running(const job& what) {
-    if (what.begun()) return true;
-    for (const pool_task* task = job_tasks::first(what); task != nullptr;
+  /// Whether a worker has begun with a part of @p what, which is not resolved.
+  [[nodiscard]] bool running(const job& target) {
+    if (target.begun()) return true;
+    for (const pool_task* task = job_tasks::first(target); task != nullptr;
          task = task->next_of_job) {
       if (task->worker == no_worker) continue;
       if (pool_.channel(task->worker).tasks().claimed(task->head.ordinal)) return true;
@@ -156,48 +155,50 @@ class engine {
     return false;
   }
 
-  void abort(job& what, const std::exception_ptr& why, ending how = ending::failed) noexcept {
-    pool_.results.abort(what, why, how);
+  void abort(job& target, const std::exception_ptr& why, ending kind = ending::failed) noexcept {
+    pool_.results.abort(target, why, kind);
   }
-  /// The same, as cancelled by the user.
-  void abort_cancelled(job& what) noexcept {
-    abort(what, pool_.prepared.cancelled, ending::cancelled);
+  /// abort() as cancelled by the user.
+  void abort_cancelled(job& target) noexcept {
+    abort(target, pool_.prepared.cancelled, ending::cancelled);
   }
-  /// The pool has been terminated: ends every job that is outstanding, as cancelled.
-  void cancel_all() noexcept { lives_.end_all(pool_.prepared.terminated, ending::cancelled); }
-  /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
-  void release_all() noexcept { lives_.release_all(); }
+  /// Ends all jobs as cancelled, because the pool was terminated.
+  void cancel_all() noexcept { supervisor_.end_all(pool_.prepared.terminated, ending::cancelled); }
+  /// Releases all workers, tasks and jobs when no outcome can arrive any more.
+  void release_all() noexcept { supervisor_.release_all(); }
 
-  /// Tells all workers to leave when they have done what they have; none is replaced.
+  /// Tells all workers to leave after their tasks; none is replaced.
   void retire_all() noexcept {
-    lives_.stop_replacing();
+    supervisor_.stop_replacing();
     pool_.schedule.retire_all();
     sending_.dispatch();
   }
 
-  /// There are to be so many workers now. Nobody is in wait() of the backend.
-  std::uint32_t resize(std::uint32_t wanted) noexcept { return lives_.resize(wanted); }
+  /// Changes the number of workers. No thread may be in wait() of the backend.
+  std::uint32_t resize(std::uint32_t wanted) noexcept { return supervisor_.resize(wanted); }
 
   // ---- outcomes out --------------------------------------------------------------------------
 
-  /// Reads what workers have sent and keeps them busy; whether there was anything. A quick look
-  /// misses what is held back: not before anybody sleeps, nor while several workers have tasks.
+  /// Reads what workers have sent and sends them more; whether there was anything to read. A quick
+  /// drain misses held-back records: not for use before a thread sleeps, or while several workers
+  /// have tasks.
   bool advance(drain_mode how = drain_mode::full) noexcept {
-    bool news = sending_.resume_blocked();
+    bool anything_read = sending_.resume_blocked();
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.busy(worker) && pool_.channel(worker).ready_to_drain(how)) {
-        news |= receiving_.drain(worker, how);
+        anything_read |= receiving_.drain(worker, how);
       }
     }
-    if (news) sending_.dispatch();
-    return news;
+    if (anything_read) sending_.dispatch();
+    return anything_read;
   }
 
-  /// Handles what the backend reports of lives and deaths.
+  /// Handles the backend's reports of starts and deaths.
   void handle_events() noexcept {
-    or_break([&] {
-      while (const auto report = backend().next_event()) lives_.handle(*report);
-      if (!backend().gone().empty() && pool_.broken.empty()) lives_.break_down(backend().gone());
+    break_on_throw([&] {
+      while (const auto report = backend().next_event()) supervisor_.handle(*report);
+      if (!backend().gone().empty() && pool_.broken.empty())
+        supervisor_.break_pool(backend().gone());
       backend().each_flooding([&](std::uint32_t worker) {
         if (backend().present(worker))
           pool_.kill_for_violation(worker, "it rang its bell when nobody slept");
@@ -208,26 +209,26 @@ class engine {
 
   /// Whether check_deadlines() has to be called from time to time.
   [[nodiscard]] bool has_deadlines() const noexcept {
-    return pool_.any_timed() || starts_.next().has_value() ||
-           pool_.lives.initializer_timeout().count() != 0;
+    return pool_.any_timed() || restarts_.next().has_value() ||
+           pool_.recycling.initializer_timeout().count() != 0;
   }
 
-  /// Does what is due by @p now: kills workers whose task has taken too long, starts those that had
-  /// to wait for it, moves tasks away from workers that do not stir.
-  /// @returns when to look again at the latest, if nothing happens before that
+  /// Does what is due by @p now: kills workers of items that ran too long, starts postponed
+  /// workers, moves tasks away from unresponsive workers.
+  /// @returns the latest time of the next call, if nothing happens before
   [[nodiscard]] std::optional<os::time_point> check_deadlines(os::time_point now) noexcept {
     std::optional<os::time_point> next_start;
     std::optional<os::time_point> next_check;
-    or_break([&] {
-      next_start = lives_.start_due(now);
-      next_check = clock_.check(now);
+    break_on_throw([&] {
+      next_start = supervisor_.start_due(now);
+      next_check = deadlines_.check(now);
       sending_.dispatch();
     });
     if (!next_start || !next_check) return next_start ? next_start : next_check;
     return std::min(*next_start, *next_check);
   }
 
-  /// Calls @p each(channel) for the workers that something is expected from.
+  /// Calls @p each(channel) for each worker whose records are expected.
   template <class Each>
   void each_busy_channel(Each each) {
     sending_.reset_poll_set_grew();
@@ -236,10 +237,9 @@ class engine {
     }
   }
 
-  /// Whether something is expected from more workers than each_busy_channel() has called. Any
-  /// thread.
+  /// Whether more workers are busy than each_busy_channel() has called. Any thread.
   [[nodiscard]] bool poll_set_grew() const noexcept { return sending_.poll_set_grew(); }
-  /// The same for the next ones.
+  /// The same for each_blocked_channel().
   [[nodiscard]] bool more_blocked() const noexcept { return sending_.more_blocked(); }
 
   /// Calls @p each(channel) for the workers that get no task for now, see resume_blocked().
@@ -248,18 +248,18 @@ class engine {
     sending_.each_blocked_channel(each);
   }
 
-  /// Jobs that nobody else refers to any more: to be destroyed without the lock, because that runs
-  /// destructors of the user's.
+  /// Jobs that no other owner refers to. Destroy them without the lock: that runs users'
+  /// destructors.
   [[nodiscard]] job_list take_dead() noexcept { return pool_.take_dead(); }
   [[nodiscard]] bool any_dead() const noexcept { return pool_.any_dead(); }
   /// Whether the calling thread is decoding a result of this pool, under the lock.
   [[nodiscard]] bool decoding() const noexcept { return pool_.results.decoding(); }
 
-  /// Jobs that have all their outcomes and a callback to run; they are not ready yet.
+  /// Jobs with all their outcomes whose callbacks have to run before they become ready.
   [[nodiscard]] job_list& with_callbacks() noexcept { return pool_.results.with_callbacks(); }
-  /// The callbacks of such a job have run.
-  void set_ready(job& what) { pool_.results.set_ready(what); }
-  /// What goes on behind jobs that have become ready.
+  /// Makes a job ready after its callbacks.
+  void set_ready(job& target) { pool_.results.set_ready(target); }
+  /// Continuations of jobs that have become ready.
   [[nodiscard]] continuation_queue& due() noexcept { return pool_.results.due(); }
   /// Whether any job has become ready or resolved since the last call.
   [[nodiscard]] bool take_notice() noexcept { return pool_.results.take_notice(); }
@@ -267,22 +267,22 @@ class engine {
   [[nodiscard]] std::uint64_t take_ready() noexcept { return pool_.results.take_ready(); }
 
  private:
-  // Progress that cannot be made ends the pool.
+  // Breaks the pool if a step throws.
   template <class Step>
-  void or_break(Step step) noexcept {
+  void break_on_throw(Step step) noexcept {
     try {
       step();
     } catch (...) {
-      lives_.break_down_for_want_of_memory();
+      supervisor_.break_pool_no_memory();
     }
   }
 
-  restart_policy starts_;
+  restart_policy restarts_;
   worker_table pool_;
   dispatcher sending_;
   result_processor receiving_;
-  supervisor lives_;
-  deadline_monitor clock_;
+  supervisor supervisor_;
+  deadline_monitor deadlines_;
 };
 
 }  // namespace procpool::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The pool's record of one frame's worth of work, and where such records come from.
+/// pool_task: the pool's record of one frame of work; and the store that recycles these records.
+/// Used under the pool's lock.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -24,49 +25,49 @@
 
 namespace procpool::detail {
 
-/// What has gone wrong with the item of a task behind those that are done.
+/// Failures of the first item that is not done.
 struct task_failures {
-  std::exception_ptr partial_error;  ///< what the pieces that came of its result failed with
-  std::vector<worker_death> deaths;  ///< what earlier attempts came to
+  std::exception_ptr partial_error;  ///< the exception from pieces of its result
+  std::vector<worker_death> deaths;  ///< of earlier attempts
 };
 
 /// A task of the pool. Its items get their outcomes strictly in order.
 struct pool_task : scheduled_task {
   static constexpr std::uint8_t max_returned_unstarted = 4;
-  static constexpr std::uint8_t most_unborn = 2;  ///< fewer than break the pool
-  static constexpr std::uint8_t most_left = 200;  ///< honest workers do not leave one after another
+  static constexpr std::uint8_t max_died_at_start = 2;  ///< less than what breaks the pool
+  static constexpr std::uint8_t max_left = 200;  ///< honest workers do not leave one after another
 
   boost::intrusive_ptr<job> owner;
-  pool_task* previous_of_job = nullptr;  ///< its neighbours among the tasks of the owner
+  pool_task* previous_of_job = nullptr;  ///< neighbours among the owner's tasks
   pool_task* next_of_job = nullptr;
-  frame_head head{};  ///< with the ordinal that it was sent with last
+  frame_head head{};  ///< with the ordinal of its last send
   task_body body;
-  std::size_t first_index = 0;              ///< index in the job's input of the first item
-  std::unique_ptr<task_failures> failures;  ///< null for nearly all
-  std::uint16_t attempt = 1;                ///< at the item behind those that are done
+  std::size_t first_index = 0;              ///< index of its first item in the job's input
+  std::unique_ptr<task_failures> failures;  ///< null for nearly all tasks
+  std::uint16_t attempt = 1;                ///< at the first item that is not done
   std::uint8_t returned_unstarted =
-      0;                   ///< times that its worker died before it had begun, so it said
-  std::uint8_t left = 0;   ///< times that it left in order before that, so it said
-  std::uint32_t done = 0;  ///< items that have their outcome
+      0;                   ///< times its worker died without having begun it, by the worker's claim
+  std::uint8_t left = 0;   ///< times its worker left in order before that, by the worker's claim
+  std::uint32_t done = 0;  ///< items with an outcome
 
   [[nodiscard]] bool finished() const noexcept { return done == head.item_count; }
-  /// Index in the input of the item behind those that are done.
+  /// Index in the job's input of the first item that is not done.
   [[nodiscard]] std::size_t next_index() const noexcept { return first_index + done; }
-  /// The item of the frame behind the last one that a worker may say it has started.
-  [[nodiscard]] std::uint32_t most_started() const noexcept {
+  /// One more than the last item of the frame that a worker may claim to have started.
+  [[nodiscard]] std::uint32_t started_end() const noexcept {
     return body.parts == 1 ? head.item_count : body.parts;
   }
-  /// Which part of the item behind those that are done this is, as in `started`; nullopt: it is no
-  /// part of it. Ordinary items have one.
+  /// Which part of the first item that is not done `started` means; nullopt: no part of it.
+  /// Ordinary items have one part.
   [[nodiscard]] std::optional<std::uint32_t> part(std::uint64_t started) const noexcept {
     const std::uint64_t parts_before = started - started_mark(head.ordinal, done);
     if (parts_before >= body.parts) return std::nullopt;
     return static_cast<std::uint32_t>(parts_before);
   }
-  /// One time more. Whether it has happened that often.
-  [[nodiscard]] static bool reaches(std::uint8_t& times, std::uint8_t most) noexcept {
-    if (times < most) ++times;
-    return times >= most;
+  /// Counts one more time. @returns whether the maximum is reached
+  [[nodiscard]] static bool reaches(std::uint8_t& times, std::uint8_t max_times) noexcept {
+    if (times < max_times) ++times;
+    return times >= max_times;
   }
   [[nodiscard]] task_failures& failures_of() {
     if (failures == nullptr) failures = std::make_unique<task_failures>();
@@ -76,10 +77,10 @@ struct pool_task : scheduled_task {
   [[nodiscard]] bool partial_error() const noexcept {
     return failures != nullptr && failures->partial_error != nullptr;
   }
-  /// So many more items have their outcome.
+  /// Counts @p items more outcomes.
   void pass(std::uint32_t items) noexcept {
     done += items;
-    returned_unstarted = left = 0;  // it gets on
+    returned_unstarted = left = 0;  // it makes progress
     if (attempt != 1) forget_attempts();
   }
 
@@ -90,17 +91,17 @@ struct pool_task : scheduled_task {
   }
 };
 
-// One for each task that waits, or is with a worker. 16 bytes of it are for job_tasks: without them
-// whoever cancels one task would look at all. (`done` could be behind the members of the base, but
-// not with g++ 11, which leaves that place empty.)
+// There is one for each task that waits or is with a worker. 16 bytes are for job_tasks: without
+// them cancelling one task would visit all tasks. (`done` would fit into the padding of the base,
+// but g++ 11 does not use that.)
 static_assert(sizeof(pool_task) <= 208);
 
-/// The tasks that the pool has of one job, in no particular order. Used under the lock of the pool.
+/// The tasks of one job, in no particular order. Used under the pool's lock.
 class job_tasks {
  public:
   [[nodiscard]] static pool_task* first(const job& of) noexcept { return of.tasks_; }
 
-  /// Precondition: it has its owner.
+  /// Precondition: the task has its owner.
   static void add(pool_task& task) noexcept {
     pool_task*& first = task.owner->tasks_;
     task.previous_of_job = nullptr;
@@ -115,8 +116,8 @@ class job_tasks {
   }
 };
 
-/// Recycles task records: submitting allocates nothing in the long run. Those that are free hang on
-/// each other by `next`, the last one freed first: it is the one most likely in the caches.
+/// Recycles task records, so that submitting does not allocate in the long run. Free records are
+/// linked by `next`, the last one freed first: it is most likely in the cache.
 class task_store {
  public:
   [[nodiscard]] pool_task& take() {
@@ -126,28 +127,28 @@ class task_store {
     task.next = nullptr;
     return task;
   }
-  /// Precondition: its arena block, if it had one, has been given back.
+  /// Precondition: its arena block, if any, has been released.
   void give_back(pool_task& task) noexcept {
     task.owner.reset();
     task.body.clear(keep_bytes);
     task.failures = nullptr;
     task.done = 0;
-    task.pass(0);  // forgets attempts
+    task.pass(0);  // resets the attempts
     task.returned_unstarted = task.left = 0;
-    hang(task);
+    push_free(task);
   }
 
  private:
   static constexpr std::size_t keep_bytes = 512;
 
-  void hang(pool_task& task) noexcept {
+  void push_free(pool_task& task) noexcept {
     task.next = free_;
     free_ = &task;
   }
   void grow() {
     constexpr std::size_t batch = 64;
     batches_.push_back(std::make_unique<pool_task[]>(batch));
-    for (std::size_t i = 0; i < batch; ++i) hang(batches_.back()[i]);
+    for (std::size_t i = 0; i < batch; ++i) push_free(batches_.back()[i]);
   }
 
   std::vector<std::unique_ptr<pool_task[]>> batches_;

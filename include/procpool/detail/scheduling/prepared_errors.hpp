@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a pool may have to say when there is no memory to say it with: made together with the pool.
+/// Errors that a pool may have to report when there is no memory: allocated together with the pool.
 #pragma once
 
 #include <exception>
@@ -10,12 +10,12 @@
 
 namespace procpool::detail {
 
-/// Shared by all results that end so; nothing is allocated to hand one out.
+/// Shared by all results that end with them; handing one out allocates nothing.
 struct prepared_errors {
   std::exception_ptr cancelled = std::make_exception_ptr(CancelledError("the task was cancelled"));
   std::exception_ptr terminated =
       std::make_exception_ptr(CancelledError("the pool was terminated"));
-  /// Why a pool is broken that could not go on, and the same as an exception.
+  /// The reason of a broken pool that ran out of memory, and the same as an exception.
   std::string no_memory_text = "the pool is broken: there was no memory to go on with";
   std::exception_ptr no_memory = std::make_exception_ptr(BrokenPool(no_memory_text));
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Records on their way from workers: checks that each can be the next of its task, and turns it
-/// into outcomes of jobs. A worker that sends anything else is condemned.
+/// Reads records of workers, checks that each can be the next of its task, and turns it into
+/// outcomes of jobs. A worker that sends anything else is killed. Used under the pool's lock.
 #pragma once
 
 #include <chrono>
@@ -27,34 +27,34 @@ namespace procpool::detail {
 class result_processor {
  public:
   result_processor(worker_table& pool, dispatcher& sending, restart_policy& starts)
-      : pool_(pool), sending_(sending), starts_(starts) {}
+      : pool_(pool), sending_(sending), restarts_(starts) {}
 
-  /// Takes what this worker has sent; whether there was anything.
+  /// Reads what this worker has sent; whether there was anything.
   bool drain(std::uint32_t worker, drain_mode how = drain_mode::full) noexcept {
     try {
       worker_state& state = pool_.workers[worker];
       const std::uint64_t before = state.finished;
-      const bool news = pool_.channel(worker).drain(record_sink{*this, worker}, how);
-      check_whole(worker);
-      if (!news) return false;
+      const bool anything_read = pool_.channel(worker).drain(record_sink{*this, worker}, how);
+      check_complete(worker);
+      if (!anything_read) return false;
       if (state.retire_due) sending_.send_retire(worker);
       if (state.finished != before) measure(worker);
       return true;
-    } catch (const protocol_violation& what) {
-      pool_.kill_for_violation(worker, what.what());
-    } catch (...) {  // there are texts of violations to be made
+    } catch (const protocol_violation& violation) {
+      pool_.kill_for_violation(worker, violation.what());
+    } catch (...) {  // no memory, for example for the text of a violation
       pool_.kill_for_violation(worker, no_memory);
     }
     return true;
   }
 
-  /// The worker is dead: takes what it had still written.
+  /// Reads what a dead worker had written.
   void drain_last(std::uint32_t worker) noexcept {
     try {
       pool_.channel(worker).drain_last(record_sink{*this, worker});
-    } catch (const protocol_violation& what) {
-      pool_.note_violation(worker, what.what());
-    } catch (...) {  // as above
+    } catch (const protocol_violation& violation) {
+      pool_.note_violation(worker, violation.what());
+    } catch (...) {  // no memory, as above
       pool_.note_violation(worker, no_memory);
     }
   }
@@ -65,27 +65,27 @@ class result_processor {
     pool_.channel(worker).tasks().pop_front();
     pool_.schedule.finished(worker);
     ++pool_.workers[worker].finished;
-    starts_.succeeded();
+    restarts_.succeeded();
     pool_.discard(task);
   }
 
  private:
-  // Whether the worker should have more tasks at a time, judged by how many it has done since the
-  // last time. Looks at the clock once for many tasks, it costs as much as a short one.
+  // Measures whether the worker should have more tasks in flight, by how many it has done since the
+  // last time. Reads the clock once for many tasks, because that costs as much as a short task.
   void measure(std::uint32_t worker) {
     constexpr std::uint64_t check_interval = 16;
     worker_state& state = pool_.workers[worker];
     const bool ran_dry = pool_.first_task(worker) == nullptr && pool_.schedule.pending() > 0;
-    const std::uint64_t frames = state.finished - state.finished_before;
+    const std::uint64_t frames = state.finished - state.finished_measured;
     if (!ran_dry && frames < check_interval) return;
-    state.finished_before = state.finished;
+    state.finished_measured = state.finished;
     const auto now = std::chrono::steady_clock::now();
     const auto elapsed = now - std::exchange(state.measured, now);
     pool_.schedule.measured(worker, elapsed / frames, ran_dry);
   }
 
-  // All outcomes of a frame are there before the worker is done with it.
-  void check_whole(std::uint32_t worker) {
+  // A worker must write all outcomes of a frame before it finishes the frame.
+  void check_complete(std::uint32_t worker) {
     const pool_task* task = pool_.first_task(worker);
     if (task == nullptr || !pool_.channel(worker).between_frames()) return;
     if (task->done != task->head.first_item) {
@@ -110,8 +110,8 @@ class result_processor {
 
   delivery check_record(std::uint32_t worker, const record_head& head) {
     task_producer& frames = pool_.channel(worker).tasks();
-    if (head.kind != record_kind::run && head.length > pool_.lives.max_result_bytes()) {
-      refuse_size(head.length, pool_.lives.max_result_bytes());
+    if (head.kind != record_kind::run && head.length > pool_.recycling.max_result_bytes()) {
+      refuse_size(head.length, pool_.recycling.max_result_bytes());
     }
     if (frames.streaming_front()) {
       throw protocol_violation("a worker answered a task before it had read it");
@@ -123,25 +123,26 @@ class result_processor {
     const auto* task = pool_.first_task(worker);
     if (task == nullptr || head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
         !completion::fits(*task, head)) {
-      throw protocol_violation(out_of_turn);
+      throw protocol_violation(unexpected_result);
     }
-    frames.note_begun();  // so it stays its front task until the rest of the record is there
+    frames.note_begun();  // keeps it the front task until the whole record is there
     return completion::delivery_of(*task, head);
   }
 
-  [[noreturn, gnu::noinline]] static void refuse_size(std::uint64_t bytes, std::uint64_t most) {
+  [[noreturn, gnu::noinline]] static void refuse_size(std::uint64_t bytes,
+                                                      std::uint64_t max_bytes) {
     throw protocol_violation(concat({"a worker announced a result of ", bytes,
-                                     " bytes, more than max_result_bytes allows: ", most}));
+                                     " bytes, more than max_result_bytes allows: ", max_bytes}));
   }
 
-  // Nothing but the word that the initializer has returned, one byte, or its exception.
+  // Allows only the byte that says that the initializer has returned, or its exception.
   void check_initialized(std::uint32_t worker, const record_head& head) const {
     const bool returned = head.kind == record_kind::run &&
-                          (head.length == 1 || head.length == open_length);  // died in writing it
-    const bool again = pool_.workers[worker].init_error != nullptr;
-    if (again || head.ordinal != 0 || head.item != 0 ||
+                          (head.length == 1 || head.length == open_length);  // died writing it
+    const bool repeated = pool_.workers[worker].init_error != nullptr;
+    if (repeated || head.ordinal != 0 || head.item != 0 ||
         (!returned && head.kind != record_kind::error)) {
-      throw protocol_violation(out_of_turn);
+      throw protocol_violation(unexpected_result);
     }
   }
 
@@ -158,7 +159,7 @@ class result_processor {
     if (task.finished()) finish_front(worker);
   }
 
-  // There was no memory to receive it: that is what becomes of its item.
+  // There was no memory to receive the record: its item ends with that.
   void lose_record(std::uint32_t worker) {
     const auto why = std::make_exception_ptr(std::bad_alloc());
     if (pool_.workers[worker].initializing) {
@@ -166,7 +167,7 @@ class result_processor {
       return;
     }
     pool_task* task = pool_.first_task(worker);
-    if (task == nullptr) return;  // of nothing
+    if (task == nullptr) return;  // it belongs to no task
     keep_for_replay(worker, *task);
     pool_.results.fail(*task, why);
     if (task->finished()) finish_front(worker);
@@ -186,7 +187,7 @@ class result_processor {
       pool_.results.pass_piece(task, head, offset, bytes, [&] { keep_for_replay(worker, task); });
     } else {
       if (!completion::run_fits(task, head))
-        throw protocol_violation(out_of_turn);  // was open before
+        throw protocol_violation(unexpected_result);  // was open
       pool_.results.pass_run(task, head, offset, bytes);
     }
     if (task.finished()) finish_front(worker);
@@ -196,20 +197,21 @@ class result_processor {
                    std::span<const std::byte> bytes) {
     if (head.kind == record_kind::error) {
       pool_.workers[worker].init_error = pool_.results.received(bytes);
-      return;  // it leaves now; its exit is reported
+      return;  // the worker exits now, which is reported
     }
-    if (head.length != 1) throw protocol_violation(out_of_turn);  // was open before
+    if (head.length != 1) throw protocol_violation(unexpected_result);  // was open
     pool_.workers[worker].initializing = false;
     pool_.channel(worker).tasks().pop_front();
-    starts_.succeeded();
+    restarts_.succeeded();
   }
 
   static constexpr const char* no_memory = "there is no memory for its result";
-  static constexpr const char* out_of_turn = "a worker sent a result that it was not asked for";
+  static constexpr const char* unexpected_result =
+      "a worker sent a result that it was not asked for";
 
   worker_table& pool_;
   dispatcher& sending_;
-  restart_policy& starts_;
+  restart_policy& restarts_;
 };
 
 }  // namespace procpool::detail

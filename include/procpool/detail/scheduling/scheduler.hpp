@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Decides which worker gets which task, and what becomes of tasks whose worker died. A pure state
-/// machine over private memory: no system call, no shared memory, no clock, no lock.
+/// Decides which worker gets which task, and what happens to tasks whose worker died. A pure state
+/// machine in private memory: no system call, no shared memory, no clock, no lock.
 ///
-/// A task is one frame: an apply, or a chunk of a map. Its life:
+/// A task is one frame: an apply, or a chunk of a map. Its states:
 ///
 ///     pending --next()--> assigned --finished()--> (gone)
 ///        ^                   |
 ///        +-- refused() ------+      no room in the ring: stays first in line
-///        +-- died() ---------+      its worker died before it began with it: first in line again
+///        +-- died() ---------+      worker died before it began the task: first in line again
 ///        +-- taken_back() ---+      moved to an idle worker
 ///
-/// and that of a worker's place:
+/// The states of a worker's slot:
 ///
 ///     vacant --add()--> up --next() says so--> retiring --died()--> vacant
 ///                        +--------------------- died() -----------> vacant
 ///
-/// Workers get tasks from the moment they are added, even before they are up: the frames wait in
-/// the ring. Idle workers are served before busy ones, and among them those that are awake.
+/// Workers get tasks as soon as they are added, even before they are up: the frames wait in the
+/// ring. Idle workers are served before busy ones, and awake ones first among the idle ones.
 #pragma once
 
 #include <algorithm>
@@ -33,57 +33,57 @@
 
 namespace procpool::detail {
 
-/// Whom next() chooses: a worker that is awake even if it has a little to do, or an idle one even
-/// if it has to be woken.
+/// Which worker next() prefers: an awake one even if it has a few tasks, or an idle one even if it
+/// has to be woken.
 enum class preference { awake, idle };
 
-/// What next() wants done.
+/// What next() asks the caller to do.
 struct assignment {
   std::uint32_t worker;
   scheduled_task* task;  ///< nullptr: tell the worker to retire
 };
 
-/// What rebalance() wants tried.
+/// What rebalance() asks the caller to try.
 struct relocation {
-  std::uint32_t from;     ///< worker that has more than it can begin with
-  scheduled_task* first;  ///< its task from which on they are to be taken back
+  std::uint32_t from;     ///< worker with more tasks than it can begin with
+  scheduled_task* first;  ///< its first task to take back; later ones follow
 };
 
 class scheduler {
  public:
   explicit scheduler(const scheduling_rules& rules) : rules_(rules) {}
-  scheduler(const scheduler&) = delete;  // its places know where the lists are
+  scheduler(const scheduler&) = delete;  // slots point to the lists
   scheduler& operator=(const scheduler&) = delete;
 
   // ---- workers -------------------------------------------------------------------------------
 
-  /// Makes room for so many places, so that what concerns their workers cannot fail.
-  void reserve(std::uint32_t places) {
-    workers_.reserve(places);
-    leaving_.reserve(places);
+  /// Reserves slots, so that no later call for their workers allocates.
+  void reserve(std::uint32_t slots) {
+    workers_.reserve(slots);
+    leaving_.reserve(slots);
   }
-  /// A worker has been started in this place, which is new or vacant.
-  /// @param most_tasks after which it is to leave; by the rules if not given, 0: never
-  void add(std::uint32_t worker, std::optional<std::uint32_t> most_tasks = std::nullopt) {
+  /// A worker has been started in this slot, which is new or vacant.
+  /// @param most_tasks frames after which it leaves; 0: never; default: by the rules
+  void add(std::uint32_t worker, std::optional<std::uint32_t> max_tasks = std::nullopt) {
     if (worker >= workers_.size()) {
       reserve(worker + 1);
       workers_.resize(worker + 1);
     }
-    place& at = workers_[worker];
-    at = place{};
+    slot& at = workers_[worker];
+    at = slot{};
     at.state = worker_state::up;
-    at.depth = rules_.least_depth;
-    at.wake_depth = rules_.least_wake_depth;
-    at.most = most_tasks.value_or(rules_.maxtasksperchild);
+    at.depth = rules_.min_depth;
+    at.wake_depth = rules_.min_wake_depth;
+    at.max_frames = max_tasks.value_or(rules_.maxtasksperchild);
     ++present_;
     offer(worker);
   }
 
-  /// The worker has died or left. Its tasks are handed to @p each(task), oldest first, and are
-  /// in no queue then: the pool ends them or gives them back by resubmit(), youngest first.
+  /// The worker has died or left. Calls @p each(task) for its tasks, oldest first. They are in no
+  /// queue then: the caller ends them or calls resubmit(), newest first.
   template <class Each>
   void died(std::uint32_t worker, Each each) noexcept {
-    place& at = workers_[worker];
+    slot& at = workers_[worker];
     at.state = worker_state::vacant;
     --present_;
     withdraw_offer(worker);
@@ -106,46 +106,47 @@ class scheduler {
   // ---- tasks ---------------------------------------------------------------------------------
 
   void submit(scheduled_task& task) noexcept { pending_.push_back(task); }
-  /// Puts a task back that was sent before: it is first in line.
+  /// Puts a task that was sent before first in line.
   void resubmit(scheduled_task& task) noexcept { pending_.push_front(task); }
 
-  /// The task that this worker works on, or will begin with; nullptr if it has none.
+  /// The task that this worker runs or will begin next; nullptr if it has none.
   [[nodiscard]] scheduled_task* front(std::uint32_t worker) const noexcept {
     return workers_[worker].tasks.front();
   }
 
-  /// The task that this worker was sent last; nullptr if it has none.
+  /// The task sent to this worker last; nullptr if it has none.
   [[nodiscard]] scheduled_task* back(std::uint32_t worker) const noexcept {
     return workers_[worker].tasks.back();
   }
 
   /// The worker's front task has its outcome.
   void finished(std::uint32_t worker) {
-    place& at = workers_[worker];
+    slot& at = workers_[worker];
     unassign(*at.tasks.front());
     at.refused = false;
     offer(worker);
   }
 
-  /// The worker takes about so long for a task, at most. One that has run out of tasks while more
-  /// were waiting, or whose tasks are shorter than a hand-over, gets more of them at a time; what
-  /// turns out too much is taken back. A favourite gets as many before others are woken as it has
-  /// done by the time they would be awake.
+  /// Adapts how many tasks the worker gets at a time, from the time that it takes for one, at most.
+  /// It gets more if it ran out of tasks while others were pending, or if its tasks are shorter
+  /// than a hand-over; surplus tasks are taken back. A spinning worker gets as many tasks as it can
+  /// do in the time that it takes to wake another one.
   void measured(std::uint32_t worker, std::chrono::nanoseconds task, bool ran_dry) noexcept {
     constexpr std::chrono::nanoseconds hand_over{5'000};
     constexpr std::chrono::nanoseconds wake_up{50'000};
-    place& at = workers_[worker];
-    if (ran_dry || task < hand_over) at.depth = std::min(at.depth * 2, rules_.most_depth);
-    const auto meanwhile = wake_up / std::max(task, std::chrono::nanoseconds{1});
-    const auto most = std::min<std::int64_t>(meanwhile, rules_.most_depth);
-    at.wake_depth = std::max(rules_.least_wake_depth, static_cast<std::uint32_t>(most));
+    slot& at = workers_[worker];
+    if (ran_dry || task < hand_over) at.depth = std::min(at.depth * 2, rules_.max_depth);
+    const auto tasks_per_wake_up = wake_up / std::max(task, std::chrono::nanoseconds{1});
+    const auto max_frames = std::min<std::int64_t>(tasks_per_wake_up, rules_.max_depth);
+    at.wake_depth = std::max(rules_.min_wake_depth, static_cast<std::uint32_t>(max_frames));
     offer(worker);
   }
 
-  /// Takes a pending task out, as when it is cancelled. Precondition: task.worker == no_worker.
+  /// Removes a pending task, for example when it is cancelled. Precondition: task.worker ==
+  /// no_worker.
   void withdraw(scheduled_task& task) noexcept { pending_.remove(task); }
 
-  /// All pending tasks, oldest first, out of the queue.
+  /// Removes all pending tasks, oldest first.
   template <class Each>
   void drop_pending(Each each) {
     while (!pending_.empty()) {
@@ -155,7 +156,7 @@ class scheduler {
     }
   }
 
-  /// The pending task that is first in line; its successors follow by `next`.
+  /// The pending task that is first in line; the others follow by `next`.
   [[nodiscard]] scheduled_task* first_pending() const noexcept { return pending_.front(); }
   [[nodiscard]] std::size_t pending() const noexcept { return pending_.size(); }
   [[nodiscard]] std::size_t assigned() const noexcept { return assigned_; }
@@ -165,10 +166,10 @@ class scheduler {
   // ---- decisions -----------------------------------------------------------------------------
 
   /// The next thing to do, if any; call until there is none.
-  [[nodiscard]] std::optional<assignment> next(preference who = preference::awake) {
+  [[nodiscard]] std::optional<assignment> next(preference preferred = preference::awake) {
     if (!leaving_.empty()) return retire_next();
     if (pending_.empty()) return std::nullopt;
-    const std::uint32_t worker = best_offer(who);
+    const std::uint32_t worker = best_offer(preferred);
     if (worker == no_worker) return std::nullopt;
     scheduled_task& task = *pending_.front();
     pending_.remove(task);
@@ -176,51 +177,51 @@ class scheduler {
     return assignment{worker, &task};
   }
 
-  /// The last assignment could not be carried out for want of room: the task is first in line
-  /// again, and the worker gets nothing more before it has finished something.
-  void refused(const assignment& what) {
-    place& at = workers_[what.worker];
-    unassign(*what.task);
+  /// There was no room for the last assignment: the task is first in line again, and the worker
+  /// gets nothing more until it has finished a task.
+  void refused(const assignment& assigned) {
+    slot& at = workers_[assigned.worker];
+    unassign(*assigned.task);
     --at.received;
     at.refused = true;
-    if (at.state == worker_state::retiring) undo_retirement(what.worker);
-    withdraw_offer(what.worker);
-    pending_.push_front(*what.task);
+    if (at.state == worker_state::retiring) undo_retirement(assigned.worker);
+    withdraw_offer(assigned.worker);
+    pending_.push_front(*assigned.task);
   }
 
-  /// The worker may have room again though it has finished nothing.
+  /// The worker may have room again although it has finished nothing.
   void resume(std::uint32_t worker) {
     if (vacant(worker)) return;
     workers_[worker].refused = false;
     offer(worker);
   }
 
-  /// Whether a task would go to a worker that may have to be woken, because the spinning_workers
-  /// have enough to do.
+  /// Whether a task would go to a worker that may have to be woken, because the spinning workers
+  /// have enough tasks.
   [[nodiscard]] bool spinners_busy() const noexcept {
     return working_ > 0 && lightly_loaded_.empty() &&
            (idle_.last == no_worker || idle_.last >= rules_.spinning_workers);
   }
-  /// Whether a task would find a worker that has nothing to do.
-  [[nodiscard]] bool anybody_idle() const noexcept { return !idle_.empty(); }
+  /// Whether any worker is idle.
+  [[nodiscard]] bool any_idle() const noexcept { return !idle_.empty(); }
 
-  /// Whether there are tasks that more workers could begin with at once.
+  /// Whether there are tasks that further workers could begin with at once.
   [[nodiscard]] bool work_for_more() const noexcept {
-    return !pending_.empty() || (laden_ > 0 && idle_.empty());
+    return !pending_.empty() || (multiply_loaded_ > 0 && idle_.empty());
   }
 
-  /// The worker shows no sign of life: it gets nothing before resume().
+  /// The worker is unresponsive or being killed: it gets nothing before resume().
   void quarantine(std::uint32_t worker) noexcept {
     workers_[worker].refused = true;
     withdraw_offer(worker);
   }
 
-  /// When nothing is pending and a worker has nothing to do: whom to take tasks from.
+  /// From which worker to take tasks, when none is pending and a worker is idle.
   [[nodiscard]] std::optional<relocation> rebalance() const {
-    if (!pending_.empty() || idle_.empty() || laden_ == 0) return std::nullopt;
-    const place* fullest = nullptr;
-    for (const place& at : workers_) {
-      if (at.tasks.size() < 2) continue;  // those that retire have to give, too
+    if (!pending_.empty() || idle_.empty() || multiply_loaded_ == 0) return std::nullopt;
+    const slot* fullest = nullptr;
+    for (const slot& at : workers_) {
+      if (at.tasks.size() < 2) continue;  // retiring workers give, too
       if (fullest == nullptr || at.tasks.size() > fullest->tasks.size()) fullest = &at;
     }
     if (fullest == nullptr) return std::nullopt;
@@ -229,19 +230,19 @@ class scheduler {
     return relocation{static_cast<std::uint32_t>(fullest - workers_.data()), from};
   }
 
-  /// The worker gave this task back, its youngest: it is first in line again.
+  /// A worker gave back this task, its newest: it is first in line again.
   void taken_back(scheduled_task& task) {
-    place& at = workers_[task.worker];
-    at.depth = std::max(at.depth / 2, rules_.least_depth);  // it had more than it could begin with
+    slot& at = workers_[task.worker];
+    at.depth = std::max(at.depth / 2, rules_.min_depth);  // it had more than it could begin with
     --at.received;
-    at.refused = false;  // it need not finish anything any more; the next attempt will tell
+    at.refused = false;  // it may have nothing left to finish; the next attempt decides
     const std::uint32_t worker = task.worker;
     unassign(task);
     offer(worker);
     pending_.push_front(task);
   }
 
-  /// The same for any task, which is in no queue any more.
+  /// The same for any task of a worker; the task is in no queue then.
   void taken_away(scheduled_task& task) noexcept {
     const std::uint32_t worker = task.worker;
     --workers_[worker].received;
@@ -250,11 +251,11 @@ class scheduler {
     offer(worker);
   }
 
-  /// Orders a worker to leave after what it has.
+  /// Tells a worker to leave after its tasks.
   void retire(std::uint32_t worker) {
     if (!vacant(worker) && workers_[worker].state == worker_state::up) begin_retirement(worker);
   }
-  /// The same for all.
+  /// The same for all workers.
   void retire_all() {
     for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) retire(worker);
   }
@@ -264,93 +265,93 @@ class scheduler {
 
   struct worker_list;
 
-  struct place {
+  struct slot {
     worker_state state = worker_state::vacant;
     bool refused = false;               ///< its ring is full
     std::uint32_t depth = 0;            ///< frames it may have in flight
-    std::uint32_t wake_depth = 0;       ///< frames it gets before another one is woken
-    std::uint32_t received = 0;         ///< frames it was sent in its life
-    std::uint32_t most = 0;             ///< after which it leaves; 0: never
+    std::uint32_t wake_depth = 0;       ///< frames it gets before another worker is woken
+    std::uint32_t received = 0;         ///< frames sent to it in its life
+    std::uint32_t max_frames = 0;       ///< frames after which it leaves; 0: never
     worker_list* offered_in = nullptr;  ///< idle_, lightly_loaded_ or busy_; null: gets nothing now
-    std::uint32_t previous = no_worker;  ///< neighbours there
+    std::uint32_t previous = no_worker;  ///< neighbours in that list
     std::uint32_t next = no_worker;
     task_queue tasks;
   };
 
-  // A list of workers, linked through their places.
+  // A list of workers, linked through their slots.
   struct worker_list {
     std::uint32_t first = no_worker;
     std::uint32_t last = no_worker;
 
     [[nodiscard]] bool empty() const noexcept { return first == no_worker; }
-    void push_back(std::vector<place>& places, std::uint32_t worker) noexcept {
-      places[worker].previous = last;
-      places[worker].next = no_worker;
-      (last != no_worker ? places[last].next : first) = worker;
+    void push_back(std::vector<slot>& slots, std::uint32_t worker) noexcept {
+      slots[worker].previous = last;
+      slots[worker].next = no_worker;
+      (last != no_worker ? slots[last].next : first) = worker;
       last = worker;
     }
-    void push_front(std::vector<place>& places, std::uint32_t worker) noexcept {
-      places[worker].next = first;
-      places[worker].previous = no_worker;
-      (first != no_worker ? places[first].previous : last) = worker;
+    void push_front(std::vector<slot>& slots, std::uint32_t worker) noexcept {
+      slots[worker].next = first;
+      slots[worker].previous = no_worker;
+      (first != no_worker ? slots[first].previous : last) = worker;
       first = worker;
     }
-    void remove(std::vector<place>& places, std::uint32_t worker) noexcept {
-      const place& at = places[worker];
-      (at.previous != no_worker ? places[at.previous].next : first) = at.next;
-      (at.next != no_worker ? places[at.next].previous : last) = at.previous;
+    void remove(std::vector<slot>& slots, std::uint32_t worker) noexcept {
+      const slot& at = slots[worker];
+      (at.previous != no_worker ? slots[at.previous].next : first) = at.next;
+      (at.next != no_worker ? slots[at.next].previous : last) = at.previous;
     }
   };
 
-  [[nodiscard]] bool wants_more(const place& at) const noexcept {
+  [[nodiscard]] bool wants_more(const slot& at) const noexcept {
     return at.state == worker_state::up && !at.refused && at.tasks.size() < at.depth;
   }
 
-  // Awake and idle; then awake and not too busy, or asleep; then busy.
-  [[nodiscard]] std::uint32_t best_offer(preference who) const noexcept {
-    const bool idle_favourite = idle_.last != no_worker && idle_.last < rules_.spinning_workers;
+  // First awake and idle workers; then lightly loaded or sleeping ones; then busy ones.
+  [[nodiscard]] std::uint32_t best_offer(preference preferred) const noexcept {
+    const bool spinner_idle = idle_.last != no_worker && idle_.last < rules_.spinning_workers;
     const bool awake =
-        who == preference::awake && (!lightly_loaded_.empty() || working_ >= rules_.parallel);
-    if (!idle_.empty() && (idle_favourite || !awake)) return idle_.last;
+        preferred == preference::awake && (!lightly_loaded_.empty() || working_ >= rules_.parallel);
+    if (!idle_.empty() && (spinner_idle || !awake)) return idle_.last;
     return lightly_loaded_.empty() ? busy_.first : lightly_loaded_.first;
   }
 
-  // A worker that may get a task is in one of three lists.
+  // Puts a worker that may get a task into one of three lists.
   void offer(std::uint32_t worker) noexcept {
-    place& at = workers_[worker];
-    const bool favourite = worker < rules_.spinning_workers;
-    worker_list* list = list_for(at, favourite);
-    if (list == at.offered_in && (list == nullptr || list->last == worker)) return;  // as it was
+    slot& at = workers_[worker];
+    const bool spins = worker < rules_.spinning_workers;
+    worker_list* list = list_for(at, spins);
+    if (list == at.offered_in && (list == nullptr || list->last == worker)) return;  // unchanged
     withdraw_offer(worker);
     at.offered_in = list;
     if (list == nullptr) return;
-    if (at.offered_in == &idle_ && !favourite) {
+    if (at.offered_in == &idle_ && !spins) {
       idle_.push_front(workers_, worker);
     } else {
       at.offered_in->push_back(workers_, worker);
     }
   }
 
-  [[nodiscard]] worker_list* list_for(const place& at, bool favourite) noexcept {
+  [[nodiscard]] worker_list* list_for(const slot& at, bool spins) noexcept {
     if (!wants_more(at)) return nullptr;
     if (at.tasks.empty()) return &idle_;
-    return favourite && at.tasks.size() < at.wake_depth ? &lightly_loaded_ : &busy_;
+    return spins && at.tasks.size() < at.wake_depth ? &lightly_loaded_ : &busy_;
   }
 
   void withdraw_offer(std::uint32_t worker) noexcept {
-    place& at = workers_[worker];
+    slot& at = workers_[worker];
     if (at.offered_in != nullptr) std::exchange(at.offered_in, nullptr)->remove(workers_, worker);
   }
 
   void assign(std::uint32_t worker, scheduled_task& task) {
-    place& at = workers_[worker];
+    slot& at = workers_[worker];
     task.worker = worker;
     at.tasks.push_back(task);
     ++at.received;
     ++assigned_;
     if (at.tasks.size() == 1) ++working_;
-    if (at.tasks.size() == 2) ++laden_;
-    if (at.received == at.most) begin_retirement(worker);
+    if (at.tasks.size() == 2) ++multiply_loaded_;
+    if (at.received == at.max_frames) begin_retirement(worker);
     offer(worker);
   }
 
@@ -372,25 +373,25 @@ class scheduler {
   }
 
   void unassign(scheduled_task& task) noexcept {
-    place& at = workers_[task.worker];
+    slot& at = workers_[task.worker];
     if (at.tasks.size() == 1) --working_;
-    if (at.tasks.size() == 2) --laden_;
+    if (at.tasks.size() == 2) --multiply_loaded_;
     at.tasks.remove(task);
     --assigned_;
     task.worker = no_worker;
   }
 
   scheduling_rules rules_;
-  std::vector<place> workers_;
-  worker_list idle_;                    ///< have nothing to do; served first, from the back
-  worker_list lightly_loaded_;          ///< spinning_workers with little to do; served in turn
-  worker_list busy_;                    ///< have room for more; served in turn
-  std::vector<std::uint32_t> leaving_;  ///< who is to be told to retire; has room for all
+  std::vector<slot> workers_;
+  worker_list idle_;                    ///< no tasks; served first, from the back
+  worker_list lightly_loaded_;          ///< spinning_workers with few tasks; served in turn
+  worker_list busy_;                    ///< with room for more; served in turn
+  std::vector<std::uint32_t> leaving_;  ///< to be told to retire; reserved for all
   task_queue pending_;
   std::size_t assigned_ = 0;
   std::size_t present_ = 0;
-  std::uint32_t working_ = 0;  ///< workers with a task
-  std::size_t laden_ = 0;      ///< workers with more than one
+  std::uint32_t working_ = 0;        ///< workers with a task
+  std::size_t multiply_loaded_ = 0;  ///< workers with more than one task
 };
 
 }  // namespace procpool::detail

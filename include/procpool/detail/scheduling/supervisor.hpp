@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Births and deaths of workers: who starts, and who is replaced. Which item is charged for a
-/// death: death_attribution.hpp.
+/// Starts workers and replaces those that end. Used under the pool's lock. Which item is charged
+/// for a death: death_attribution.hpp.
 ///
-/// A death is told once, and nobody calls who could be told of a failure here. So nothing fails:
-/// what has to be said of a death is said as far as there is memory, an item that cannot be told
-/// of its worker's end ends with std::bad_alloc, and a worker that cannot be started is tried again
-/// like any other.
+/// A death is reported once, and no caller could report an error. So nothing here fails: text about
+/// a death is as complete as memory allows, an item whose WorkerDied cannot be allocated ends with
+/// std::bad_alloc, and a start that fails is tried again.
 #pragma once
 
 #include <signal.h>
@@ -44,31 +43,32 @@ namespace procpool::detail {
 
 class supervisor {
  public:
-  /// @param wanted   how many workers there are to be
-  /// @param spinners the first so many workers may spin while they wait for work
+  /// @param wanted   the number of workers
+  /// @param spinners workers below this number may spin while they wait for work
   supervisor(worker_table& pool, dispatcher& sending, result_processor& receiving,
              restart_policy& starts, std::shared_ptr<const initializer_frame> initializer,
              std::uint32_t wanted, std::uint32_t spinners)
       : pool_(pool),
         sending_(sending),
         receiving_(receiving),
-        starts_(starts),
+        restarts_(starts),
         deaths_(pool, receiving),
         initializer_(std::move(initializer)),
         wanted_(wanted),
         spinners_(spinners) {
-    starts_.reserve(pool.workers.size());
+    restarts_.reserve(pool.workers.size());
   }
 
   /// Starts all workers and waits until each has been forked.
-  /// @throws ProcessError when one cannot be; the others are ended by the backend's destructor.
+  /// @throws ProcessError if a worker cannot be forked; the backend's destructor ends the others.
   void start_all() {
-    constexpr std::uint32_t window = 16;  // requests on the way, so that no socket buffer fills up
+    constexpr std::uint32_t window = 16;  // requests in flight; more could fill a socket buffer
     std::vector<worker_event> early_deaths;
-    start_backoff patience;
-    std::uint32_t asked = 0;
+    start_backoff backoff;
+    std::uint32_t requested = 0;
     for (std::uint32_t started = 0; started < wanted_;) {
-      while (asked < wanted_ && asked - started < window) start_patiently(asked++, patience);
+      while (requested < wanted_ && requested - started < window)
+        start_with_backoff(requested++, backoff);
       const worker_event report = await_report();
       if (report.kind == worker_event::kind_type::started) {
         ++started;
@@ -76,13 +76,13 @@ class supervisor {
         early_deaths.push_back(report);
       } else {
         sending_.requeue_tasks_of(report.worker);
-        start_again(report, patience);
+        start_again(report, backoff);
       }
     }
     for (const worker_event& report : early_deaths) handle(report);
   }
 
-  /// A worker has come to its end, or to no beginning.
+  /// Handles the end of a worker, or a failed start.
   void handle(const worker_event& report) noexcept {
     using kind = worker_event::kind_type;
     if (report.kind == kind::exited) {
@@ -99,23 +99,22 @@ class supervisor {
     }
   }
 
-  /// Starts the workers that had to wait for it. @returns when there will be more to start
+  /// Starts postponed workers that are due. @returns when the next one is due
   [[nodiscard]] std::optional<os::time_point> start_due(os::time_point now) noexcept {
-    while (const auto worker = starts_.due(now)) {
+    while (const auto worker = restarts_.due(now)) {
       if (*worker < wanted_ && pool_.schedule.vacant(*worker)) replace(*worker);
     }
-    return starts_.next();
+    return restarts_.next();
   }
 
-  /// From now on there are to be so many workers: more are started, those beyond leave when they
-  /// have done what they have begun.
-  /// @returns how many there are to be: fewer when the system has no room for more
+  /// Changes the number of workers. New ones start; surplus ones leave after their current item.
+  /// @returns the new number; fewer than @p wanted if the system refuses more
   std::uint32_t resize(std::uint32_t wanted) noexcept {
     const std::uint32_t before = std::exchange(wanted_, wanted);
     for (std::uint32_t worker = 0; worker < wanted_ && pool_.broken.empty(); ++worker) {
-      if (!pool_.schedule.vacant(worker) || starts_.postponed(worker)) continue;
+      if (!pool_.schedule.vacant(worker) || restarts_.postponed(worker)) continue;
       if (worker < before) {
-        if (!pool_.lives.may_stop_idle()) replace(worker);
+        if (!pool_.recycling.may_stop_idle()) replace(worker);
       } else if (!grow(worker)) {
         wanted_ = worker;
       }
@@ -131,70 +130,70 @@ class supervisor {
     return wanted_;
   }
 
-  /// Places whose workers have left for want of work: those that are vacant without a reason.
+  /// Whether a slot is vacant only because its worker was idle and left.
   [[nodiscard]] bool any_idle_stopped() const noexcept {
-    if (!pool_.lives.may_stop_idle() || !replacing_ || !pool_.broken.empty()) return false;
+    if (!pool_.recycling.may_stop_idle() || !replacing_ || !pool_.broken.empty()) return false;
     for (std::uint32_t worker = 0; worker < wanted_; ++worker) {
-      if (rests(worker)) return true;
+      if (stopped_idle(worker)) return true;
     }
     return false;
   }
-  /// Starts as many of them again as there is work for.
+  /// Starts as many of these again as there is work for.
   void restart_idle() noexcept {
     if (!any_idle_stopped()) return;
     for (std::uint32_t worker = 0; worker < wanted_ && pool_.broken.empty(); ++worker) {
       if (!pool_.schedule.work_for_more()) return;
-      if (!rests(worker)) continue;
+      if (!stopped_idle(worker)) continue;
       replace(worker);
       sending_.balance();
     }
   }
 
-  /// From now on nobody is replaced.
+  /// No worker is replaced after this.
   void stop_replacing() {
     replacing_ = false;
-    starts_.clear();
+    restarts_.clear();
   }
 
-  /// Nothing can be run any more: everything outstanding ends with BrokenPool.
-  void break_down(const std::string& why) noexcept {
-    if (why.empty()) return break_down_for_want_of_memory();
+  /// Breaks the pool: all unfinished jobs end with BrokenPool.
+  void break_pool(const std::string& why) noexcept {
+    if (why.empty()) return break_pool_no_memory();
     std::exception_ptr error;
     try {
       std::string text = "the pool is broken: " + why;
       error = std::make_exception_ptr(BrokenPool(text));
       pool_.broken = std::move(text);
     } catch (const std::bad_alloc&) {
-      return break_down_for_want_of_memory();
+      return break_pool_no_memory();
     }
     end_broken(error);
   }
-  /// The same; needs none.
-  void break_down_for_want_of_memory() noexcept {
+  /// The same without allocating.
+  void break_pool_no_memory() noexcept {
     pool_.broken.swap(pool_.prepared.no_memory_text);
     end_broken(pool_.prepared.no_memory);
   }
 
-  /// Ends every job that is outstanding with this exception. Items that workers have finished by
-  /// now keep their outcomes; nothing is read from them afterwards.
-  void end_all(const std::exception_ptr& why, ending how = ending::failed) noexcept {
+  /// Ends every unfinished job with this exception. Items that workers have finished by now keep
+  /// their outcomes; nothing is read from workers afterwards.
+  void end_all(const std::exception_ptr& why, ending kind = ending::failed) noexcept {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.busy(worker)) receiving_.drain_last(worker);
     }
     pool_.schedule.drop_pending([&](scheduled_task& each) {
       auto& task = static_cast<pool_task&>(each);
-      pool_.results.abort(*task.owner, why, how);
+      pool_.results.abort(*task.owner, why, kind);
       pool_.discard(task);
     });
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       for (auto* task = pool_.first_task(worker); task != nullptr;
            task = worker_table::next_task(*task)) {
-        pool_.results.abort(*task->owner, why, how);
+        pool_.results.abort(*task->owner, why, kind);
       }
     }
   }
 
-  /// Lets go of all workers, tasks and jobs, when nothing will come of them any more.
+  /// Releases all workers, tasks and jobs when no outcome can arrive any more.
   void release_all() noexcept {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (pool_.schedule.vacant(worker)) continue;
@@ -206,12 +205,12 @@ class supervisor {
 
  private:
   void end_broken(const std::exception_ptr& error) noexcept {
-    starts_.clear();
+    restarts_.clear();
     end_all(error);
-    release_all();  // workers that still run are not listened to any more
+    release_all();  // ignores workers that still run
   }
 
-  // What @p make returns; nothing when there is no memory for it.
+  // The result of @p make; empty if there is no memory for it.
   template <class Make>
   [[nodiscard]] static std::string text_or_none(Make make) noexcept {
     try {
@@ -223,43 +222,43 @@ class supervisor {
 
   void start(std::uint32_t worker) {
     pool_.use(worker);
-    pool_.backend->start(worker, pool_.lives.limits());
+    pool_.backend->start(worker, pool_.recycling.limits());
     pool_.backend->set_spin(worker, worker < spinners_);
     pool_.workers[worker] = {};
-    pool_.schedule.add(worker, pool_.lives.most_tasks());
+    pool_.schedule.add(worker, pool_.recycling.most_tasks());
     if (initializer_ != nullptr) send_initializer(worker);
   }
 
-  [[nodiscard]] bool rests(std::uint32_t worker) const noexcept {
-    return pool_.schedule.vacant(worker) && !starts_.postponed(worker);
+  [[nodiscard]] bool stopped_idle(std::uint32_t worker) const noexcept {
+    return pool_.schedule.vacant(worker) && !restarts_.postponed(worker);
   }
 
   worker_event await_report() {
-    const auto got = pool_.backend->await_report();
-    if (!got) throw ProcessError("the fork server of the pool ended while workers were started");
-    return *got;
+    const auto report = pool_.backend->await_report();
+    if (!report) throw ProcessError("the fork server of the pool ended while workers were started");
+    return *report;
   }
 
-  // While the pool is made. What the system refuses at once comes as an exception.
-  void start_patiently(std::uint32_t worker, start_backoff& patience) {
+  // While the pool is made. A start that the system refuses at once throws.
+  void start_with_backoff(std::uint32_t worker, start_backoff& backoff) {
     while (true) {
       try {
         return start(worker);
       } catch (const ProcessError& refused) {
-        if (!patience.wait_after(refused.code().value())) throw;
+        if (!backoff.wait_after(refused.code().value())) throw;
       }
     }
   }
-  // What it refuses later comes as a report.
-  void start_again(const worker_event& refused, start_backoff& patience) {
-    if (!patience.wait_after(refused.status)) {
-      os::throw_errno(concat({"the pool cannot be made: ", refused.attempt(), patience.text()}),
+  // The same for a start that is refused later, by a report.
+  void start_again(const worker_event& refused, start_backoff& backoff) {
+    if (!backoff.wait_after(refused.status)) {
+      os::throw_errno(concat({"the pool cannot be made: ", refused.attempt(), backoff.text()}),
                       refused.status);
     }
-    start_patiently(refused.worker, patience);
+    start_with_backoff(refused.worker, backoff);
   }
 
-  // One more than there were. If it cannot be had, the others go on.
+  // Starts a further worker. If that fails, the others go on.
   [[nodiscard]] bool grow(std::uint32_t worker) noexcept {
     try {
       start(worker);
@@ -274,10 +273,10 @@ class supervisor {
       start(worker);
     } catch (const std::exception& error) {
       const auto* refused = dynamic_cast<const ProcessError*>(&error);
-      const bool shortage = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+      const bool no_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
       start_failed(worker, text_or_none([&] { return std::string(error.what()); }),
-                   shortage ? start_failure::refusal
-                            : failure_of(refused != nullptr ? refused->code().value() : 0));
+                   no_memory ? start_failure::refusal
+                             : failure_of(refused != nullptr ? refused->code().value() : 0));
     }
   }
 
@@ -293,44 +292,44 @@ class supervisor {
     head.body_size = initializer_->body.size();
     const bool small = head.body_size <= channel.tasks().in_line_limit();
     head.place = small ? body_place::in_line : body_place::stream;
-    (void)channel.send(head, initializer_->body.view());  // the ring is empty: there is room
+    (void)channel.send(head, initializer_->body.view());  // the ring is empty, so there is room
     pool_.workers[worker].initializing = true;
     pool_.workers[worker].since = std::chrono::steady_clock::now();
   }
 
-  // The order matters: first what it still had to say, then who is to blame, then the rest.
+  // The order matters: first read its last records, then charge an item, then requeue the rest.
   void worker_exited(const worker_event& report) noexcept {
     const std::uint32_t worker = report.worker;
     if (pool_.schedule.vacant(worker))
-      return pool_.backend->free_slot(worker);  // the pool broke before that
+      return pool_.backend->free_slot(worker);  // the pool broke before
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
-    const bool idle_to_the_end =
+    const bool began_nothing =
         pool_.workers[worker].finished == 0 && !pool_.channel(worker).tasks().anything_claimed();
     worker_death death{.pid = report.pid, .exitcode = report.status};
     deaths_.complete(worker, death);
-    if (report.startup.ready == 0 && idle_to_the_end) return never_came_up(report, death);
-    const bool died_at_start = death.exitcode > 0 && idle_to_the_end;
+    if (report.startup.ready == 0 && began_nothing) return never_came_up(report, death);
+    const bool died_at_start = death.exitcode > 0 && began_nothing;
     pool_task* task = pool_.first_task(worker);
     const bool initializing = pool_.workers[worker].initializing;
-    if (!initializing && !died_at_start) starts_.came_up(worker);
-    const bool blamed =
+    if (!initializing && !died_at_start) restarts_.came_up(worker);
+    const bool charged_item =
         task != nullptr && !initializing && deaths_.charged(worker, *task, death, died_at_start);
-    if (blamed) deaths_.charge(worker, *task, death);
+    if (charged_item) deaths_.charge(worker, *task, death);
     const worker_state last = std::move(pool_.workers[worker]);
     sending_.requeue_tasks_of(worker);
     pool_.shrink(wanted_);
     if (!replacing_ || !pool_.broken.empty() || worker >= wanted_) return;
-    if (blamed) starts_.succeeded();  // it was the task, not the start
-    const bool rests =
-        pool_.lives.may_stop_idle() && death.exitcode == 0 && last.kill == killing::no;
-    if (last.initializing || (died_at_start && !blamed)) {
+    if (charged_item) restarts_.succeeded();  // the task failed, not the start
+    const bool stopped_idle =
+        pool_.recycling.may_stop_idle() && death.exitcode == 0 && last.kill == killing::no;
+    if (last.initializing || (died_at_start && !charged_item)) {
       start_failed(worker, why_not_started(last, death), start_failure::error);
-    } else if (!rests || blamed) {
+    } else if (!stopped_idle || charged_item) {
       replace(worker);
     }
   }
 
-  // Nothing that it was sent was begun: nobody is to blame, and others do it.
+  // The worker began no task: no item is charged, and others run its tasks.
   void never_came_up(const worker_event& report, const worker_death& death) noexcept {
     const std::uint32_t worker = report.worker;
     const worker_state last = std::move(pool_.workers[worker]);
@@ -341,30 +340,30 @@ class supervisor {
       return start_failed(worker, why_not_started(last, death), start_failure::error);
     }
     if (last.kill != killing::no) return replace(worker);
-    const bool by_others = death.exitcode < 0 && !is_crash(-death.exitcode);
+    const bool killed_by_others = death.exitcode < 0 && !is_crash(-death.exitcode);
     start_failed(
         worker, text_or_none([&] {
           const std::string what = concat({"a worker did not come up: ", describe_death(death)});
           const auto why = report.startup.why();
           return why.empty() ? what : concat({what, ": ", why});
         }),
-        by_others ? start_failure::refusal : failure_of(report.startup.error));
+        killed_by_others ? start_failure::refusal : failure_of(report.startup.error));
   }
 
-  void start_failed(std::uint32_t worker, const std::string& why, start_failure how) noexcept {
+  void start_failed(std::uint32_t worker, const std::string& why, start_failure kind) noexcept {
     const auto now = std::chrono::steady_clock::now();
-    if (!starts_.failed(worker, how, anybody_up(), now)) return;
-    break_down(text_or_none([&] {
-      if (how == start_failure::error) {
-        return concat({why, " (", starts_.errors(), " workers failed to start in a row)"});
+    if (!restarts_.failed(worker, kind, any_up(), now)) return;
+    break_pool(text_or_none([&] {
+      if (kind == start_failure::error) {
+        return concat({why, " (", restarts_.errors(), " workers failed to start in a row)"});
       }
       return concat({why, " (no worker could be started for ",
-                     in_seconds(round<std::chrono::milliseconds>(starts_.refused_for())), ", ",
-                     starts_.refusals(), " attempts)"});
+                     in_seconds(round<std::chrono::milliseconds>(restarts_.refused_for())), ", ",
+                     restarts_.refusals(), " attempts)"});
     }));
   }
 
-  [[nodiscard]] bool anybody_up() const noexcept {
+  [[nodiscard]] bool any_up() const noexcept {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
       if (!pool_.schedule.vacant(worker) && pool_.channel(worker).anybody_there()) return true;
     }
@@ -378,7 +377,8 @@ class supervisor {
         return concat({"the initializer failed: ", describe(last.init_error)});
       if (last.kill == killing::late) {
         return concat({"the initializer did not return within its time limit of ",
-                       in_seconds(pool_.lives.initializer_timeout()), ": ", describe_death(death)});
+                       in_seconds(pool_.recycling.initializer_timeout()), ": ",
+                       describe_death(death)});
       }
       return concat(
           {last.initializing ? "the initializer did not return: " : "a worker did not come up: ",
@@ -389,7 +389,7 @@ class supervisor {
   worker_table& pool_;
   dispatcher& sending_;
   result_processor& receiving_;
-  restart_policy& starts_;
+  restart_policy& restarts_;
   death_attribution deaths_;
   std::shared_ptr<const initializer_frame> initializer_;
   std::uint32_t wanted_;

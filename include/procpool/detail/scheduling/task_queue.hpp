@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Tasks in a row: what waits, and what each worker has.
+/// An intrusive queue of tasks: the pending ones, and those of each worker.
 #pragma once
 
 #include <cstddef>
@@ -11,11 +11,11 @@ namespace procpool::detail {
 
 inline constexpr std::uint32_t no_worker = std::numeric_limits<std::uint32_t>::max();
 
-/// The scheduler's part of a task; the pool derives its own from it. In one queue at a time.
+/// The scheduler's part of a task, the base of the pool's task. In one queue at a time.
 struct scheduled_task {
   scheduled_task* previous = nullptr;
   scheduled_task* next = nullptr;
-  std::uint32_t worker = no_worker;  ///< who has it; no_worker while pending
+  std::uint32_t worker = no_worker;  ///< its worker; no_worker while pending
 };
 
 /// An intrusive queue of tasks.

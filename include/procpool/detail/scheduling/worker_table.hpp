@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a pool knows of its workers and their tasks, in the parent's private memory: shared by the
-/// parts of the engine, which all run under the lock of the pool.
+/// The pool's state of its workers and their tasks, in the parent's private memory. Shared by the
+/// parts of the engine, under the pool's lock.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -35,49 +35,49 @@ namespace procpool::detail {
 /// Why a worker is being killed.
 enum class killing : std::uint8_t { no, violation, late, cancelled };
 
-/// What is known of a worker besides the scheduler's part.
+/// The state of a worker besides the scheduler's part.
 struct worker_state {
-  bool initializing = false;                  ///< its initializer has not returned yet
-  os::time_point since{};                     ///< when it was started, if it has one
-  bool retire_due = false;                    ///< has to be told to retire, when there is room
-  bool unresponsive = false;                  ///< leaves its tasks alone, gets none until it stirs
-  killing kill = killing::no;                 ///< nothing is expected from it any more
-  std::uint64_t target = 0;                   ///< the item it is killed for, as in `started`
-  std::uint64_t finished = 0;                 ///< frames
-  std::uint64_t finished_before = 0;          ///< when its speed was measured the last time,
-  os::time_point measured{};                  ///< and when that was
-  std::uint64_t finished_then = 0;            ///< when it was looked for workers that are stuck
-  std::uint64_t watched = ~std::uint64_t{0};  ///< the item it was seen with, as in `started`
+  bool initializing = false;            ///< its initializer has not returned yet
+  os::time_point since{};               ///< when it was started, if it has an initializer
+  bool retire_due = false;              ///< has to be told to retire, once the ring has room
+  bool unresponsive = false;            ///< does not take its tasks; gets none until it responds
+  killing kill = killing::no;           ///< if set, its records are not expected any more
+  std::uint64_t target = 0;             ///< the item it is killed for, as in `started`
+  std::uint64_t finished = 0;           ///< frames
+  std::uint64_t finished_measured = 0;  ///< at the last measurement,
+  os::time_point measured{};            ///< and its time
+  std::uint64_t finished_at_check = 0;  ///< at the last check for stuck workers
+  std::uint64_t watched = ~std::uint64_t{0};  ///< the item it was last seen at, as in `started`
   os::time_point watched_since{};
-  bool running = false;  ///< it was seen to have begun with that
+  bool running = false;  ///< it was seen to have begun that item
   std::exception_ptr init_error;
-  std::string violation;  ///< what it did that no worker does
+  std::string violation;  ///< how it violated the protocol
 };
 
 class worker_table {
  public:
-  worker_table(std::unique_ptr<worker_backend> behind, std::size_t places,
-               const scheduling_rules& rules, const recycle_rules& life)
-      : backend(std::move(behind)),
+  worker_table(std::unique_ptr<worker_backend> workers_backend, std::size_t slots,
+               const scheduling_rules& rules, const recycle_rules& recycle)
+      : backend(std::move(workers_backend)),
         schedule(rules),
-        lives(life, rules.maxtasksperchild),
-        workers(places) {
-    schedule.reserve(static_cast<std::uint32_t>(places));
+        recycling(recycle, rules.maxtasksperchild),
+        workers(slots) {
+    schedule.reserve(static_cast<std::uint32_t>(slots));
   }
   worker_table(const worker_table&) = delete;
   worker_table& operator=(const worker_table&) = delete;
 
-  /// Places in use are those before this one.
+  /// Slots in use are those below this number.
   [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
-  /// There is a worker in this place, or there will be.
+  /// This slot has a worker, or will have one.
   void use(std::uint32_t worker) noexcept { size_ = std::max(size_, worker + 1); }
-  /// The places from @p wanted on are not needed any more when they are vacant.
+  /// Slots from @p wanted on are dropped if they are vacant.
   void shrink(std::uint32_t wanted) noexcept {
     while (size_ > wanted && schedule.vacant(size_ - 1)) --size_;
   }
   [[nodiscard]] parent_channel& channel(std::uint32_t worker) { return backend->channel(worker); }
 
-  /// The task that a worker works on or will begin with; its successors follow by `next`.
+  /// The task that a worker runs or will begin next; later ones follow by `next`.
   [[nodiscard]] pool_task* first_task(std::uint32_t worker) const {
     if (schedule.vacant(worker)) return nullptr;
     return static_cast<pool_task*>(schedule.front(worker));
@@ -86,37 +86,37 @@ class worker_table {
     return static_cast<pool_task*>(task.next);
   }
 
-  /// Whether news is expected from a worker.
+  /// Whether records are expected from a worker.
   [[nodiscard]] bool busy(std::uint32_t worker) const {
     return backend->present(worker) && !schedule.vacant(worker) &&
            workers[worker].kill == killing::no &&
            (workers[worker].initializing || first_task(worker) != nullptr);
   }
 
-  /// Has a worker killed; its death is reported like any other.
+  /// Kills a worker; its death is reported like any other.
   /// @param target the item that it is killed for, as in `started`
   void kill(std::uint32_t worker, killing why, std::uint64_t target = 0) noexcept {
     workers[worker].kill = why;
     workers[worker].target = target;
-    schedule.quarantine(worker);  // it might begin with what it gets now
+    schedule.quarantine(worker);  // it might begin with a new task
     backend->kill(worker);
   }
-  /// It has done what no worker does: nothing from it counts any more.
+  /// Kills a worker that violated the protocol; none of its records count any more.
   void kill_for_violation(std::uint32_t worker, const char* why) noexcept {
     note_violation(worker, why);
     kill(worker, killing::violation);
   }
-  /// The same when it is dead. Whatever else fails, this must not: else it would be listened to.
+  /// The same for a dead worker. Must not fail, or its records would be read.
   void note_violation(std::uint32_t worker, const char* why) noexcept {
     workers[worker].kill = killing::violation;
     try {
       workers[worker].violation = why;
     } catch (const std::bad_alloc&) {
-      workers[worker].violation = "no memory";  // fits into the string itself
+      workers[worker].violation = "no memory";  // short: needs no allocation
     }
   }
 
-  /// A new task. Its body is still to be filled in.
+  /// A new task; the caller fills in its body.
   [[nodiscard]] pool_task& make_task(boost::intrusive_ptr<job> owner, const frame_head& head,
                                      std::size_t first_index) {
     pool_task& task = store_.take();
@@ -125,49 +125,49 @@ class worker_table {
     copy_head(task.head, head);
     task.head.timed = task.owner->rules().timeout.count() != 0 ? 1 : 0;
     task.first_index = first_index;
-    timed_ += task.head.timed;
+    timed_tasks_ += task.head.timed;
     if (head.first_number == unnumbered) task.head.first_number = take_numbers(head.item_count);
     return task;
   }
-  /// The first of so many numbers for items, which no other items get.
+  /// The first of @p items consecutive numbers that no other items get.
   [[nodiscard]] std::uint64_t take_numbers(std::size_t items) noexcept {
     return std::exchange(next_number_, next_number_ + items);
   }
-  /// A task that is in no queue any more has come to its end.
+  /// Ends a task that is in no queue.
   void discard(pool_task& task) noexcept {
-    timed_ -= task.head.timed;
+    timed_tasks_ -= task.head.timed;
     if (const auto block = task.body.block(); !block.empty()) backend->blocks().release(block);
     job_tasks::remove(task);
     job* owner = task.owner.detach();
     if (owner->drop_reference()) dead_.push_back({owner, false});
     store_.give_back(task);
   }
-  /// A copy of what the next item of a worker's front task is run with; null: too large to keep, or
-  /// there is no memory for it.
+  /// A copy of the input of the next item of a worker's front task; null if it is too large to
+  /// keep, or there is no memory.
   [[nodiscard]] std::shared_ptr<const replayable> copy_for_replay(std::uint32_t worker,
                                                                   const pool_task& task) noexcept {
     const frame_bytes bytes = bytes_of(worker, task);
-    if (bytes.body.size() + bytes.callable.size() > lives.replay_bytes()) return nullptr;
+    if (bytes.body.size() + bytes.callable.size() > recycling.replay_bytes()) return nullptr;
     frame_head head = task.head;
     head.attempt = task.attempt;
     try {
-      return std::make_shared<replay_record>(head, bytes, task.done, lives.seed());
+      return std::make_shared<replay_record>(head, bytes, task.done, recycling.seed());
     } catch (const std::bad_alloc&) {
       return nullptr;
     }
   }
   /// Whether any task has a time limit.
-  [[nodiscard]] bool any_timed() const noexcept { return timed_ > 0; }
+  [[nodiscard]] bool any_timed() const noexcept { return timed_tasks_ > 0; }
 
-  /// Jobs that nobody else refers to any more: to be destroyed without the lock, because that runs
-  /// destructors of the user's.
+  /// Jobs that no other owner refers to. Destroy them without the lock: that runs users'
+  /// destructors.
   [[nodiscard]] job_list take_dead() noexcept { return std::exchange(dead_, {}); }
 
   [[nodiscard]] bool any_dead() const noexcept { return !dead_.empty(); }
 
   std::unique_ptr<worker_backend> backend;
   scheduler schedule;
-  recycle_policy lives;
+  recycle_policy recycling;
   completion results;
   std::vector<worker_state> workers;
   std::string broken;  ///< why the pool cannot run tasks any more; empty while it can
@@ -196,7 +196,7 @@ class worker_table {
 
   task_store store_;
   job_list dead_;
-  std::size_t timed_ = 0;
+  std::size_t timed_tasks_ = 0;
   std::uint32_t size_ = 0;
   std::uint64_t next_number_ = 0;
 };
