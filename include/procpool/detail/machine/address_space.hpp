@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How much address space this process may still take (RLIMIT_AS, `ulimit -v`).
+/// How much address space this process may still map (RLIMIT_AS, `ulimit -v`).
 #pragma once
 
 #include <sys/resource.h>
@@ -16,7 +16,7 @@ namespace procpool::detail::os {
 
 inline constexpr std::uint64_t unlimited_space = std::numeric_limits<std::uint64_t>::max();
 
-/// Bytes; half of the limit when it cannot be told what is in use.
+/// In bytes; half of the limit if the current use is unknown.
 inline std::uint64_t address_space_left() {
   rlimit limit{};
   if (PROCPOOL_SYSTEM(getrlimit(RLIMIT_AS, &limit)) != 0) return unlimited_space;

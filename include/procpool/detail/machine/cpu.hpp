@@ -25,13 +25,12 @@
 
 namespace procpool::detail::os {
 
-/// A set of CPUs, 64 in each word, as the kernel has it.
+/// A set of CPUs, one bit each, 64 per word, in the kernel's format.
 using cpu_mask = std::vector<std::uint64_t>;
 
-/// The affinity mask of the calling thread (sched_getaffinity(2)); empty, with errno: not to be
-/// had.
+/// The affinity mask of the calling thread (sched_getaffinity(2)); empty on failure, with errno.
 inline cpu_mask affinity_mask() {
-  // The kernel refuses a mask smaller than its own, whose size it does not tell.
+  // The kernel refuses a mask smaller than its own and does not report the size.
   for (std::size_t words = 16; words <= 16384; words *= 2) {
     cpu_mask mask(words);
     auto* set = reinterpret_cast<cpu_set_t*>(mask.data());
@@ -40,8 +39,8 @@ inline cpu_mask affinity_mask() {
   return {};
 }
 
-/// Has the calling thread run on these CPUs only (sched_setaffinity(2)); false, with errno: it
-/// cannot be done. Threads and processes that it makes later have the same mask.
+/// Restricts the calling thread to these CPUs (sched_setaffinity(2)); false on failure, with errno.
+/// Threads and processes that it creates later inherit the mask.
 inline bool set_affinity(const cpu_mask& mask) noexcept {
   const auto* set = reinterpret_cast<const cpu_set_t*>(mask.data());
   return PROCPOOL_SYSTEM(sched_setaffinity(0, mask.size() * sizeof mask[0], set)) == 0;
@@ -53,14 +52,14 @@ inline int count_cpus(const cpu_mask& mask) noexcept {
   return cpus;
 }
 
-/// The CPU in @p mask, which has some, that comes @p place places after the first one; behind the
-/// last one comes the first one again.
-inline cpu_mask one_cpu_of(const cpu_mask& mask, std::uint32_t place) {
-  auto before = place % static_cast<std::uint32_t>(count_cpus(mask));
+/// The CPU number @p index of @p mask, counted from 0 and wrapping around at the last one.
+/// Precondition: the mask is not empty.
+inline cpu_mask one_cpu_of(const cpu_mask& mask, std::uint32_t index) {
+  auto to_skip = index % static_cast<std::uint32_t>(count_cpus(mask));
   cpu_mask one(mask.size());
   for (std::size_t word = 0; word < mask.size(); ++word) {
     for (std::uint64_t left = mask[word]; left != 0; left &= left - 1) {
-      if (before-- != 0) continue;
+      if (to_skip-- != 0) continue;
       one[word] = left & ~(left - 1);  // the lowest bit
       return one;
     }
@@ -68,15 +67,15 @@ inline cpu_mask one_cpu_of(const cpu_mask& mask, std::uint32_t place) {
   return one;
 }
 
-/// CPUs in the affinity mask of the calling thread.
+/// The number of CPUs in the affinity mask of the calling thread.
 inline int affinity_cpus() {
   const cpu_mask mask = affinity_mask();
   if (!mask.empty()) return count_cpus(mask);
   return static_cast<int>(PROCPOOL_SYSTEM(sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
-/// What PROCPOOL_MAX_CPUS in the environment allows; no_quota if it is not set, or empty.
-/// @throws std::invalid_argument when it is no number from 1
+/// The limit in @p given, the value of PROCPOOL_MAX_CPUS; no_quota if it is null or empty.
+/// @throws std::invalid_argument if it is not a number, or less than 1
 inline int cpus_of_environment(const char* given) {
   if (given == nullptr || *given == '\0') return no_quota;
   const std::string_view text = given;
@@ -89,7 +88,7 @@ inline int cpus_of_environment(const char* given) {
   return static_cast<int>(std::min<std::int64_t>(cpus, no_quota));
 }
 
-/// CPUs that the calling thread can keep busy at once, at least 1.
+/// The number of CPUs that the calling thread and its children can keep busy; at least 1.
 PROCPOOL_FUNCTION int usable_cpus() {
   const int allowed = cpus_of_environment(std::getenv("PROCPOOL_MAX_CPUS"));
   return std::max(1, std::min({allowed, affinity_cpus(), cgroup_cpus(read_small_file)}));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How many CPUs the control groups of this process allow it.
+/// The CPU limit that the control groups (cgroups(7)) of this process impose. The functions take
+/// their file reader as a parameter, so that tests can pass made-up files.
 #pragma once
 
 #include <algorithm>
@@ -17,26 +18,26 @@ namespace procpool::detail::os {
 
 inline constexpr int no_quota = std::numeric_limits<int>::max();
 
-/// CPUs for a quota of @p quota microseconds in each @p period, rounded up: a group with one and a
-/// half CPUs keeps two workers busy.
+/// CPUs for a quota of @p quota microseconds per @p period microseconds. Rounded up, because a
+/// group with 1.5 CPUs keeps two workers busy.
 inline int cpus_for(std::int64_t quota, std::int64_t period) {
   if (quota <= 0 || period <= 0) return no_quota;
   const auto cpus = (quota - 1) / period + 1;
   return static_cast<int>(std::min<std::int64_t>(cpus, no_quota));
 }
 
-/// The two ways in which the kernel has control groups. A machine may use both at once.
+/// The two interfaces of control groups. A machine may use both at once.
 enum class cgroup_version { one, two };
 
-/// Whether a mount is a hierarchy of groups with CPU quotas.
+/// Whether @p mount is a cgroup hierarchy with CPU quotas.
 inline bool has_cpu_quotas(const mount_entry& mount, cgroup_version version) {
   if (version == cgroup_version::two) return mount.type == "cgroup2";
   return mount.type == "cgroup" && std::ranges::count(split(mount.options, ','), "cpu") > 0;
 }
 
-/// Our group in a hierarchy, "/a/b", from /proc/self/cgroup: lines "id:controllers:path", version 2
-/// with no controllers. Nothing when that is not certain: a name with a line break in it makes
-/// lines that are none.
+/// This process's group, "/a/b", from the text of /proc/self/cgroup: lines "id:controllers:path",
+/// for version 2 without controllers. Nullopt if ambiguous: a group whose name contains a line
+/// break can forge lines.
 inline std::optional<std::string> own_group(std::string_view cgroups, cgroup_version version) {
   std::optional<std::string> found;
   while (!cgroups.empty()) {
@@ -44,16 +45,17 @@ inline std::optional<std::string> own_group(std::string_view cgroups, cgroup_ver
     const auto id = next_field(line, ':');
     const auto controllers = split(next_field(line, ':'), ',');
     if (leading_number(id) < 0 || !line.starts_with('/')) return std::nullopt;
-    const bool is_it = version == cgroup_version::two ? controllers.empty()
-                                                      : std::ranges::count(controllers, "cpu") > 0;
-    if (!is_it) continue;
+    const bool matches = version == cgroup_version::two
+                             ? controllers.empty()
+                             : std::ranges::count(controllers, "cpu") > 0;
+    if (!matches) continue;
     if (found) return std::nullopt;
     found = line;
   }
   return found;
 }
 
-/// A text of cpu.max, "150000 100000" or "max 100000". Nothing when it is none.
+/// Parses cpu.max, "150000 100000" or "max 100000". Nullopt if the text is malformed or empty.
 inline std::optional<int> parse_cpu_max(std::string_view text) {
   const auto quota = next_field(text, ' ');
   const auto period = leading_number(text);
@@ -61,7 +63,7 @@ inline std::optional<int> parse_cpu_max(std::string_view text) {
   return cpus_for(leading_number(quota), period);
 }
 
-/// The limit that one group's own files state.
+/// The limit in the files of a single group.
 template <class Read>
 int quota_of_group(const std::string& directory, cgroup_version version, Read read) {
   if (version == cgroup_version::two) {
@@ -71,8 +73,8 @@ int quota_of_group(const std::string& directory, cgroup_version version, Read re
                   leading_number(read(directory + "/cpu.cfs_period_us")));
 }
 
-/// The smallest limit of our @p group, and of all the groups it lies in, that @p mount shows. What
-/// others are mounted over is not seen.
+/// The smallest limit of @p group and all its ancestors, as far as @p mount shows them. Files that
+/// another mount hides are skipped.
 template <class Read>
 int quota_of_mount(const mount_table& mounts, const mount_entry& mount, std::string_view group,
                    cgroup_version version, Read read) {
@@ -93,7 +95,7 @@ int quota_of_mount(const mount_table& mounts, const mount_entry& mount, std::str
   }
 }
 
-/// The limit at the usual places, for a process that is not told where its groups are.
+/// The limit at the usual paths, for when /proc does not say where the groups are.
 template <class Read>
 int quota_of_usual_places(Read read) {
   if (const auto cpus = parse_cpu_max(read(std::string("/sys/fs/cgroup/cpu.max")))) return *cpus;
@@ -101,8 +103,8 @@ int quota_of_usual_places(Read read) {
                   quota_of_group("/sys/fs/cgroup/cpu,cpuacct", cgroup_version::one, read));
 }
 
-/// CPUs that the control groups of this process allow; no_quota if they do not say. @p read gives
-/// the text of a file, empty if there is none.
+/// CPUs that the control groups of this process allow; no_quota if unlimited or unknown.
+/// @param read returns the text of a file, empty if it cannot be read
 template <class Read>
 int cgroup_cpus(Read read) {
   const std::string cgroups = read(std::string("/proc/self/cgroup"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What is mounted where, as /proc/self/mountinfo tells it (proc(5)).
+/// The mounts of this process, parsed from /proc/self/mountinfo (proc(5)).
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace procpool::detail::os {
 
-/// A path as the kernel writes it, with characters that would end it as \040.
+/// Decodes a path of mountinfo, where the kernel writes a space as \040.
 inline std::string unescape_path(std::string_view text) {
   std::string path;
   const auto is_octal = [](char c) { return c >= '0' && c <= '7'; };
@@ -31,7 +31,7 @@ inline std::string unescape_path(std::string_view text) {
   return path;
 }
 
-/// What is left of @p path under @p directory, "" or "/a/b"; @p outside if it is not under it.
+/// The part of @p path below @p directory, "" or "/a/b"; @p outside if it is not below it.
 inline std::string_view path_under(std::string_view directory, std::string_view path,
                                    std::string_view outside) {
   if (directory == "/") return path == "/" ? std::string_view() : path;
@@ -47,14 +47,14 @@ inline bool is_under(std::string_view directory, std::string_view path) {
 struct mount_entry {
   std::int64_t id;
   std::int64_t parent;
-  std::string root;   ///< the part of its file system that it shows
-  std::string point;  ///< where
+  std::string root;   ///< the directory of the file system that is mounted
+  std::string point;  ///< the mount point
   std::string type;
   std::string options;  ///< of the file system
-  bool outermost;       ///< what it is mounted on is not in the table
+  bool outermost;       ///< its parent mount is not in the table
 };
 
-/// The mounts of this process. Later ones can hide those before them, wholly or in part.
+/// The mounts of this process. A later mount can hide an earlier one, wholly or in part.
 class mount_table {
  public:
   /// @param text of mountinfo: "36 35 98:0 root mount-point options [tags] - type source options"
@@ -70,16 +70,16 @@ class mount_table {
 
   [[nodiscard]] const std::vector<mount_entry>& entries() const noexcept { return entries_; }
 
-  /// The mount that @p path lies on, found as the kernel walks along a path: at each directory of
-  /// it, whatever is mounted there is entered. Null: not known.
+  /// The mount that contains @p path. Resolved as the kernel does: at each directory along the
+  /// path, enter the mount on it, if any. Null: unknown.
   [[nodiscard]] const mount_entry* at(std::string_view path) const {
     const mount_entry* here = nullptr;
     for (std::size_t steps = 0; steps <= entries_.size(); ++steps) {
-      const mount_entry* next = next_on_way(here, path);
+      const mount_entry* next = next_on_path(here, path);
       if (next == nullptr) return here;
       here = next;
     }
-    return nullptr;  // a circle: no table of a kernel's
+    return nullptr;  // a cycle, which the kernel never produces
   }
 
  private:
@@ -94,9 +94,9 @@ class mount_table {
                         std::string(after[2]), false});
   }
 
-  /// The mount on @p here that the way to @p path meets first. Null @p here: the outermost ones.
-  [[nodiscard]] const mount_entry* next_on_way(const mount_entry* here,
-                                               std::string_view path) const {
+  /// The first mount on @p here along @p path. With a null @p here: among the outermost mounts.
+  [[nodiscard]] const mount_entry* next_on_path(const mount_entry* here,
+                                                std::string_view path) const {
     const mount_entry* first = nullptr;
     for (const mount_entry& each : entries_) {
       const bool is_on_it =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Small files of /proc and /sys, and taking their text apart.
+/// Reading small files of /proc and /sys, and parsing their text.
 #pragma once
 
 #include <fcntl.h>
@@ -35,7 +35,8 @@ inline std::string read_small_file(const std::string& path) {
   return text;
 }
 
-/// Cuts the text before the first @p separator off @p rest, all of it when there is none.
+/// Removes the text up to the first @p separator from @p rest and returns it without the separator;
+/// all of it if there is no separator.
 inline std::string_view next_field(std::string_view& rest, char separator) {
   const auto end = rest.find(separator);
   if (end >= rest.size()) return std::exchange(rest, {});
@@ -50,7 +51,7 @@ inline std::vector<std::string_view> split(std::string_view text, char separator
   return fields;
 }
 
-/// The number that @p text begins with, or -1 ("max", "-1" and rubbish alike: no limit).
+/// The number that @p text begins with; -1, which means no limit, for "max", "-1" and garbage.
 inline std::int64_t leading_number(std::string_view text) {
   std::int64_t number = -1;
   std::from_chars(text.data(), text.data() + text.size(), number);

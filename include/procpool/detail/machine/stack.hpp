@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The stack of the calling thread: where it is, and a larger one for a process that was forked on
-/// a small one.
+/// The stack of the calling thread, and a larger stack for a forked process.
 ///
-/// A forked child goes on on a copy of the stack of the thread that forked it. That may be one of
-/// 64 KiB, of a helper thread or a coroutine, while a fresh process has RLIMIT_STACK.
+/// A forked child runs on a copy of the forking thread's stack. That may be a helper thread's or a
+/// coroutine's 64 KiB, while a fresh process has RLIMIT_STACK.
 #pragma once
 
 #include <pthread.h>
@@ -35,20 +34,19 @@
 
 namespace procpool::detail::os {
 
-/// What is known about the calling thread's stack.
+/// The calling thread's stack, as thread_stack() caches it.
 struct stack_facts {
   const std::byte* low = nullptr;
-  std::size_t size = 0;  ///< 0: it cannot be told
-  bool looked = false;
+  std::size_t size = 0;  ///< in bytes; 0: unknown
+  bool queried = false;
 };
 inline constinit thread_local stack_facts known_stack{};
 
-/// The calling thread's stack, found once for each thread (pthread_getattr_np(3)); empty if it
-/// cannot be told.
+/// The calling thread's stack; empty if unknown. Queried once per thread (pthread_getattr_np(3)).
 inline std::span<const std::byte> thread_stack() {
   stack_facts& known = known_stack;
-  if (!known.looked) {
-    known.looked = true;
+  if (!known.queried) {
+    known.queried = true;
     pthread_attr_t attributes;
     if (PROCPOOL_SYSTEM(pthread_getattr_np(pthread_self(), &attributes)) == 0) {
       void* low = nullptr;
@@ -60,8 +58,8 @@ inline std::span<const std::byte> thread_stack() {
   return {known.low, known.size};
 }
 
-/// Addresses below a stack that run_on_process_stack() made: who touches them has come to its end.
-/// Empty in most processes. Written while there is one thread.
+/// The guard pages below a stack that run_on_process_stack() made; an access to them is a stack
+/// overflow. Empty in most processes. Written while there is one thread.
 struct stack_guard {
   std::uintptr_t begin = 0;
   std::uintptr_t end = 0;
@@ -72,17 +70,16 @@ struct stack_guard {
 };
 inline constinit stack_guard guard_of_process_stack{};
 
-/// Bytes that a fresh process has for its stack. One without a limit is given 1 GiB of address
-/// space.
+/// The stack size of a fresh process in bytes (RLIMIT_STACK), at most 1 GiB.
 inline std::size_t wanted_stack() noexcept {
-  constexpr std::size_t most = std::size_t{1} << 30;
+  constexpr std::size_t max_size = std::size_t{1} << 30;
   rlimit limit{};
   if (PROCPOOL_SYSTEM(getrlimit(RLIMIT_STACK, &limit)) != 0) return 0;
-  return std::min<rlim_t>(limit.rlim_cur, most);
+  return std::min<rlim_t>(limit.rlim_cur, max_size);
 }
 
-/// Bytes that are left below the caller's frame; 0 on a stack that is not the thread's own, such as
-/// a coroutine's; nullopt: it cannot be told.
+/// Bytes left below the caller's frame; 0 on a stack other than the thread's own, such as a
+/// coroutine's; nullopt if unknown.
 [[gnu::noinline]] inline std::optional<std::size_t> stack_left() {
   const auto stack = thread_stack();
   if (stack.empty()) return std::nullopt;
@@ -91,16 +88,16 @@ inline std::size_t wanted_stack() noexcept {
   return static_cast<std::size_t>(here - stack.data());
 }
 
-/// A stack of its own for a process, for as long as that lives. Its pages are there when they are
-/// touched.
+/// A new stack for a process, never unmapped. The kernel allocates its pages on first touch.
 class process_stack {
  public:
-  /// Tries to reserve @p wanted bytes, or less, but more than @p enough; empty if that cannot be.
-  static process_stack reserve(std::size_t wanted, std::size_t enough) {
+  /// Tries to reserve @p wanted bytes, then less, but always more than @p current; empty on
+  /// failure.
+  static process_stack reserve(std::size_t wanted, std::size_t current) {
     process_stack made;
     const std::size_t room = static_cast<std::size_t>(std::min<std::uint64_t>(
-        wanted, address_space_left() / 4));  // the rest is for what runs on it
-    for (std::size_t size = room / page * page; size > enough && size > guard; size /= 2) {
+        wanted, address_space_left() / 4));  // the rest is for the heap of the process
+    for (std::size_t size = room / page * page; size > current && size > guard; size /= 2) {
       if (made.map(size / page * page)) break;
     }
     return made;
@@ -111,11 +108,11 @@ class process_stack {
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
  private:
-  static constexpr std::size_t page = std::size_t{64} << 10;  // of any kernel
-  static constexpr std::size_t guard = std::size_t{1} << 20;  // as the kernel has below its stacks
+  static constexpr std::size_t page = std::size_t{64} << 10;  // the largest page of any kernel
+  static constexpr std::size_t guard = std::size_t{1} << 20;  // as below the kernel's own stacks
 
-  // Not MAP_GROWSDOWN: such a mapping can meet another one that came to lie below it, and its
-  // growth is not limited by what was asked for.
+  // Not MAP_GROWSDOWN: another mapping can end up directly below such a mapping, and its growth is
+  // not limited to the requested size.
   bool map(std::size_t size) noexcept {
     void* const at =
         PROCPOOL_SYSTEM(mmap(nullptr, guard + size, PROT_NONE,
@@ -126,7 +123,7 @@ class process_stack {
       PROCPOOL_SYSTEM(munmap(at, guard + size));
       return false;
     }
-    PROCPOOL_SYSTEM(madvise(low, size, MADV_NOHUGEPAGE));  // one page at a time, see above
+    PROCPOOL_SYSTEM(madvise(low, size, MADV_NOHUGEPAGE));  // allocate one small page at a time
     low_ = low;
     size_ = size;
     guard_of_process_stack = {reinterpret_cast<std::uintptr_t>(at),
@@ -138,7 +135,7 @@ class process_stack {
   std::size_t size_ = 0;
 };
 
-/// What a new stack begins with. One for each process that has changed its stack.
+/// The parameters of enter_stack(), to which makecontext(3) can pass only ints.
 struct stack_entry {
   void (*body)(void*) = nullptr;
   void* argument = nullptr;
@@ -157,7 +154,7 @@ inline constinit thread_local stack_entry entry_of_stack{};
   std::abort();  // it must not return
 }
 
-/// Does what run_on_process_stack() says; returns when it goes on where it is.
+/// Implements run_on_process_stack(); returns if the process stays on its current stack.
 inline void change_to_process_stack(void (*body)(void*), void* argument) {
   const std::size_t wanted = wanted_stack();
   const std::size_t left = stack_left().value_or(wanted);
@@ -179,14 +176,13 @@ inline void change_to_process_stack(void (*body)(void*), void* argument) {
   }
 }
 
-/// Goes on with body(argument), which must not return, in a forked child that has one thread: on a
-/// stack as a fresh process has, if the one it has is much smaller. The old stack stays as it is.
-/// Without room for a new one it goes on where it is. Throws nothing into the frames of
-/// the process that it was forked from.
+/// Calls body(argument), which must not return, in a forked child with one thread. If the current
+/// stack is much smaller than that of a fresh process, switches to a new one first; without memory
+/// for it, stays. The old stack is left as it is. Never throws into the parent's frames below.
 [[noreturn]] inline void run_on_process_stack(void (*body)(void*), void* argument) noexcept {
   try {
     change_to_process_stack(body, argument);
-  } catch (...) {  // no memory to find out what stack there is
+  } catch (...) {  // out of memory while reading /proc
   }
   body(argument);
   std::abort();  // it must not return
