@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a forked child needs to begin and to end in order.
+/// How a forked child begins (start_gate) and ends (exit without the parent's handlers).
 #pragma once
 
 #include <fcntl.h>
@@ -20,8 +20,8 @@
 
 namespace procpool::detail::os {
 
-/// Holds a new child back until its parent is ready for it: nothing of the user's runs in a child
-/// whose start may still fail.
+/// A pipe on which a new child waits until its parent is ready: no user code runs in a child whose
+/// start may still fail.
 class start_gate {
  public:
   start_gate() noexcept = default;
@@ -38,14 +38,14 @@ class start_gate {
     return gate;
   }
 
-  /// In the parent. A child that is dead already does no harm: we hold its end as well.
+  /// In the parent. No SIGPIPE if the child is dead already, because we hold its end, too.
   void open() noexcept {
     const char go = 1;
     retry([&] { return PROCPOOL_SYSTEM(write(parent_end_.get(), &go, 1)); });
     close();
   }
 
-  /// In the child: true when the gate opened, false when the parent died before that.
+  /// In the child: waits. True when the gate has opened, false when the parent died before.
   [[nodiscard]] bool pass() noexcept {
     parent_end_.reset();
     char go = 0;
@@ -54,7 +54,7 @@ class start_gate {
     return got == 1;
   }
 
-  /// For a child that does not have this object; see process_start.hpp.
+  /// For a spawned child, which does not have this object; see process_start.hpp.
   [[nodiscard]] int child_end() const noexcept { return child_end_.get(); }
 
   void close() noexcept {
@@ -67,30 +67,28 @@ class start_gate {
   fd parent_end_;
 };
 
-/// Kills a child that is known by number only and waits for it.
+/// Kills an unreaped child and waits for it, where there is no pidfd.
 inline void kill_and_reap(pid_t pid) noexcept {
   PROCPOOL_SYSTEM(kill(pid, SIGKILL));
   retry([&] { return PROCPOOL_SYSTEM(waitpid(pid, nullptr, 0)); });
 }
 
-/// Leaves this process at once: no handler, no destructor, no buffer.
+/// Ends this process at once: runs no exit handler or destructor and flushes no buffer.
 [[noreturn]] inline void leave_now(int code) noexcept {
   for (;;) PROCPOOL_SYSTEM(_exit(code));
 }
 
-/// The same for a child that cannot go on because of errno; says on stderr what it cannot do.
+/// The same with exit code 1, after a message about @p what and errno on stderr.
 [[noreturn]] inline void leave_saying(const char* what) noexcept {
   std::fprintf(stderr, "procpool: %s: %s\n", what, std::strerror(errno));
   std::fflush(stderr);
   leave_now(1);
 }
 
-/// From now on exit() in this process ends in @p last(code) instead of going on to the handlers and
-/// static objects that were there already: those are the parent's. What is registered or made from
-/// now on is this process's own, and exit() deals with it first. @p last must not return. Leaves at
-/// once if that cannot be arranged.
-///
-/// on_exit(3) is glibc's; atexit would not tell the code.
+/// From now on exit() in this process ends in @p last(code). It skips the exit handlers and static
+/// objects that exist already, which are the parent's. Those added from now on belong to this
+/// process, and exit() runs them before @p last, which must not return. If on_exit(3) fails, ends
+/// the process at once. Not atexit(3), which does not pass the exit code; on_exit is glibc's.
 inline void end_exit_with(void (*last)(int)) noexcept {
   const auto forward = [](int code, void* target) {
     reinterpret_cast<void (*)(int)>(target)(code);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The processes that come of a process: finding those that have become its children, telling by a
-/// mark whose descendants they are, and ending them.
+/// Descendants of a process: finds adopted children, identifies by a mark the pool and worker that
+/// a process descends from, and kills them.
 ///
-/// The mark is the soft limit of RLIMIT_RSS, which Linux has not looked at since 2.4. It is handed
-/// on by fork and by exec, needs no rights, and stays when a process leaves its session, its group
-/// and its parent, as daemons do. Its values are beyond all memory there is.
+/// The mark is the soft limit of RLIMIT_RSS, which Linux ignores since 2.4. Fork and exec pass it
+/// on, it needs no privileges, and a process keeps it when it leaves its session, its group and its
+/// parent, as daemons do. Mark values are larger than any physical memory.
 #pragma once
 
 #include <fcntl.h>
@@ -31,12 +31,12 @@ using process_mark = std::uint64_t;
 inline constexpr process_mark first_mark = process_mark{1} << 62U;
 inline constexpr unsigned bits_for_workers = 24;
 
-/// The mark of a pool, of 38 bits of @p random: not made of process ids, because /proc shows the
-/// processes of containers as well, where the same ids are given again.
+/// The mark of a pool, made of 38 bits of @p random. Not of process ids: /proc also shows processes
+/// of containers, whose ids may repeat ours.
 constexpr process_mark mark_of_pool(std::uint64_t random) noexcept {
   return first_mark | random << (2 + bits_for_workers) >> 2U;
 }
-/// The mark of a worker and all that comes of it.
+/// The mark of a worker and its descendants.
 constexpr process_mark mark_of_worker(process_mark pool, std::uint64_t incarnation) noexcept {
   return pool | (incarnation & ((process_mark{1} << bits_for_workers) - 1));
 }
@@ -44,8 +44,7 @@ constexpr bool same_pool(process_mark one, process_mark other) noexcept {
   return one >> bits_for_workers == other >> bits_for_workers;
 }
 
-/// Marks this process and all that it starts from now on. Where a limit is in the way there is no
-/// mark.
+/// Marks this process and all that it starts from now on. Does nothing if the hard limit is lower.
 inline void mark_this_process(process_mark mark) noexcept {
   rlimit limit{};
   if (PROCPOOL_SYSTEM(getrlimit(RLIMIT_RSS, &limit)) != 0) return;
@@ -53,7 +52,7 @@ inline void mark_this_process(process_mark mark) noexcept {
   if (mark <= limit.rlim_max) PROCPOOL_SYSTEM(setrlimit(RLIMIT_RSS, &limit));
 }
 
-/// Takes the mark away that this process has inherited.
+/// Removes the mark that this process has inherited.
 inline void unmark_this_process() noexcept {
   rlimit limit{};
   if (PROCPOOL_SYSTEM(getrlimit(RLIMIT_RSS, &limit)) != 0 || limit.rlim_cur < first_mark) return;
@@ -61,14 +60,14 @@ inline void unmark_this_process() noexcept {
   PROCPOOL_SYSTEM(setrlimit(RLIMIT_RSS, &limit));
 }
 
-/// The mark of a process; 0 when it has none, or none that we may see.
+/// The soft limit of @p pid, which is its mark if it has one; 0 if we may not read it.
 inline process_mark mark_of(pid_t pid) noexcept {
   rlimit limit{};
   if (PROCPOOL_SYSTEM(prlimit(pid, RLIMIT_RSS, nullptr, &limit)) != 0) return 0;
   return limit.rlim_cur;
 }
 
-/// Whether marks can be set and read here: a finite hard limit is in the way, or a sandbox.
+/// Whether marks can be set and read here. A finite hard limit or a sandbox can prevent both.
 inline bool can_mark(process_mark mark) noexcept {
   rlimit before{};
   if (PROCPOOL_SYSTEM(getrlimit(RLIMIT_RSS, &before)) != 0) return false;
@@ -78,15 +77,15 @@ inline bool can_mark(process_mark mark) noexcept {
   return marked;
 }
 
-/// Whether @p pid is a child of ours that has not been waited for: only then the number is certain
-/// to be its own. Also in a namespace of processes that /proc does not show.
+/// Whether @p pid is an unreaped child of ours; only then the number cannot belong to another
+/// process. Also correct in a pid namespace other than that of /proc.
 inline bool is_own_child(pid_t pid) noexcept {
   siginfo_t info{};
   const int flags = WEXITED | WNOHANG | WNOWAIT | __WALL;
   return PROCPOOL_SYSTEM(waitid(P_PID, static_cast<id_t>(pid), &info, flags)) == 0;
 }
 
-/// Calls @p each for every number in a text of numbers.
+/// Parses decimal numbers from characters and calls @p each for every number.
 template <class Each>
 class number_reader {
  public:
@@ -105,8 +104,8 @@ class number_reader {
   pid_t number_ = 0;
 };
 
-/// Calls @p each(pid) for the children of the calling thread, as the kernel lists them. False when
-/// it has no such list (CONFIG_PROC_CHILDREN, /proc). Allocates nothing.
+/// Calls @p each(pid) for the children of the calling thread, as the kernel lists them. False if
+/// there is no list (no /proc, or no CONFIG_PROC_CHILDREN). Allocates nothing.
 template <class Each>
 bool for_listed_children(Each each) {
   const int file = PROCPOOL_SYSTEM(open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC));
@@ -148,8 +147,8 @@ void for_all_processes(Each each) {
   PROCPOOL_SYSTEM(close(folder));
 }
 
-/// Calls @p each(pid) for the children of this process, which has one thread, adopted ones
-/// included. Where the kernel has no list of them, all processes are asked.
+/// Calls @p each(pid) for the children of this process, adopted ones included. The process must
+/// have one thread. Without the kernel's list it checks all processes.
 template <class Each>
 void for_own_children(Each each) {
   const auto if_own = [&](pid_t pid) {
@@ -158,8 +157,8 @@ void for_own_children(Each each) {
   if (!for_listed_children(if_own)) for_all_processes(if_own);
 }
 
-/// Kills, wherever they are, all processes with a mark of @p pool, whose fork server has died and
-/// could not do it. By descriptor, so that nobody else is hit. @returns how many
+/// Kills all processes with a mark of @p pool, whose fork server has died and cannot do so. Signals
+/// by pidfd, so that no unrelated process is hit. @returns the number of processes killed
 inline int kill_marked(process_mark pool) noexcept {
   int killed = 0;
   for_all_processes([&](pid_t pid) {

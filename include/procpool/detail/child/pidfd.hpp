@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Processes held by descriptor (pidfd_open(2)): a number may be given to another process once its
-/// owner is reaped, a descriptor stands for the same process for ever and can be polled.
+/// Processes by descriptor (pidfd_open(2)). The kernel may reuse a process id once its owner is
+/// reaped; a descriptor always refers to the same process, and can be polled.
 #pragma once
 
 #include <poll.h>
@@ -27,8 +27,8 @@
 
 namespace procpool::detail::os {
 
-/// Waits until @p descriptor is readable; false when @p until came first. Signals do not end it.
-/// @throws ProcessError also when it is no descriptor any more
+/// Waits until @p descriptor is readable; false if @p until came first. Restarts after signals.
+/// @throws ProcessError, also if other code has closed the descriptor
 inline bool wait_readable(int descriptor, const deadline& until) {
   pollfd interest{descriptor, POLLIN, 0};
   const int ready = retry([&] {
@@ -36,14 +36,14 @@ inline bool wait_readable(int descriptor, const deadline& until) {
     return PROCPOOL_SYSTEM(ppoll(&interest, 1, until ? &left : nullptr, nullptr));
   });
   check(ready, "cannot wait for a process (ppoll)");
-  if ((interest.revents & POLLNVAL) != 0) {  // that would look like its end
+  if ((interest.revents & POLLNVAL) != 0) {  // else it would look as if the process had ended
     throw_errno("cannot wait for a process, its descriptor has been closed by other code", EBADF);
   }
   return ready > 0;
 }
 
-/// Opens a descriptor for process @p pid, closed on exec and never one of 0, 1, 2. Empty if there
-/// is no such process: it has ended and been reaped.
+/// Opens a descriptor for process @p pid, closed on exec and never 0, 1 or 2. Empty if there is no
+/// such process, because it has ended and been reaped.
 inline fd find_process(pid_t pid) {
   const long opened = PROCPOOL_SYSTEM(syscall(SYS_pidfd_open, pid, 0U));
   if (opened == -1 && errno == ESRCH) return {};
@@ -51,8 +51,7 @@ inline fd find_process(pid_t pid) {
       fd(static_cast<int>(check(opened, "cannot open a descriptor for a process (pidfd_open)"))));
 }
 
-/// The same where one can do without: empty also where there are no such descriptors (valgrind 3.19
-/// does not know the call).
+/// The same for callers with a fallback: empty also where the call does not exist (valgrind 3.19).
 inline fd find_process_if_possible(pid_t pid) {
   try {
     return find_process(pid);
@@ -62,8 +61,8 @@ inline fd find_process_if_possible(pid_t pid) {
   }
 }
 
-/// Sends a signal to a child that has not been reaped, so that its number @p pid is still its own,
-/// for systems that refuse the call by descriptor. One that has ended already is nobody's mistake.
+/// Sends a signal to an unreaped child. Falls back to @p pid, which is still its own, on systems
+/// that refuse the call by descriptor. No error if the child has ended already.
 inline void send_signal(int process, pid_t pid, int number) {
   const long sent = PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, process, number, nullptr, 0U));
   if (sent == 0 || errno == ESRCH) return;
@@ -72,17 +71,16 @@ inline void send_signal(int process, pid_t pid, int number) {
   }
 }
 
-/// The exit code of a process whose end somebody else has collected, where it is not known; the
-/// number that Python reports when a process's status is lost.
+/// The exit code if other code has reaped the process and the kernel does not know the status any
+/// more. Python reports the same number then.
 inline constexpr int unknown_exitcode = 255;
 
-/// Python's exit code: the status, or minus the number of the signal that killed the process.
+/// Python's exit code: the exit status, or minus the number of the signal that killed the process.
 inline int exitcode_of_status(int status) noexcept {
   return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/// The kernel's struct pidfd_info in its first version (linux/pidfd.h), which the headers of older
-/// systems lack.
+/// The first version of the kernel's struct pidfd_info (linux/pidfd.h). Older headers lack it.
 struct process_info {
   std::uint64_t mask;
   std::uint64_t cgroup;
@@ -91,8 +89,8 @@ struct process_info {
 };
 static_assert(sizeof(process_info) == 64);
 
-/// Asks the kernel for the status of a process that is reaped already: Linux 6.15 and later know.
-/// Nothing with errno 0: not yet.
+/// The wait status of a process that is already reaped, from Linux 6.15 on. Nullopt with errno 0:
+/// not available yet; with another errno: never.
 inline std::optional<int> status_after_reaping(int process) noexcept {
   constexpr std::uint64_t want_status = 1U << 3U;                    // PIDFD_INFO_EXIT
   constexpr unsigned long get_info = _IOWR(0xFF, 11, process_info);  // PIDFD_GET_INFO
@@ -104,10 +102,10 @@ inline std::optional<int> status_after_reaping(int process) noexcept {
   return info.status;
 }
 
-/// The exit code of a child that somebody else has reaped: a waitpid(-1) of the host program, or
-/// the kernel itself because SIGCHLD is ignored. unknown_exitcode before Linux 6.15.
+/// The exit code of a child that other code has reaped: waitpid(-1) in the host program, or the
+/// kernel because SIGCHLD is ignored. unknown_exitcode before Linux 6.15.
 inline int lost_exitcode(int process) noexcept {
-  // The kernel wakes those who poll a moment before it stores the status.
+  // The kernel wakes pollers a moment before it stores the status.
   for (int attempt = 0; attempt < 10; ++attempt) {
     if (const auto status = status_after_reaping(process)) return exitcode_of_status(*status);
     if (errno != 0) break;  // an older kernel
@@ -116,7 +114,7 @@ inline int lost_exitcode(int process) noexcept {
   return unknown_exitcode;
 }
 
-/// reap() where waitid(2) is refused, or does not know descriptors.
+/// reap() where waitid(2) is refused or does not support descriptors.
 inline std::optional<int> reap_by_number(pid_t pid) {
   int status = 0;
   const pid_t ended = retry([&] { return PROCPOOL_SYSTEM(waitpid(pid, &status, WNOHANG)); });
@@ -126,8 +124,8 @@ inline std::optional<int> reap_by_number(pid_t pid) {
   throw_errno("cannot wait for a process (waitid, waitpid)");
 }
 
-/// Collects a child of this process if it has ended: its exit code, or nothing while it runs.
-/// @throws ProcessError when the system does not let us
+/// Reaps a child of this process if it has ended. @returns its exit code, or nullopt while it runs
+/// @throws ProcessError when the system refuses
 inline std::optional<int> reap(int process, pid_t pid) {
   siginfo_t info{};
   const auto by_descriptor = static_cast<idtype_t>(3);  // P_PIDFD, missing before glibc 2.36
@@ -136,7 +134,7 @@ inline std::optional<int> reap(int process, pid_t pid) {
         waitid(by_descriptor, static_cast<id_t>(process), &info, WEXITED | WNOHANG));
   });
   if (result != 0 && errno != ECHILD) return reap_by_number(pid);
-  if (result != 0) {  // somebody else waits for it, so that its being gone is all there is to see
+  if (result != 0) {  // ECHILD: other code reaps it, so that only its end is visible here
     if (!wait_readable(process, std::chrono::steady_clock::now())) return std::nullopt;
     return lost_exitcode(process);
   }
@@ -144,8 +142,8 @@ inline std::optional<int> reap(int process, pid_t pid) {
   return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
 }
 
-/// Waits until a child of this process has ended and collects it. @returns its exit code, if nobody
-/// else has collected it
+/// Waits until a child of this process has ended and reaps it. @returns its exit code; nullopt if
+/// other code has reaped it
 inline std::optional<int> await_end(int process, pid_t pid) noexcept {
   siginfo_t info{};
   const auto by_descriptor = static_cast<idtype_t>(3);  // P_PIDFD, missing before glibc 2.36

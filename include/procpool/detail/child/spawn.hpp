@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Starting a program afresh (posix_spawn(3)), with some descriptors and nothing else of ours: safe
-/// in a program with any number of threads.
+/// Starting a program with posix_spawn(3). The new process inherits only the descriptors given to
+/// it. Safe in a program with any number of threads.
 #pragma once
 
 #include <fcntl.h>
@@ -24,22 +24,23 @@
 
 namespace procpool::detail::os {
 
-/// The first number under which a spawned process finds the descriptors given to it.
+/// The number of the first descriptor given to a spawned process; the others follow it.
 inline constexpr int first_given = STDERR_FILENO + 1;
 
-/// The signal mask that a spawned process begins with.
+/// The initial signal mask of a spawned process.
 enum class first_mask { of_caller, all_blocked, none_blocked };
 
-/// Which descriptors a spawned process has, and with which signals it begins.
+/// The descriptors and the signal mask for a process to spawn.
 class spawn_plan {
  public:
-  /// @param given become first_given and following; the standard streams stay, others are closed
+  /// @param given get the numbers first_given, first_given + 1 ... The standard streams stay, all
+  ///              other descriptors are closed (before glibc 2.34: those without FD_CLOEXEC stay).
   spawn_plan(std::span<const int> given, first_mask mask) {
-    const int behind = first_given + static_cast<int>(given.size());
-    for (const int each : given) give(each, behind);
+    const int first_free = first_given + static_cast<int>(given.size());
+    for (const int each : given) add(each, first_free);
 #if defined(__GLIBC_PREREQ)
 #if __GLIBC_PREREQ(2, 34)
-    must(posix_spawn_file_actions_addclosefrom_np(actions_.get(), next_));
+    check_error(posix_spawn_file_actions_addclosefrom_np(actions_.get(), next_));
 #endif
 #endif
     if (mask != first_mask::of_caller) set_mask(mask);
@@ -48,18 +49,18 @@ class spawn_plan {
   spawn_plan& operator=(const spawn_plan&) = delete;
   ~spawn_plan() = default;
 
-  /// @param environment what changes in it for the process
-  /// @throws ProcessError when the system refuses
+  /// Starts @p program. @param environment changes to this process's environment
+  /// @returns the process id. @throws ProcessError when the system refuses
   [[nodiscard]] pid_t run(const char* program, const std::vector<std::string>& arguments,
                           const environment_changes& environment = {}) const {
-    std::vector<char*> words;
-    words.reserve(arguments.size() + 1);
-    for (const std::string& each : arguments) words.push_back(const_cast<char*>(each.c_str()));
-    words.push_back(nullptr);
-    environment_block surroundings(environment);
+    std::vector<char*> argv;
+    argv.reserve(arguments.size() + 1);
+    for (const std::string& each : arguments) argv.push_back(const_cast<char*>(each.c_str()));
+    argv.push_back(nullptr);
+    environment_block envp(environment);
     pid_t pid = -1;
-    const int error = PROCPOOL_SYSTEM(posix_spawn(&pid, program, actions_.get(), attributes_.get(),
-                                                  words.data(), surroundings.get()));
+    const int error = PROCPOOL_SYSTEM(
+        posix_spawn(&pid, program, actions_.get(), attributes_.get(), argv.data(), envp.get()));
     if (error != 0) {
       throw_errno(concat({"cannot start a process (posix_spawn), the program ", program}), error);
     }
@@ -67,34 +68,34 @@ class spawn_plan {
   }
 
  private:
-  static void must(int error) {
+  static void check_error(int error) {
     if (error != 0) throw_errno("cannot start a process (posix_spawn)", error);
   }
 
-  // First out of the way: its number may be one that another one is to have.
-  void give(int descriptor, int out_of_the_way) {
-    fd moved(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, out_of_the_way)),
+  // Copies the descriptor to a number from first_free on, as its own may be the target of another.
+  void add(int descriptor, int first_free) {
+    fd moved(check(PROCPOOL_SYSTEM(fcntl(descriptor, F_DUPFD_CLOEXEC, first_free)),
                    "cannot pass a descriptor to a process (fcntl F_DUPFD_CLOEXEC)"));
-    moved_.push_back(std::move(moved));  // an fd by then: there may be no memory for this
-    must(posix_spawn_file_actions_adddup2(actions_.get(), moved_.back().get(), next_));
+    moved_.push_back(std::move(moved));  // push_back may throw: `moved` owns the descriptor
+    check_error(posix_spawn_file_actions_adddup2(actions_.get(), moved_.back().get(), next_));
     ++next_;
   }
 
   void set_mask(first_mask mask) {
     sigset_t blocked;
     mask == first_mask::all_blocked ? sigfillset(&blocked) : sigemptyset(&blocked);
-    must(posix_spawnattr_setsigmask(attributes_.get(), &blocked));
-    must(posix_spawnattr_setflags(attributes_.get(), POSIX_SPAWN_SETSIGMASK));
+    check_error(posix_spawnattr_setsigmask(attributes_.get(), &blocked));
+    check_error(posix_spawnattr_setflags(attributes_.get(), POSIX_SPAWN_SETSIGMASK));
   }
 
-  // Members, so that they are destroyed when the constructor throws.
+  // An object of the C library as a member, destroyed even if the plan's constructor throws.
   template <class T, int (*init)(T*), int (*destroy)(T*)>
-  class held {
+  class owned {
    public:
-    held() { must(init(&value_)); }
-    held(const held&) = delete;
-    held& operator=(const held&) = delete;
-    ~held() { destroy(&value_); }
+    owned() { check_error(init(&value_)); }
+    owned(const owned&) = delete;
+    owned& operator=(const owned&) = delete;
+    ~owned() { destroy(&value_); }
     [[nodiscard]] T* get() { return &value_; }
     [[nodiscard]] const T* get() const { return &value_; }
 
@@ -102,10 +103,10 @@ class spawn_plan {
     T value_{};
   };
 
-  held<posix_spawn_file_actions_t, &posix_spawn_file_actions_init,
-       &posix_spawn_file_actions_destroy>
+  owned<posix_spawn_file_actions_t, &posix_spawn_file_actions_init,
+        &posix_spawn_file_actions_destroy>
       actions_;
-  held<posix_spawnattr_t, &posix_spawnattr_init, &posix_spawnattr_destroy> attributes_;
+  owned<posix_spawnattr_t, &posix_spawnattr_init, &posix_spawnattr_destroy> attributes_;
   std::vector<fd> moved_;
   int next_ = first_given;
 };

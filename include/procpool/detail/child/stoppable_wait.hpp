@@ -14,15 +14,15 @@
 
 namespace procpool::detail::os {
 
-/// Waits until @p descriptor is readable; false when a stop was requested first. Signals do not end
-/// it. @throws ProcessError when there is no descriptor left to be woken by, or it is none any more
+/// Waits until @p descriptor is readable; false if a stop was requested first. Restarts after
+/// signals. @throws ProcessError if no eventfd can be created, or other code closed the descriptor
 inline bool wait_readable(int descriptor, const stop_token& stop) {
-  const event bell = event::make();
-  const stop_callback wake(stop, [&bell] { bell.signal(); });
-  std::array<pollfd, 2> interests{{{descriptor, POLLIN, 0}, {bell.get(), POLLIN, 0}}};
+  const event stop_event = event::make();
+  const stop_callback wake(stop, [&stop_event] { stop_event.signal(); });
+  std::array<pollfd, 2> interests{{{descriptor, POLLIN, 0}, {stop_event.get(), POLLIN, 0}}};
   check(retry([&] { return PROCPOOL_SYSTEM(poll(interests.data(), interests.size(), -1)); }),
         "cannot wait for a process (poll)");
-  if ((interests[0].revents & POLLNVAL) != 0) {  // that would look like its end
+  if ((interests[0].revents & POLLNVAL) != 0) {  // else it would look as if the process had ended
     throw_errno("cannot wait for a process, its descriptor has been closed by other code", EBADF);
   }
   return interests[0].revents != 0;

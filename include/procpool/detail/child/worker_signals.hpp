@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Signals of a pool's processes that others send: to a whole process group (a terminal, coreutils
-/// timeout) or to each process of a service (systemd, a container's init). They are meant for the
-/// program, and what they mean is for the program to say.
+/// Signals that other processes send to workers and the fork server: to a whole process group (a
+/// terminal, coreutils timeout) or to each process of a service (systemd, a container's init).
+/// These signals are meant for the program, which decides what happens.
 ///
-/// The fork server ignores all of them: it ends when its socket closes. A worker gets a handler for
-/// each signal that would end or stop it. The handler does nothing when the signal came from
-/// outside and the program handles it; otherwise it has the worker take the default action, as if
-/// there were no handler. A handler and not SIG_IGN, because execve(2) resets handlers: commands
-/// that a task starts take these signals as they do when the program starts them.
+/// The fork server ignores all of them: it ends when its socket closes. A worker has a handler for
+/// each signal that would end or stop it. If the signal came from outside and the program handles
+/// it, the handler does nothing. Otherwise it takes the default action, as if there were no
+/// handler. Not SIG_IGN: execve(2) keeps it but resets handlers, and commands that a task starts
+/// must react to signals as they do when the program starts them.
 #pragma once
 
 #include <fcntl.h>
@@ -29,22 +29,22 @@
 
 namespace procpool::detail::os {
 
-/// Signals 1 to 64, a bit for each, as the kernel has them in /proc/PID/status.
+/// Signals 1 to 64, one bit each, in the order of /proc/PID/status.
 using signal_bits = std::uint64_t;
 constexpr signal_bits bit_of(int number) noexcept {
   return signal_bits{1} << (static_cast<unsigned>(number) - 1U);
 }
 
-/// What the workers of a pool make of signals. Travels to the fork server as it is.
+/// How the workers of a pool treat signals. Sent to the fork server byte for byte.
 struct signal_rules {
-  signal_bits handled;       ///< that the program caught or blocked when the pool was made
-  std::int64_t program;      ///< the process that is asked again when a signal comes
+  signal_bits handled;       ///< signals that the program caught or blocked when the pool was made
+  std::int64_t program;      ///< process id of the program, whose state each signal checks again
   std::uint64_t by_default;  ///< 1: workers have the default action of every signal
 };
 static_assert(sizeof(signal_rules) == 24);
 
-/// The signals that end or stop a process unless it does something about them, and of which a sound
-/// process is not the cause: not those of crashes, for which there is another handler.
+/// Whether the default action of the signal ends or stops a process. Not signals of crashes, which
+/// have another handler, nor those that cannot be caught.
 inline bool ends_or_stops(int number) noexcept {
   constexpr std::array others{SIGKILL, SIGSTOP, SIGCHLD, SIGCONT, SIGURG,  SIGWINCH, SIGSEGV,
                               SIGBUS,  SIGILL,  SIGFPE,  SIGABRT, SIGTRAP, SIGSYS,   SIGXCPU};
@@ -52,20 +52,20 @@ inline bool ends_or_stops(int number) noexcept {
     if (number == other) return false;
   }
   constexpr int first_real_time = 32;
-  return number < first_real_time || number >= SIGRTMIN;  // the C library's own lie between
+  return number < first_real_time || number >= SIGRTMIN;  // the C library uses those in between
 }
 
-/// What the handler has to go by. One for the process, since nothing can be passed to it. Written
+/// The input of the handler: one per process, because a handler has no parameter for it. Written
 /// before the handler is installed.
 struct worker_signal_state {
-  std::atomic<pid_t> worker{0};  ///< the process that these rules are for; not its children
+  std::atomic<pid_t> worker{0};  ///< the process with these rules; its forked children differ
   std::atomic<pid_t> program{0};
   std::atomic<signal_bits> handled{0};
-  std::atomic<bool> any{false};  ///< whether signals of others are asked about at all
+  std::atomic<bool> filters{false};  ///< false: every signal takes its default action
 };
 inline constinit worker_signal_state worker_signals{};
 
-/// The number behind @p name in the text of /proc/PID/status, in hexadecimal digits; 0 without.
+/// The hexadecimal number after @p name in the text of /proc/PID/status; 0 if @p name is missing.
 inline signal_bits status_bits(std::string_view text, std::string_view name) noexcept {
   auto at = text.find(name);
   if (at == std::string_view::npos) return 0;
@@ -79,8 +79,8 @@ inline signal_bits status_bits(std::string_view text, std::string_view name) noe
   return bits;
 }
 
-/// Whether process @p pid catches, ignores or blocks a signal now (proc(5)). Async-signal-safe.
-inline bool does_something_about(pid_t pid, int number) noexcept {
+/// Whether process @p pid catches, ignores or blocks the signal now (proc(5)). Async-signal-safe.
+inline bool handles_now(pid_t pid, int number) noexcept {
   std::array<char, 32> path{};
   std::size_t end = path.size() - 1;
   const auto prepend = [&](std::string_view piece) {
@@ -100,13 +100,13 @@ inline bool does_something_about(pid_t pid, int number) noexcept {
   }
   PROCPOOL_SYSTEM(close(file));
   const std::string_view all(text.data(), size);
-  const signal_bits something =
+  const signal_bits handled =
       status_bits(all, "\nSigBlk:") | status_bits(all, "\nSigIgn:") | status_bits(all, "\nSigCgt:");
-  return (something & bit_of(number)) != 0;
+  return (handled & bit_of(number)) != 0;
 }
 
-/// Whether somebody else sent the signal, or the terminal did. Not so: raise(), a timer or alarm of
-/// the process, a broken pipe and the like, which are its own doing.
+/// Whether another process or the terminal sent the signal. False for raise(), timers and alarms of
+/// this process, broken pipes and the like.
 inline bool from_outside(const siginfo_t& info) noexcept {
   const int number = info.si_signo;
   if (info.si_code == SI_USER || info.si_code == SI_QUEUE || info.si_code == SI_TKILL) {
@@ -117,33 +117,34 @@ inline bool from_outside(const siginfo_t& info) noexcept {
   return info.si_code == SI_KERNEL && of_terminals;
 }
 
-/// Whether this process is a worker to which the signal means nothing, because it came from outside
-/// and the program does something about it. SIGINT means nothing to workers at all: a Ctrl-C is the
-/// program's business. Asks the program as it is now: it may have installed a handler after the
-/// pool was made. Async-signal-safe.
+/// Whether this worker must ignore the signal, because it came from outside and the program handles
+/// it. Workers always ignore a SIGINT from outside: only the program reacts to Ctrl-C. Also checks
+/// the program's present state, as it may have installed a handler after the pool was made.
+/// Async-signal-safe.
 inline bool is_for_the_program(const siginfo_t& info) noexcept {
-  const worker_signal_state& state = worker_signals;  // relaxed, all: written before any signal
-  if (!state.any.load(std::memory_order_relaxed) || !from_outside(info)) return false;
+  const worker_signal_state& state = worker_signals;  // all relaxed: written before any signal
+  if (!state.filters.load(std::memory_order_relaxed) || !from_outside(info)) return false;
   if (state.worker.load(std::memory_order_relaxed) != PROCPOOL_SYSTEM(getpid())) return false;
   const int number = info.si_signo;
   if (number == SIGINT) return true;
   if ((state.handled.load(std::memory_order_relaxed) & bit_of(number)) != 0) return true;
-  return does_something_about(state.program.load(std::memory_order_relaxed), number);
+  return handles_now(state.program.load(std::memory_order_relaxed), number);
 }
 
 inline void on_worker_signal(int number, siginfo_t* info, void* context) noexcept;
 
-/// What waits on a terminal is not started again: it would wait for what the signal is about.
+/// No SA_RESTART for SIGTTIN and SIGTTOU: a restarted call on the terminal would raise the signal
+/// again.
 inline void set_worker_handler(int number) noexcept {
   struct sigaction action {};
   action.sa_sigaction = &on_worker_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   if (number != SIGTTIN && number != SIGTTOU) action.sa_flags |= SA_RESTART;
-  sigfillset(&action.sa_mask);  // one after the other: many at once would need a large stack
+  sigfillset(&action.sa_mask);  // no nesting: many handlers at once would need a large stack
   PROCPOOL_SYSTEM(sigaction(number, &action, nullptr));
 }
 
-/// In the handler: as if there were none. Returns when the process was stopped and goes on.
+/// In the handler: takes the default action. Returns only if the process was stopped and continued.
 inline void take_default_action(int number) noexcept {
   set_disposition(number, SIG_DFL);
   const pid_t process = PROCPOOL_SYSTEM(getpid());
@@ -153,7 +154,7 @@ inline void take_default_action(int number) noexcept {
   sigset_t before;
   sigemptyset(&one);
   sigaddset(&one, number);
-  PROCPOOL_SYSTEM(pthread_sigmask(SIG_UNBLOCK, &one, &before));  // it comes here
+  PROCPOOL_SYSTEM(pthread_sigmask(SIG_UNBLOCK, &one, &before));  // the signal is delivered here
   PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &before, nullptr));
   const bool worker = worker_signals.worker.load(std::memory_order_relaxed) == process;  // as above
   if (worker) set_worker_handler(number);
@@ -171,13 +172,13 @@ inline bool has_worker_handler(int number) noexcept {
   return (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == &on_worker_signal;
 }
 
-/// In the program, before there is a fork server: which signals it does something about.
-/// @param library_thread the calling thread is the library's, its mask says nothing
-/// @param ignored        whether workers ignore what the program handles
+/// In the program, before it forks the fork server: records which signals the program handles.
+/// @param library_thread the calling thread is the library's: its signal mask is not the program's
+/// @param ignored        whether workers ignore the signals that the program handles
 inline signal_rules rules_for_workers(bool library_thread, bool ignored) noexcept {
   signal_rules rules{};
   const pid_t self = PROCPOOL_SYSTEM(getpid());
-  // A pool in a task of another pool: the program is the one that made that.
+  // A pool made by a task of another pool: the program is that of the outer pool.
   const bool worker = worker_signals.worker.load(std::memory_order_relaxed) == self;  // as above
   rules.program = worker ? worker_signals.program.load(std::memory_order_relaxed) : self;
   rules.by_default = ignored ? 0 : 1;
@@ -185,9 +186,9 @@ inline signal_rules rules_for_workers(bool library_thread, bool ignored) noexcep
   sigemptyset(&blocked);
   if (!library_thread) PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, nullptr, &blocked));
   for (int number = 1; number <= SIGRTMAX; ++number) {
-    if (worker && !ends_or_stops(number)) continue;  // its handlers of crashes are the library's
+    if (worker && !ends_or_stops(number)) continue;  // a worker's crash handlers are the library's
     const bool caught = is_caught(number) && !has_worker_handler(number);
-    // The first process of a container: what it does nothing about does nothing to it.
+    // The first process of a container: signals without a handler have no effect on it.
     const bool immune = rules.program == 1 && ends_or_stops(number);
     if (caught || immune || sigismember(&blocked, number) == 1) rules.handled |= bit_of(number);
   }
@@ -195,8 +196,8 @@ inline signal_rules rules_for_workers(bool library_thread, bool ignored) noexcep
   return rules;
 }
 
-/// In a fork server, which begins with all signals blocked: ignores all that can be. @returns those
-/// that were ignored before, as the program's workers are to ignore them.
+/// In a fork server, which begins with all signals blocked: ignores all signals that can be
+/// ignored. @returns those that the program ignored, for set_worker_signals()
 inline signal_bits ignore_all_signals() noexcept {
   signal_bits ignored = 0;
   for (int number = 1; number <= SIGRTMAX; ++number) {
@@ -209,15 +210,15 @@ inline signal_bits ignore_all_signals() noexcept {
   return ignored;
 }
 
-/// Gives a worker, forked from a fork server and with all signals blocked, the signals of a fresh
-/// program, as execve(2) would: the program's handlers would run here on copies of its data. What
-/// it ignores stays ignored, but for SIGCHLD, without which a worker could not wait for children of
-/// its own. For the rest see above. The mask is left to the caller.
+/// Sets the dispositions of a worker, which was forked from the fork server with all signals
+/// blocked. Resets handlers, as execve(2) does: the program's would run on copies of its data.
+/// Signals in @p ignored stay ignored, except SIGCHLD: otherwise a worker could not wait for its
+/// children. Signals that end or stop get the worker's handler. The mask is left to the caller.
 inline void set_worker_signals(const signal_rules& rules, signal_bits ignored) noexcept {
-  worker_signal_state& state = worker_signals;  // relaxed, all: no signal comes before the end
+  worker_signal_state& state = worker_signals;  // all relaxed: signals are still blocked
   state.program.store(static_cast<pid_t>(rules.program), std::memory_order_relaxed);
   state.handled.store(rules.handled, std::memory_order_relaxed);
-  state.any.store(rules.by_default == 0, std::memory_order_relaxed);
+  state.filters.store(rules.by_default == 0, std::memory_order_relaxed);
   state.worker.store(PROCPOOL_SYSTEM(getpid()), std::memory_order_relaxed);
   for (int number = 1; number <= SIGRTMAX; ++number) {
     if (number != SIGCHLD && (ignored & bit_of(number)) != 0) {
@@ -230,10 +231,10 @@ inline void set_worker_signals(const signal_rules& rules, signal_bits ignored) n
   }
 }
 
-/// In a process that a worker has forked: it is no worker, so each signal has its default action
-/// unless a task has said otherwise.
+/// In a process that a worker has forked, which is not a worker: replaces the worker's handlers by
+/// default actions. Handlers that a task has installed stay.
 inline void leave_worker_signals() noexcept {
-  worker_signals.worker.store(0, std::memory_order_relaxed);  // there is one thread
+  worker_signals.worker.store(0, std::memory_order_relaxed);  // the process has one thread
   for (int number = 1; number <= SIGRTMAX; ++number) {
     if (has_worker_handler(number)) set_disposition(number, SIG_DFL);
   }

@@ -70,7 +70,7 @@ struct stack_guard {
 };
 inline constinit stack_guard guard_of_process_stack{};
 
-/// The stack size of a fresh process in bytes (RLIMIT_STACK), at most 1 GiB.
+/// The stack size of a fresh process in bytes (RLIMIT_STACK), at most 1 GiB; 0 if unknown.
 inline std::size_t wanted_stack() noexcept {
   constexpr std::size_t max_size = std::size_t{1} << 30;
   rlimit limit{};
