@@ -2,12 +2,11 @@
 /// @file
 /// The fork server: a process with one thread, forked from the program when a pool is made, before
 /// the pool has any memory or descriptor. It forks the workers and their replacements, so that all
-/// begin with the same snapshot of the program, reaps them and reports.
+/// begin with the same snapshot of the program. It also reaps workers and reports to the pool.
 ///
-/// It ends when its control socket closes, however that comes about (the pool ends, the program is
-/// killed), and takes its workers with it, and what they have started; and should it be killed
-/// itself, the kernel kills them (PR_SET_PDEATHSIG is right here: the thread that forks them is the
-/// only one there is).
+/// When its control socket closes (the pool ends, the program is killed) it kills its workers and
+/// their descendants and ends. If it is killed itself, the kernel kills the workers
+/// (PR_SET_PDEATHSIG, which is tied to the forking thread: the fork server has only one).
 #pragma once
 
 #include <poll.h>
@@ -48,36 +47,36 @@
 
 namespace procpool::detail {
 
-/// What the pool asks of its fork server.
+/// A request of the pool to its fork server, sent as raw bytes.
 struct server_request {
   enum class kind_type : std::uint32_t { hello, start, kill } kind{};
   std::uint32_t worker = 0;       ///< place of the worker in the pool
-  std::uint64_t incarnation = 0;  ///< counts the workers ever started
+  std::uint64_t incarnation = 0;  ///< number of the worker's start, unique in the pool
   region_sizes sizes{};           ///< with hello
   os::signal_rules signals{};     ///< with hello
-  os::process_mark mark = 0;      ///< with hello: of the descendants it is to end; 0: it ends none
+  os::process_mark mark = 0;      ///< with hello: of the descendants to kill; 0: kill none
   worker_limits limits{};         ///< with start
 };
 
 class fork_server {
  public:
-  /// @param parent the program, as its workers are to know it
+  /// @param parent identity of the workers, without their name; its parent is the program
   fork_server(os::message_socket control, process_identity parent)
       : control_(std::move(control)), identity_(std::move(parent)) {}
 
-  /// What the forked process does: all of it, and nothing else, whatever is thrown.
+  /// The main function of the forked process. No exception leaves it.
   [[noreturn]] static void become(os::message_socket control, process_identity parent) noexcept {
     try {
       fork_server server(std::move(control), std::move(parent));
-      os::run_on_process_stack([](void* it) { static_cast<fork_server*>(it)->run(); }, &server);
+      os::run_on_process_stack([](void* self) { static_cast<fork_server*>(self)->run(); }, &server);
     } catch (...) {
       uncaught("procpool-server");
     }
     os::leave_now(1);
   }
 
-  /// Runs until the control socket closes, or until it cannot go on, which stderr is told. Never
-  /// returns to the program it was forked from, nor throws into it.
+  /// Runs until the control socket closes, or until an error, which it writes to stderr. Never
+  /// returns or throws into the program that it was forked from.
   [[noreturn]] void run() noexcept {
     PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-server"));
     try {
@@ -98,35 +97,35 @@ class fork_server {
     startup_pipe startup;
   };
 
-  // All are blocked since before the fork, or since before the program was executed.
+  // All signals are blocked already: since before the fork, or before the program was executed.
   void prepare_signals() {
     ignored_ = os::ignore_all_signals();
-    sigset_t deaths;
-    sigemptyset(&deaths);
-    sigaddset(&deaths, SIGCHLD);
-    sigaddset(&deaths, os::signal_waker::number());
-    PROCPOOL_SYSTEM(sigprocmask(SIG_SETMASK, &deaths, nullptr));
-    const int watch = PROCPOOL_SYSTEM(signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (watch == -1 && (errno == ENOSYS || errno == EPERM)) return;  // a sandbox: see serve()
-    deaths_ =
-        os::off_stdio(os::fd(os::check(watch, "cannot watch for the end of workers (signalfd)")));
+    sigset_t watched;
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGCHLD);
+    sigaddset(&watched, os::signal_waker::number());
+    PROCPOOL_SYSTEM(sigprocmask(SIG_SETMASK, &watched, nullptr));
+    const int file = PROCPOOL_SYSTEM(signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (file == -1 && (errno == ENOSYS || errno == EPERM)) return;  // a sandbox: see serve()
+    signal_file_ =
+        os::off_stdio(os::fd(os::check(file, "cannot watch for the end of workers (signalfd)")));
   }
 
-  // One round; false when the pool is gone.
+  // One round. @returns false when the pool has ended
   bool serve() {
     const short wanted = POLLIN | POLLRDHUP | (unsent_.empty() ? 0 : POLLOUT);
-    std::array<pollfd, 2> events{{{control_.get(), wanted, 0}, {deaths_.get(), POLLIN, 0}}};
-    const int patience = deaths_ ? -1 : 10;  // in ms; without a signalfd it looks for deaths
+    std::array<pollfd, 2> events{{{control_.get(), wanted, 0}, {signal_file_.get(), POLLIN, 0}}};
+    const int timeout = signal_file_ ? -1 : 10;  // in ms; without a signalfd it polls for deaths
     os::check(
-        os::retry([&] { return PROCPOOL_SYSTEM(poll(events.data(), events.size(), patience)); }),
+        os::retry([&] { return PROCPOOL_SYSTEM(poll(events.data(), events.size(), timeout)); }),
         "cannot wait for requests and ends of workers (poll)");
-    if (events[1].revents != 0 || !deaths_) reap();
+    if (events[1].revents != 0 || !signal_file_) reap();
     if (!send_reports()) return false;
-    if ((events[0].revents & POLLRDHUP) != 0) return false;  // what it still wants does not matter
-    return (events[0].revents & ~POLLOUT) == 0 || answer();
+    if ((events[0].revents & POLLRDHUP) != 0) return false;  // requests that are left do not matter
+    return (events[0].revents & ~POLLOUT) == 0 || receive_request();
   }
 
-  bool answer() {
+  bool receive_request() {
     server_request request{};
     std::array<os::fd, os::max_passed_fds> descriptors;
     const os::transfer got = control_.receive(request, &descriptors, true);
@@ -150,7 +149,7 @@ class fork_server {
 
   bool start(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors) {
     using kind = worker_event::kind_type;
-    if (!outbound_ || !descriptors[1]) {  // the kernel had no number free for them
+    if (!outbound_ || !descriptors[1]) {  // no descriptor was free to receive them
       return report({kind::not_started, request.worker, request.incarnation, 0, EMFILE});
     }
     if (request.limits.pinned != 0 && !pin(request.worker)) {
@@ -158,20 +157,20 @@ class fork_server {
     }
     int error = 0;
     const pid_t pid = fork_worker(request, descriptors, error);
-    if (request.limits.pinned != 0) os::set_affinity(cpus_);  // if not, it has little to do
+    if (request.limits.pinned != 0) os::set_affinity(cpus_);  // a failure costs only some speed
     if (pid == -1) {
       return report({kind::not_started, request.worker, request.incarnation, 0, error});
     }
     return report({kind::started, request.worker, request.incarnation, pid, 0});
   }
 
-  // A worker begins with all signals blocked, until it has its own way with them.
-  // @returns its process id; -1: it could not be, because of @p error
+  // A worker begins with all signals blocked, until it has set its own handlers.
+  // @returns its process id; -1: it could not be forked, @p error is the errno
   pid_t fork_worker(const server_request& request,
                     std::array<os::fd, os::max_passed_fds>& descriptors, int& error) {
     try {
       startup_pipe startup = startup_pipe::make();
-      children_.reserve(children_.size() + 1);  // before there is a child to be remembered
+      children_.reserve(children_.size() + 1);  // so that push_back() cannot fail after the fork
       const os::signals_blocked guard;
       const pid_t server = PROCPOOL_SYSTEM(getpid());
       const pid_t pid = PROCPOOL_SYSTEM(fork());
@@ -189,8 +188,8 @@ class fork_server {
     return -1;
   }
 
-  // This process goes ahead to the worker's CPU, so that nothing of the worker runs on another one,
-  // and its first memory is near.
+  // Moves this process to the worker's CPU before the fork, so that the worker never runs on
+  // another one and its first memory is near.
   bool pin(std::uint32_t worker) {
     if (cpus_.empty()) cpus_ = os::affinity_mask();
     return !cpus_.empty() && os::set_affinity(os::one_cpu_of(cpus_, worker));
@@ -199,22 +198,22 @@ class fork_server {
   void kill(const server_request& request) {
     for (const child& each : children_) {
       if (each.incarnation != request.incarnation) continue;
-      // Not reaped yet, so the number is still this worker's. Without it the pool would wait for
-      // ever; when this process ends the kernel has another try.
+      // Not reaped yet, so the number is still this worker's. If kill fails the pool would wait for
+      // ever: the error ends this process, and then the kernel tries to kill the worker.
       os::check(PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)), "cannot kill a worker (kill)");
     }
   }
 
   void reap() {
     signalfd_siginfo signal{};
-    while (PROCPOOL_SYSTEM(read(deaths_.get(), &signal, sizeof signal)) > 0) {
-      if (signal.ssi_code == SI_QUEUE) pass_on_ring(static_cast<pid_t>(signal.ssi_pid));
+    while (PROCPOOL_SYSTEM(read(signal_file_.get(), &signal, sizeof signal)) > 0) {
+      if (signal.ssi_code == SI_QUEUE) pass_on_wake_up(static_cast<pid_t>(signal.ssi_pid));
     }
     int status = 0;
-    while (true) {  // one signal may stand for several deaths
+    while (true) {  // one SIGCHLD may stand for several deaths
       const pid_t pid = os::retry([&] { return PROCPOOL_SYSTEM(waitpid(-1, &status, WNOHANG)); });
       if (pid <= 0) return;
-      if (WIFSTOPPED(status)) {  // it made us its tracer, to be told of stops like of deaths
+      if (WIFSTOPPED(status)) {  // it made this process its tracer, which also sees its stops
         PROCPOOL_SYSTEM(kill(pid, SIGKILL));
       } else {
         reaped(pid, os::exitcode_of_status(status));
@@ -222,15 +221,16 @@ class fork_server {
     }
   }
 
-  // A worker has lost its bell to a task (parking.hpp). One untold ring of each will do.
-  void pass_on_ring(pid_t pid) {
+  // A task of this worker has closed its event descriptor (parking.hpp). At most one unsent wake-up
+  // of each worker is kept.
+  void pass_on_wake_up(pid_t pid) {
     using kind = worker_event::kind_type;
     const auto from = std::ranges::find(children_, pid, &child::pid);
     if (from == children_.end()) return;
-    const bool untold = std::ranges::any_of(unsent_, [&](const worker_event& each) {
+    const bool unsent = std::ranges::any_of(unsent_, [&](const worker_event& each) {
       return each.kind == kind::rang && each.incarnation == from->incarnation;
     });
-    if (!untold) report({kind::rang, from->worker, from->incarnation, pid, 0});
+    if (!unsent) report({kind::rang, from->worker, from->incarnation, pid, 0});
   }
 
   void reaped(pid_t pid, int exitcode) {
@@ -246,9 +246,9 @@ class fork_server {
             worker.startup.received()});
   }
 
-  // Never waits for room: the program may itself be waiting for us to read what it sends.
-  bool report(const worker_event& what) {
-    unsent_.push_back(what);
+  // Never waits for room in the socket: the program may be waiting for this process to read.
+  bool report(const worker_event& event) {
+    unsent_.push_back(event);
     return send_reports();
   }
 
@@ -262,14 +262,14 @@ class fork_server {
   }
 
   [[noreturn]] void end() {
-    // One that may not be killed would be waited for without end. The kernel sees to it when this
-    // process is gone (PR_SET_PDEATHSIG). Nor do we wait for any child: a worker can give us
-    // children that we know nothing of (CLONE_PARENT).
+    // A worker that may not be killed would be waited for without end. The kernel kills it when
+    // this process has ended (PR_SET_PDEATHSIG). Only known children are waited for: a worker can
+    // make unknown children of this process (CLONE_PARENT).
     std::erase_if(children_, [](const child& each) {
       return PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)) != 0 && errno != ESRCH;
     });
     for (const child& each : children_) await_death(each.pid);
-    orphans_.end_all(deaths_.get());
+    orphans_.end_all(signal_file_.get());
     control_.send_if_possible(worker_event{worker_event::kind_type::ended, ~0U, 0, 0, 0});
     PROCPOOL_SYSTEM(_exit(0));
     __builtin_unreachable();
@@ -283,28 +283,28 @@ class fork_server {
              WIFSTOPPED(status));
   }
 
-  // In the new worker, which has a copy of everything the server has. Throws nothing into that.
+  // In the new worker, which has a copy of the server's state. No exception leaves it.
   [[noreturn]] void become_worker(const server_request& request,
                                   std::array<os::fd, os::max_passed_fds>& descriptors,
                                   startup_pipe startup, pid_t server) noexcept {
     startup.keep_worker_end();
-    children_.clear();  // closes the pipes of the others
+    children_.clear();  // closes the pipes of the other workers
     if (PROCPOOL_SYSTEM(prctl(PR_SET_PDEATHSIG, SIGKILL)) != 0) {
-      constexpr const char* what =
+      constexpr const char* failure =
           "a worker cannot be made to end with its fork server (prctl PR_SET_PDEATHSIG)";
-      startup.send_errno(what);
-      os::leave_saying(what);
+      startup.send_errno(failure);
+      os::leave_saying(failure);
     }
-    if (PROCPOOL_SYSTEM(getppid()) != server) PROCPOOL_SYSTEM(_exit(1));  // it died before that
+    if (PROCPOOL_SYSTEM(getppid()) != server) PROCPOOL_SYSTEM(_exit(1));  // it died before prctl
     PROCPOOL_SYSTEM(prctl(PR_SET_NAME, "procpool-worker"));
     control_.reset();
-    deaths_.reset();
+    signal_file_.reset();
     orphans_.mark_worker(request.incarnation);
     os::set_worker_signals(signals_, ignored_);
     std::string name;
     try {
       name = enter_worker(request.incarnation);
-    } catch (...) {  // no memory; what exit() would do is the program's as yet
+    } catch (...) {  // no memory; exit() would still run the program's handlers
       startup.send_exception();
       os::leave_now(1);
     }
@@ -318,7 +318,7 @@ class fork_server {
     leave_child(1);
   }
 
-  // Its name.
+  // @returns the name of the worker
   std::string enter_worker(std::uint64_t incarnation) {
     std::string name = worker_name(incarnation);
     process_identity identity = identity_;
@@ -328,7 +328,8 @@ class fork_server {
     return name;
   }
 
-  // pthread_exit in a task: the frames above are the program's. Does nothing for exceptions.
+  // Ends the process when pthread_exit in a task unwinds it: the frames above are the program's.
+  // Does nothing for exceptions.
   static void leave_after_thread_exit() noexcept {
     try {
       pass_on_thread_exit();
@@ -343,7 +344,7 @@ class fork_server {
     const os::mapping inbound(descriptors[0], sizes_.inbound_bytes(), PROT_READ | PROT_WRITE);
     outbound_.reset();
     descriptors[0].reset();
-    if (sizes_.ring_bytes <= most_in_core) inbound.include_in_core();
+    if (sizes_.ring_bytes <= max_ring_in_core) inbound.include_in_core();
     const worker_memory memory{
         reinterpret_cast<const outbound_header*>(outbound.data()),
         reinterpret_cast<const task_control*>(outbound.data() + sizes_.control_at(request.worker)),
@@ -351,7 +352,7 @@ class fork_server {
         {outbound.data() + sizes_.arena_at(), sizes_.arena_bytes},
         new (inbound.data()) result_control{},
         {inbound.data() + region_sizes::results_at(), sizes_.ring_bytes}};
-    // Also when the program ignores it: the limit is the pool's.
+    // Also when the program ignores SIGXCPU: the limit is the pool's.
     if (request.limits.cpu_ns != 0) os::set_disposition(SIGXCPU, SIG_DFL);
     const crash_handler crash_text(*new (inbound.data() + region_sizes::crash_at()) crash_note{});
     worker_channel channel(memory, os::event(std::move(descriptors[1])),
@@ -365,7 +366,7 @@ class fork_server {
     leave_child(run_worker(channel, equipment));
   }
 
-  // Processes that a task forks must not keep the worker's bell, and are no workers.
+  // Processes that a task forks are not workers, and must not keep the worker's event descriptor.
   class worker_in_children final : public fork_handler {
    public:
     explicit worker_in_children(worker_channel& channel)
@@ -381,16 +382,16 @@ class fork_server {
     fork_registration registration_;
   };
 
-  static constexpr std::uint64_t most_in_core = std::uint64_t{1} << 20;  ///< of a ring
+  static constexpr std::uint64_t max_ring_in_core = std::uint64_t{1} << 20;  ///< bytes
 
   os::message_socket control_;
-  process_identity identity_;  ///< of the workers, but for the name
-  os::fd deaths_;
+  process_identity identity_;  ///< of the workers, without the name
+  os::fd signal_file_;         ///< signalfd; none in a sandbox
   os::fd outbound_;
   region_sizes sizes_{};
   os::signal_rules signals_{};
   os::signal_bits ignored_ = 0;  ///< signals that the program ignores
-  os::cpu_mask cpus_;            ///< that this process may use; read when it is needed
+  os::cpu_mask cpus_;            ///< CPUs that this process may use; read when first needed
   std::vector<child> children_;
   orphan_reaper orphans_;
   std::deque<worker_event> unsent_;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// In a fork server: what becomes of the processes that workers have started (commands, Processes,
-/// daemons), however deep. The fork server adopts them when their parents end
-/// (PR_SET_CHILD_SUBREAPER) and reaps them. When a worker has been killed or has crashed it kills
-/// those that came of that worker; at the end of the pool all.
+/// In a fork server: ends the descendants of workers (commands, Processes, daemons). The fork
+/// server adopts them when their parents end (PR_SET_CHILD_SUBREAPER) and reaps them. When a worker
+/// was killed or has crashed it kills the descendants of that worker, at the end of the pool all.
 ///
-/// Whose they are is told by a mark (os/descendants.hpp). To kill is to look at the children, kill
-/// those meant, and look again when they have died: theirs have become our children by then. That
-/// goes on until none is left, beside everything else that the fork server does.
+/// A mark shows from which worker a process descends (child/descendants.hpp). Each round lists the
+/// children of the fork server and kills the marked ones. When these have died their own children
+/// have become children of the fork server, and the next round follows, until none is left. The
+/// fork server does its other work between rounds.
 #pragma once
 
 #include <poll.h>
@@ -28,17 +28,18 @@ namespace procpool::detail {
 
 class orphan_reaper {
  public:
-  /// Before there are workers. A fork server in a worker of another pool is not to be killed when
-  /// the other fork server is lost: it ends by itself then, and with it what it has adopted.
-  /// @param pool its mark
+  /// Called before there are workers. Takes away the mark of an outer pool, in whose worker this
+  /// pool may have been made: when the outer fork server is lost this one must not be killed. It
+  /// ends by itself then and ends the processes that it has adopted.
+  /// @param pool mark of the pool
   void adopt_orphans(os::process_mark pool) {
     os::unmark_this_process();
     pool_ = pool;
     can_mark_ = os::can_mark(pool);
-    // A kernel that refuses gives orphans to init, as if nothing had been asked for.
+    // If the kernel refuses, init adopts the orphans, as without this option.
     PROCPOOL_SYSTEM(prctl(PR_SET_CHILD_SUBREAPER, 1UL));
     if (!has_children()) return;
-    os::for_own_children([this](pid_t pid) { older_.push_back(pid); });
+    os::for_own_children([this](pid_t pid) { earlier_children_.push_back(pid); });
   }
   [[nodiscard]] bool adopting() const noexcept { return pool_ != 0; }
 
@@ -47,53 +48,55 @@ class orphan_reaper {
     if (adopting()) os::mark_this_process(os::mark_of_worker(pool_, incarnation));
   }
 
-  /// A worker was killed or has crashed, and is reaped: its children are ours now.
-  /// @param is_worker whether a process is a worker that lives
+  /// A worker was killed or has crashed, and was reaped: this process has adopted its children.
+  /// @param is_worker whether a process is a live worker
   template <class IsWorker>
   void end_descendants(std::uint64_t incarnation, IsWorker is_worker) {
     if (!adopting()) return;
     ending_.push_back(os::mark_of_worker(pool_, incarnation));
-    look(is_worker);
+    kill_round(is_worker);
   }
 
-  /// A child that was no worker has been reaped.
+  /// A child that was not a worker has been reaped.
   template <class IsWorker>
   void orphan_reaped(pid_t pid, IsWorker is_worker) {
-    std::erase(older_, pid);
-    if (!ending_.empty()) look(is_worker);
+    std::erase(earlier_children_, pid);
+    if (!ending_.empty()) kill_round(is_worker);
   }
 
-  /// Kills what is left when all workers are reaped, and waits for it, for a second at the most:
-  /// what forks faster than it can be killed, or may not be killed, is left to init.
-  /// @param deaths becomes readable by SIGCHLD
-  void end_all(int deaths) const noexcept {
-    constexpr std::chrono::seconds patience{1};
+  /// Called when all workers are reaped. Kills all children and waits for them, for 1 s at most:
+  /// processes that fork faster than they are killed, or may not be killed, are left to init.
+  /// @param signals a signalfd that becomes readable by SIGCHLD
+  void end_all(int signals) const noexcept {
+    constexpr std::chrono::seconds time_limit{1};
     if (!adopting()) return;
-    const auto until = std::chrono::steady_clock::now() + patience;
+    const auto until = std::chrono::steady_clock::now() + time_limit;
     while (!reap_all() && std::chrono::steady_clock::now() < until) {
       bool any = false;
       os::for_own_children([&](pid_t pid) { any |= PROCPOOL_SYSTEM(kill(pid, SIGKILL)) == 0; });
       if (!any) return;
-      pollfd died{deaths, POLLIN, 0};
+      pollfd died{signals, POLLIN, 0};
       PROCPOOL_SYSTEM(poll(&died, 1, 10));
       signalfd_siginfo ignored{};
-      while (PROCPOOL_SYSTEM(read(deaths, &ignored, sizeof ignored)) > 0) {
+      while (PROCPOOL_SYSTEM(read(signals, &ignored, sizeof ignored)) > 0) {
       }
     }
   }
 
  private:
-  // Those of other workers, which live or have left in order, are left alone. A process without a
-  // mark of ours is one that a nested pool has lost, or that has set the limit itself; but where no
-  // mark can be set it may be anybody's, and is left until the end of the pool.
+  // One round. Descendants of other workers, which live or have left in order, are left alone. A
+  // process without a mark of this pool is killed: a nested pool has lost it, or it has set the
+  // limit itself. Where marks cannot be set its origin is unknown, and it is left until the end of
+  // the pool.
   template <class IsWorker>
-  void look(IsWorker is_worker) {
+  void kill_round(IsWorker is_worker) {
     bool any = false;
     os::for_own_children([&](pid_t pid) {
-      if (is_worker(pid) || std::ranges::find(older_, pid) != older_.end()) return;
+      if (is_worker(pid)) return;
+      if (std::ranges::find(earlier_children_, pid) != earlier_children_.end()) return;
       const os::process_mark mark = os::mark_of(pid);
-      const bool anybodys = os::same_pool(mark, pool_) || !can_mark_;
-      if (anybodys && std::ranges::find(ending_, mark) == ending_.end()) return;
+      const bool may_belong_to_others = os::same_pool(mark, pool_) || !can_mark_;
+      if (may_belong_to_others && std::ranges::find(ending_, mark) == ending_.end()) return;
       any |= PROCPOOL_SYSTEM(kill(pid, SIGKILL)) == 0;
     });
     if (!any) ending_.clear();
@@ -104,7 +107,7 @@ class orphan_reaper {
     return PROCPOOL_SYSTEM(waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL)) == 0;
   }
 
-  // Whether there is no child any more.
+  // Whether no child is left.
   static bool reap_all() noexcept {
     int status = 0;
     while (true) {
@@ -113,10 +116,10 @@ class orphan_reaper {
     }
   }
 
-  os::process_mark pool_ = 0;  ///< 0: orphans are not its business
+  os::process_mark pool_ = 0;  ///< 0: does not adopt orphans
   bool can_mark_ = false;
-  std::vector<pid_t> older_;              ///< children that static objects of the program made
-  std::vector<os::process_mark> ending_;  ///< of workers whose descendants are being ended
+  std::vector<pid_t> earlier_children_;   ///< made by static objects of the program
+  std::vector<os::process_mark> ending_;  ///< of workers whose descendants are being killed
 };
 
 }  // namespace procpool::detail

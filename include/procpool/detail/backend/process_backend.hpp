@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The backend of a pool of processes: the fork server, and what it is told and tells.
+/// The backend of a pool of processes, in the program: starts and ends the fork server, sends it
+/// requests and receives its events. Locks: see worker_backend.hpp.
 #pragma once
 
 #include <poll.h>
@@ -45,9 +46,8 @@ namespace procpool::detail {
 
 class process_backend final : public worker_backend {
  public:
-  /// Starts the fork server, then makes the outbound region. No thread of the library exists in
-  /// this process while it forks. @throws ProcessError when the system refuses; nothing is left
-  /// then.
+  /// Starts the fork server, then makes the outbound region. The threads of the library are stopped
+  /// while this process forks. @throws ProcessError when the system refuses; cleans up before
   process_backend(const region_sizes& sizes, const process_settings& settings) {
     const start_method method = settings.start_method;
     if (settings.kill_descendants) mark_ = os::mark_of_pool(os::random_number());
@@ -55,9 +55,9 @@ class process_backend final : public worker_backend {
         os::rules_for_workers(fork_registry::on_library_thread(), settings.ignore_signals);
     make_server(settings);
     try {
-      server_process_ = os::find_process_if_possible(callback_thread_);
-      if (method == start_method::spawn) shake_hands();
-      introduce(sizes, signals);
+      server_process_ = os::find_process_if_possible(server_pid_);
+      if (method == start_method::spawn) await_ready();
+      send_hello(sizes, signals);
     } catch (...) {
       shut_down();
       throw;
@@ -67,7 +67,7 @@ class process_backend final : public worker_backend {
 
   void start(std::uint32_t worker, const worker_limits& limits) override {
     auto fresh = make_place(worker);
-    const int descriptors[] = {fresh->inbound.file(), fresh->bell.get()};
+    const int descriptors[] = {fresh->inbound.file(), fresh->wake_event.get()};
     const server_request request{.kind = server_request::kind_type::start,
                                  .worker = worker,
                                  .incarnation = fresh->incarnation,
@@ -114,41 +114,41 @@ class process_backend final : public worker_backend {
   }
 
   void shut_down() noexcept override {
-    if (callback_thread_ <= 0) return;
-    control_.hang_up();  // the server sees it, kills and reaps the workers and ends
+    if (server_pid_ <= 0) return;
+    control_.hang_up();  // then the server kills and reaps the workers and ends
     end_server();
     control_.reset();
-    callback_thread_ = 0;
+    server_pid_ = 0;
     close_descriptors();
   }
   void abandon() noexcept override {
-    callback_thread_ = 0;
+    server_pid_ = 0;
     server_process_.reset();
     control_.reset();
     worker_backend::abandon();
   }
 
  private:
-  // The pool that this is for is not known yet to those who fork. A process that another thread
-  // forks would keep copies: of our end, and the server would not see that we have closed it; of
-  // its own, and we would not see that it has ended.
+  // While the pool is made it has no fork handler of its own yet. A process that another thread
+  // forks would keep copies of both ends of the control socket: the server would not see that the
+  // program has closed its end, and the program would not see that the server has ended.
   class early_abandon final : public fork_handler {
    public:
-    explicit early_abandon(process_backend& of) : of_(&of) {}
-    void abandon() noexcept override { of_->abandon(); }
+    explicit early_abandon(process_backend& backend) : backend_(&backend) {}
+    void abandon() noexcept override { backend_->abandon(); }
 
    private:
-    process_backend* of_;
+    process_backend* backend_;
     fork_registration registration_{*this};
   };
 
   void make_server(const process_settings& settings) {
-    start_backoff patience;
+    start_backoff backoff;
     while (true) {
       try {
         return try_to_make_server(settings);
       } catch (const ProcessError& refused) {
-        if (!patience.wait_after(refused.code().value())) throw;
+        if (!backoff.wait_after(refused.code().value())) throw;
       }
     }
   }
@@ -157,40 +157,39 @@ class process_backend final : public worker_backend {
     process_identity workers{.daemon = false,
                              .position = process_context::instance().identity().position,
                              .parent = link_to_this_process()};
-    const fork_pause none;  // until the server's end is the server's alone
-    auto [ours, theirs] = os::message_socket::make_pair();
-    control_ = std::move(ours);
+    const fork_pause pause;  // until only the server has the server's end
+    auto [pool_end, server_end] = os::message_socket::make_pair();
+    control_ = std::move(pool_end);
     if (settings.start_method == start_method::spawn) {
-      spawn_server(std::move(theirs), std::move(workers), settings);
+      spawn_server(std::move(server_end), std::move(workers), settings);
     } else {
-      fork_the_server(std::move(theirs), std::move(workers), settings);
+      fork_the_server(std::move(server_end), std::move(workers), settings);
     }
   }
 
   static constexpr std::uint64_t control_tag = ~std::uint64_t{0} - 1;
 
-  void fork_the_server(os::message_socket theirs, process_identity workers,
+  void fork_the_server(os::message_socket server_end, process_identity workers,
                        const process_settings& settings) {
-    // No handler of the program's runs in the fork server, and no Ctrl-C ends it, before it has
-    // its own way with signals (fork_server::prepare_signals).
+    // Until fork_server::prepare_signals() no handler of the program runs in the fork server, and
+    // no Ctrl-C ends it.
     const os::signals_blocked guard;
-    static_cast<void>(os::thread_stack());  // known to the server then, and to its workers
-    callback_thread_ = fork_process();
-    if (callback_thread_ != 0) {
+    static_cast<void>(os::thread_stack());  // found once, also for the server and its workers
+    server_pid_ = fork_process();
+    if (server_pid_ != 0) {
       if (settings.warn_about_threads) {
         warn_of_threads(os::other_streams::state().threads_at_fork);
       }
       return;
     }
     control_.reset();
-    make_surroundings(settings, theirs.get(), workers.parent->process->get());
-    fork_server::become(std::move(theirs), std::move(workers));
+    prepare_environment(settings, server_end.get(), workers.parent->process->get());
+    fork_server::become(std::move(server_end), std::move(workers));
   }
 
-  // In the fork server, as its first. Nothing may be thrown into the program that it was forked
-  // from, so whatever needs memory is in here.
-  static void make_surroundings(const process_settings& settings, int control,
-                                int program) noexcept {
+  // The first step in the fork server. No exception may leave it into the frames of the program.
+  static void prepare_environment(const process_settings& settings, int control,
+                                  int program) noexcept {
     try {
       os::change_environment(settings.environment);
       if (!settings.close_fds) return;
@@ -203,26 +202,26 @@ class process_backend final : public worker_backend {
     }
   }
 
-  void spawn_server(os::message_socket theirs, process_identity workers,
+  void spawn_server(os::message_socket server_end, process_identity workers,
                     const process_settings& settings) {
-    const spawn_request order =
+    const spawn_request request =
         request_from_here(spawn_request::purpose_type::fork_server, std::move(workers));
-    callback_thread_ =
-        spawn_process(order, theirs.get(), os::first_mask::all_blocked, settings.environment);
+    server_pid_ =
+        spawn_process(request, server_end.get(), os::first_mask::all_blocked, settings.environment);
   }
 
-  // A spawned server says what it lacks and that it is there. One that runs something else than
-  // freeze_support() says nothing.
-  void shake_hands() {
-    constexpr std::chrono::seconds patience{30};
-    const auto until = std::chrono::steady_clock::now() + patience;
+  // A spawned server reports the modules that it does not have, then that it is ready. If its main
+  // does not call freeze_support() it reports nothing.
+  void await_ready() {
+    constexpr std::chrono::seconds time_limit{30};
+    const auto until = std::chrono::steady_clock::now() + time_limit;
     worker_event report{};
     do {
       if (!os::wait_readable(control_.get(), until)) {
         if (server_process_) {
-          os::send_signal(server_process_.get(), callback_thread_, SIGKILL);
+          os::send_signal(server_process_.get(), server_pid_, SIGKILL);
         } else {
-          PROCPOOL_SYSTEM(kill(callback_thread_, SIGKILL));
+          PROCPOOL_SYSTEM(kill(server_pid_, SIGKILL));
         }
         throw ProcessError("the spawned process of the pool did not come to freeze_support()");
       }
@@ -247,29 +246,28 @@ class process_backend final : public worker_backend {
         {here->begin - here->base + base, here->end - here->base + base, here->base - base});
   }
 
-  // By descriptor where there is one: when somebody else has reaped the server (a waitpid for any
-  // child in the host program) its number may be another child's by now, which is not ours to reap.
+  // By descriptor where there is one: if a waitpid for any child in the host program has reaped the
+  // server, its number may belong to another child by now, which must not be reaped here.
   void end_server() noexcept {
     bool in_order = false;
     if (!server_process_) {
       int status = 0;
-      if (os::is_own_child(callback_thread_))
-        PROCPOOL_SYSTEM(kill(callback_thread_, SIGCONT));  // as below
+      if (os::is_own_child(server_pid_)) PROCPOOL_SYSTEM(kill(server_pid_, SIGCONT));  // as below
       const pid_t reaped =
-          os::retry([&] { return PROCPOOL_SYSTEM(waitpid(callback_thread_, &status, 0)); });
-      in_order = reaped == callback_thread_ && status == 0;
+          os::retry([&] { return PROCPOOL_SYSTEM(waitpid(server_pid_, &status, 0)); });
+      in_order = reaped == server_pid_ && status == 0;
     } else {
-      // One that was stopped (SIGSTOP) would not see that the socket has closed.
+      // A stopped server (SIGSTOP) would not see that the socket has closed.
       PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, server_process_.get(), SIGCONT, nullptr, 0U));
-      in_order = os::await_end(server_process_.get(), callback_thread_) == 0;
+      in_order = os::await_end(server_process_.get(), server_pid_) == 0;
       server_process_.reset();
     }
-    if (mark_ != 0 && !in_order && !says_it_ended()) end_descendants();
+    if (mark_ != 0 && !in_order && !reported_its_end()) end_descendants();
   }
 
-  // Where somebody else has its exit code, or nobody (SIGCHLD ignored), it is its last report that
-  // tells whether it has ended in order.
-  bool says_it_ended() noexcept {
+  // The exit code of the server may be lost: the host program has reaped it, or ignores SIGCHLD.
+  // Then the last event shows whether the server has ended in order.
+  bool reported_its_end() noexcept {
     worker_event report{};
     while (receive(report) == os::transfer::message) {
       if (report.kind == worker_event::kind_type::ended) return true;
@@ -277,16 +275,16 @@ class process_backend final : public worker_backend {
     return false;
   }
 
-  // Of a fork server that was killed. Its workers go with it, what they have started does not.
+  // Called when the fork server was killed: its workers end with it, their descendants do not.
   void end_descendants() const noexcept {
-    constexpr int most_rounds = 20;  // what forks faster than it can be killed is left to init
-    for (int round = 0; round < most_rounds && os::kill_marked(mark_) != 0; ++round) {
+    constexpr int max_rounds = 20;  // processes that fork faster than that are left to init
+    for (int round = 0; round < max_rounds && os::kill_marked(mark_) != 0; ++round) {
       PROCPOOL_SYSTEM(poll(nullptr, 0, 1));
     }
   }
 
-  // Gives the fork server what it works with.
-  void introduce(const region_sizes& sizes, const os::signal_rules& signals) {
+  // Makes the outbound region and sends it to the fork server.
+  void send_hello(const region_sizes& sizes, const os::signal_rules& signals) {
     prepare(sizes, memory_kind::shared);
     poller_.add(control_.get(), control_tag);
     const int descriptors[] = {outbound_->file()};
@@ -300,7 +298,7 @@ class process_backend final : public worker_backend {
     outbound_->close_file();
   }
 
-  // Also on the service thread, so it does not throw.
+  // Does not throw, because the service thread calls it too.
   os::transfer receive(worker_event& report) noexcept {
     try {
       const os::transfer got = control_.receive(report, nullptr, true);
@@ -312,14 +310,14 @@ class process_backend final : public worker_backend {
     }
   }
 
-  pid_t callback_thread_ = 0;
-  std::vector<moved_code> moved_;  ///< of spawned workers
-  os::fd server_process_;
-  os::process_mark mark_ = 0;  ///< of the descendants that are ended with the pool; 0: none are
+  pid_t server_pid_ = 0;
+  std::vector<moved_code> moved_;  ///< modules at other addresses in spawned workers
+  os::fd server_process_;          ///< pidfd; may be none
+  os::process_mark mark_ = 0;      ///< of the descendants that end with the pool; 0: none do
   os::oom_counter oom_kills_{os::own_oom_source()};
   os::message_socket control_;
   static constexpr const char* ended = "the fork server of the pool has ended unexpectedly";
-  early_abandon at_fork_{*this};  // last: known to others only while all else is there
+  early_abandon at_fork_{*this};  // last: registered only while the other members exist
 };
 
 }  // namespace procpool::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The life of a spawned process, from its main to its end (spawn_request.hpp).
+/// The main function of a spawned process: reads its spawn_request, then becomes a fork server or
+/// the process of a Process. Called by freeze_support().
 #pragma once
 
 #include <fcntl.h>
@@ -32,7 +33,7 @@
 
 namespace procpool::detail {
 
-/// A descriptor that was given to this process. @throws ProcessError when it is not there
+/// Takes over a descriptor that this process has inherited. @throws ProcessError when it is missing
 inline os::fd take_given(given which) {
   const int number = static_cast<int>(which);
   os::check(PROCPOOL_SYSTEM(fcntl(number, F_SETFD, FD_CLOEXEC)),
@@ -40,7 +41,7 @@ inline os::fd take_given(given which) {
   return os::fd(number);
 }
 
-/// Tells the pool what this process does not have, then serves it.
+/// Reports the missing modules and the places of the others to the pool, then serves it.
 [[noreturn]] inline void become_fork_server(process_identity workers, os::fd channel,
                                             std::size_t modules,
                                             const std::vector<std::uint32_t>& missing) {
@@ -50,51 +51,51 @@ inline os::fd take_given(given which) {
     static_cast<void>(control.send(worker_event{kind::missing_module, module, 0, 0, 0}));
   }
   for (std::uint32_t module = 0; module < modules; ++module) {  // for the stacks of crashes
-    const module_entry* here = module_table::instance().entry(module);
-    if (here == nullptr || !here->loaded()) continue;
-    static_cast<void>(control.send(worker_event{kind::module_place, module, here->base, 0, 0}));
+    const module_entry* own = module_table::instance().entry(module);
+    if (own == nullptr || !own->loaded()) continue;
+    static_cast<void>(control.send(worker_event{kind::module_place, module, own->base, 0, 0}));
   }
   static_cast<void>(control.send(worker_event{kind::ready, 0, 0, 0, 0}));
   fork_server(std::move(control), std::move(workers)).run();
 }
 
-/// What the order has in it. Its bytes go: nothing else destroys them before the process ends.
-inline std::unique_ptr<process_target> unpack(spawn_request order) {
+/// Decodes the target. By value: the request is destroyed here, because leave_child() does not
+/// destroy the variables of the caller.
+inline std::unique_ptr<process_target> decode_target(spawn_request request) {
   try {
-    const auto make = reinterpret_cast<target_maker>(code_address(order.entry));
-    return make({order.body.data(), order.body.size()});
+    const auto make = reinterpret_cast<target_maker>(code_address(request.entry));
+    return make({request.body.data(), request.body.size()});
   } catch (...) {
     uncaught(process_context::instance().identity().name);
     leave_child(1);
   }
 }
 
-/// Runs the target of a Process, once the parent is ready for it.
-[[noreturn]] inline void become_process(spawn_request order, os::fd gate) {
+/// Waits until the parent opens the gate, then runs the target of a Process.
+[[noreturn]] inline void become_process(spawn_request request, os::fd gate) {
   char go = 0;
   if (os::retry([&] { return PROCPOOL_SYSTEM(read(gate.get(), &go, 1)); }) != 1) os::leave_now(1);
   gate.reset();
-  enter_spawned(std::move(order.identity));
-  auto target =
-      unpack(std::move(order));  // before the rest: what was given to it is destroyed then
+  enter_spawned(std::move(request.identity));
+  auto target = decode_target(std::move(request));
   leave_child(run_target(std::move(target)));
 }
 
-[[noreturn]] inline void live_spawned() {
-  // What static objects have written by now is this process's own.
+[[noreturn]] inline void run_spawned() {
+  // Output that static objects have written by now is this process's own: it must not be lost.
   os::flush_standard_streams();
   std::fflush(nullptr);
   os::other_streams::state().flushed_at_fork = true;
   os::fd channel = take_given(given::channel);
-  spawn_request order = read_request(take_given(given::request));  // closed: not needed any more
-  order.identity.parent->process = std::make_shared<const os::fd>(take_given(given::parent));
-  default_start_method::instance().set(order.method, true);
-  const auto missing = module_table::instance().adopt(order.modules);
-  if (order.purpose == spawn_request::purpose_type::fork_server) {
-    become_fork_server(std::move(order.identity), std::move(channel), order.modules.size(),
+  spawn_request request = read_request(take_given(given::request));  // closed: not needed any more
+  request.identity.parent->process = std::make_shared<const os::fd>(take_given(given::parent));
+  default_start_method::instance().set(request.method, true);
+  const auto missing = module_table::instance().adopt(request.modules);
+  if (request.purpose == spawn_request::purpose_type::fork_server) {
+    become_fork_server(std::move(request.identity), std::move(channel), request.modules.size(),
                        missing);
   }
-  become_process(std::move(order), std::move(channel));
+  become_process(std::move(request), std::move(channel));
 }
 
 PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {
@@ -102,11 +103,11 @@ PROCPOOL_FUNCTION void take_part_in_spawning(int argc, char** argv) {
   state.takes_part = true;
   if (argc > 0) state.name = argv[0];
   state.program.set_arguments(argc);
-  // Anywhere: the program may have been started through a script that has words of its own.
-  const std::span words(argv, static_cast<std::size_t>(argc));
-  if (std::ranges::find(words, std::string_view(spawned_mark)) == words.end()) return;
+  // At any position: the program may be started through a script that adds arguments of its own.
+  const std::span arguments(argv, static_cast<std::size_t>(argc));
+  if (std::ranges::find(arguments, std::string_view(spawned_mark)) == arguments.end()) return;
   try {
-    live_spawned();
+    run_spawned();
   } catch (...) {
     uncaught("a spawned process");
     os::flush_standard_streams();

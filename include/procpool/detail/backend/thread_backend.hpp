@@ -2,8 +2,8 @@
 /// @file
 /// The backend of a pool of threads: the same rings and the same worker loop in one address space.
 ///
-/// A thread cannot be killed. One that is to leave (the pool ends, or nothing from it counts any
-/// more) finds its stop flag set before the next item and in every wait, and unwinds.
+/// A thread cannot be killed. A thread that is to leave (the pool ends, or its results are not
+/// wanted any more) checks its stop flag before the next item and in every wait, and unwinds.
 #pragma once
 
 #include <fcntl.h>
@@ -54,13 +54,13 @@ class thread_backend final : public worker_backend {
   ~thread_backend() override { shut_down(); }
 
   void start(std::uint32_t worker, const worker_limits& limits) override {
-    if (limits.pinned != 0 && cpus_.empty()) cpus_ = os::affinity_mask();  // of who made the pool
-    leaving_.reserve(leaving_.size() + threads_.size());  // so that free_slot() cannot fail
+    if (limits.pinned != 0 && cpus_.empty()) cpus_ = os::affinity_mask();  // the maker's
+    leaving_.reserve(leaving_.size() + threads_.size());  // free_slot() must not fail
     auto fresh = make_place(worker);
     auto thread = std::make_unique<worker_thread>(*this, worker, fresh->incarnation, limits,
-                                                  memory_of(*fresh, worker), bell_of(*fresh));
+                                                  memory_of(*fresh, worker), wake_event_of(*fresh));
     try {
-      thread->handle = std::thread(&worker_thread::live, thread.get());
+      thread->handle = std::thread(&worker_thread::run, thread.get());
     } catch (const std::system_error& error) {
       throw ProcessError("cannot start a worker thread of the pool (pthread_create)", error.code());
     }
@@ -69,12 +69,12 @@ class thread_backend final : public worker_backend {
   }
 
   [[nodiscard]] bool can_kill() const noexcept override { return false; }
-  /// It leaves when the item that it runs has come to its end.
+  /// The thread leaves when its current item has ended.
   void kill(std::uint32_t worker) noexcept override { threads_[worker]->stop(channel(worker)); }
 
   void free_slot(std::uint32_t worker) noexcept override {
-    // It has told its end, but destructors of the user's thread_local objects may still run on it
-    // and need the lock: it is not waited for here.
+    // The thread has reported its end, but destructors of the user's thread_local objects may still
+    // run on it and need the pool's lock: it is not waited for here.
     leaving_.push_back(std::move(threads_[worker]));
     std::erase_if(leaving_, [](const auto& each) { return each->try_join(); });
     worker_backend::free_slot(worker);
@@ -86,7 +86,7 @@ class thread_backend final : public worker_backend {
   [[nodiscard]] std::optional<worker_event> next_event() override {
     for (auto& each : threads_) {
       if (each == nullptr) continue;
-      if (auto news = each->report()) return news;
+      if (auto event = each->report()) return event;
     }
     return std::nullopt;
   }
@@ -111,7 +111,7 @@ class thread_backend final : public worker_backend {
     close_descriptors();
   }
   void abandon() noexcept override {
-    if (on_worker()) {  // a task has forked: its copy is no task
+    if (on_worker()) {  // a task has forked: the copy in the child is not a worker
       own_pool = nullptr;
       running_worker = nullptr;
     }
@@ -125,7 +125,7 @@ class thread_backend final : public worker_backend {
  private:
   struct worker_thread {
     worker_thread(thread_backend& pool, std::uint32_t place, std::uint64_t number,
-                  const worker_limits& limits, const worker_memory& memory, os::event bell)
+                  const worker_limits& limits, const worker_memory& memory, os::event wake_event)
         : pool_(&pool),
           place_(place),
           number_(number),
@@ -133,7 +133,7 @@ class thread_backend final : public worker_backend {
           limits_(limits),
           results_(memory.results),
           channel_(
-              memory, std::move(bell), [] {}, &leave_) {}
+              memory, std::move(wake_event), [] {}, &leave_) {}
     worker_thread(const worker_thread&) = delete;
     worker_thread& operator=(const worker_thread&) = delete;
     ~worker_thread() { join(); }
@@ -141,7 +141,7 @@ class thread_backend final : public worker_backend {
       if (handle.joinable()) handle.join();
     }
 
-    /// Joins it if that does not have to wait.
+    /// Joins the thread if it has ended. @returns whether it has
     [[nodiscard]] bool try_join() noexcept {
       if (::pthread_tryjoin_np(handle.native_handle(), nullptr) != 0) return false;
       forget();
@@ -149,28 +149,28 @@ class thread_backend final : public worker_backend {
     }
 
     void stop(parent_channel& channel) noexcept {
-      leave_.store(true, std::memory_order_relaxed);  // the doorbell publishes it
+      leave_.store(true, std::memory_order_relaxed);  // wake() publishes it
       channel.wake();
     }
-    /// There is no such thread any more: it was joined, or this is a forked child.
+    /// Drops the handle of a thread that does not exist: it was joined, or this is a forked child.
     void forget() noexcept { std::construct_at(&handle); }
 
-    void live() {
-      const end_teller at_end(*this);  // also when pthread_exit in a task unwinds this thread
-      // Not those of the thread that started this one, which may be any.
+    void run() {
+      const end_reporter at_end(*this);  // also when pthread_exit in a task unwinds this thread
+      // The mask is not inherited, because any thread may start a worker.
       PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &pool_->mask_, nullptr));
       own_pool = pool_;
       pin_error_ = limits_.pinned != 0 ? pin() : 0;
       if (pin_error_ == 0) code_ = work();
     }
 
-    /// What was not told yet of its life.
+    /// The next event of the thread that was not reported yet.
     [[nodiscard]] std::optional<worker_event> report() noexcept {
       using kind = worker_event::kind_type;
-      if (!std::exchange(told_start_, true))
+      if (!std::exchange(start_reported_, true))
         return worker_event{kind::started, place_, number_, 0, 0};
-      if (told_end_ || !ended_.load(std::memory_order_acquire)) return std::nullopt;  // the code
-      told_end_ = true;
+      if (end_reported_ || !ended_.load(std::memory_order_acquire)) return std::nullopt;  // code_
+      end_reported_ = true;
       if (pin_error_ != 0) return worker_event{kind::not_pinned, place_, number_, 0, pin_error_};
       return worker_event{kind::exited, place_, number_, 0, code_, startup_};
     }
@@ -178,23 +178,23 @@ class thread_backend final : public worker_backend {
     std::thread handle;
 
    private:
-    class end_teller {
+    class end_reporter {
      public:
-      explicit end_teller(worker_thread& of) noexcept : of_(&of) {}
-      end_teller(const end_teller&) = delete;
-      end_teller& operator=(const end_teller&) = delete;
-      ~end_teller() {
-        const thread_backend* pool = of_->pool_;
+      explicit end_reporter(worker_thread& thread) noexcept : thread_(&thread) {}
+      end_reporter(const end_reporter&) = delete;
+      end_reporter& operator=(const end_reporter&) = delete;
+      ~end_reporter() {
+        const thread_backend* pool = thread_->pool_;
         running_worker = nullptr;
-        of_->ended_.store(true, std::memory_order_release);  // the code before it
+        thread_->ended_.store(true, std::memory_order_release);  // code_ before it
         pool->interrupt();
       }
 
      private:
-      worker_thread* of_;
+      worker_thread* thread_;
     };
 
-    // Only this thread. @returns errno, 0 if that worked
+    // Pins this thread. @returns errno, or 0
     [[nodiscard]] int pin() const noexcept {
       try {
         const os::cpu_mask& cpus = pool_->cpus_;
@@ -205,7 +205,7 @@ class thread_backend final : public worker_backend {
       }
     }
 
-    // Its exit code, as a process has one.
+    // @returns the exit code that a worker process would have
     [[nodiscard]] int work() {
       try {
         worker_equipment equipment{WorkerContext(name_, place_, limits_.seed, results_->started),
@@ -226,19 +226,19 @@ class thread_backend final : public worker_backend {
     std::uint32_t place_;
     std::uint64_t number_;
     std::string name_;
-    const worker_limits limits_;  ///< of these only what is no limit
+    const worker_limits limits_;  ///< only seed, pinned and idle_ns are used
     const result_control* results_;
     std::atomic<bool> leave_{false};
     worker_channel channel_;
-    bool told_start_ = false;
-    bool told_end_ = false;
+    bool start_reported_ = false;
+    bool end_reported_ = false;
     int code_ = 1;
     int pin_error_ = 0;
     startup_status startup_;
-    std::atomic<bool> ended_{false};  ///< all but the interrupt
+    std::atomic<bool> ended_{false};  ///< the thread has ended, except its call of interrupt()
   };
 
-  /// Of the calling thread, if it is a worker.
+  /// The backend whose worker the calling thread is; null: it is not a worker.
   static constinit inline os::per_thread_pointer<const thread_backend> own_pool{"thread backend"};
 
   [[nodiscard]] worker_memory memory_of(const place& at, std::uint32_t worker) const {
@@ -249,17 +249,18 @@ class thread_backend final : public worker_backend {
             new (own) result_control{}, {own + region_sizes::results_at(), sizes.ring_bytes}};
   }
 
-  // Its own descriptor: the place, with the other one, may go before the thread.
-  [[nodiscard]] static os::event bell_of(const place& at) {
+  // A descriptor of the thread's own: the place and its descriptor may be freed before the thread
+  // has ended.
+  [[nodiscard]] static os::event wake_event_of(const place& at) {
     return os::event(os::off_stdio(
-        os::fd(os::check(PROCPOOL_SYSTEM(fcntl(at.bell.get(), F_DUPFD_CLOEXEC, 3)),
+        os::fd(os::check(PROCPOOL_SYSTEM(fcntl(at.wake_event.get(), F_DUPFD_CLOEXEC, 3)),
                          "cannot create an event descriptor for the pool (eventfd)"))));
   }
 
   std::vector<std::unique_ptr<worker_thread>> threads_;
-  std::vector<std::unique_ptr<worker_thread>> leaving_;  ///< have told their end, not joined yet
-  sigset_t mask_{};    ///< of the thread that made the pool, which all workers have
-  os::cpu_mask cpus_;  ///< the same; read when workers are pinned
+  std::vector<std::unique_ptr<worker_thread>> leaving_;  ///< end reported, not joined yet
+  sigset_t mask_{};    ///< the signal mask of the pool's maker, which all workers get
+  os::cpu_mask cpus_;  ///< the CPUs of the pool's maker; read when workers are pinned
 };
 
 }  // namespace procpool::detail
