@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Fields that no reference can be bound to: bit-fields, and those of packed structs. Boost.PFR
-/// fails inside its own headers for them; here the answer is a plain no.
+/// Finds fields that no reference can be bound to: bit-fields, and fields of packed structs.
+/// Boost.PFR fails inside its own headers for them; here the answer is false.
 #pragma once
 
 #include <cstddef>
@@ -17,13 +17,13 @@ namespace procpool::detail {
 
 // NOLINTBEGIN(google-explicit-constructor)
 
-/// A value of any union that has no codec; see any_value in reflect.hpp.
+/// Converts to any union that has no codec; see any_value in reflect.hpp.
 struct any_union {
   template <class Type>
     requires(std::is_union_v<Type> && !requires { sizeof(codec<Type>); })
   operator Type() const&& noexcept;
 };
-/// A value of any class.
+/// Converts to any class.
 struct any_class {
   template <class Type>
     requires std::is_class_v<Type>
@@ -37,8 +37,8 @@ template <class Field, class T>
 inline constexpr bool is_aligned_in = std::is_reference_v<Field> || alignof(Field) <= alignof(T);
 
 #if !defined(__clang__) || __clang_major__ >= 16
-/// std::true_type unless one of the N fields of a T is a bit-field or not aligned. Of those with
-/// more than 6 it is not known.
+/// std::true_type unless one of the N fields of a T is a bit-field or not aligned. Not checked for
+/// more than 6 fields.
 template <class T, std::size_t N>
 constexpr auto test_fields(T& value) {
   if constexpr (N == 1) {
@@ -94,7 +94,7 @@ inline constexpr bool fields_are_addressable =
     decltype(test_fields<T, N>(std::declval<T&>()))::value;
 #else
 template <class T, std::size_t N>
-inline constexpr bool fields_are_addressable = true;  // not known to this compiler
+inline constexpr bool fields_are_addressable = true;  // this compiler cannot tell
 #endif
 
 }  // namespace procpool::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What the codecs of containers share: elements one by one, and blocks of flat elements.
+/// Shared parts of the codecs of containers: elements one by one, and blocks of flat elements.
 #pragma once
 
 #include <procpool/codec/decoder.hpp>
@@ -15,7 +15,7 @@
 
 namespace procpool::detail {
 
-/// Puts the elements of `range`, which has `size` of them.
+/// Puts the number of elements of `range`, `size`, then each element.
 template <class T, class Range>
 void put_elements(encoder& e, const Range& range, std::size_t size) {
   e.count(size);
@@ -28,7 +28,7 @@ void put_elements(encoder& e, const Range& range, std::size_t size) {
   }
 }
 
-/// Calls `get_one` for each of the `n` elements of type `T` that follow in the message.
+/// Calls `get_one` for each of the next `n` elements of type `T` in the message.
 template <class T, class GetOne>
 void each_element(decoder& d, std::size_t n, GetOne&& get_one) {
   for (; n != 0; --n) {
@@ -40,14 +40,14 @@ void each_element(decoder& d, std::size_t n, GetOne&& get_one) {
   }
 }
 
-/// Calls `take` with each of them.
+/// Decodes the next `n` elements and calls `take` with each.
 template <class T, class Take>
 void get_elements(decoder& d, std::size_t n, Take&& take) {
   each_element<T>(d, n, [&] { take(d.get<T>()); });
 }
 
-/// Objects of this size are decoded where they stay, if they can be there before they have their
-/// value. Smaller ones are made on the stack and moved.
+/// Objects from this size in bytes on are default-constructed in their final place and decoded
+/// there, if their type allows it. Others are decoded on the stack and moved.
 inline constexpr std::size_t large_object = 512;
 template <class T>
 consteval bool is_decoded_in_place() {
@@ -59,7 +59,7 @@ consteval bool is_decoded_in_place() {
 template <class T>
 inline constexpr bool decoded_in_place_v = is_decoded_in_place<T>();
 
-/// A value that its codec fills in; see load() for why this is a function of its own.
+/// A value that its codec fills in. A separate function for the same reason as load().
 template <class T>
 [[nodiscard]] T decoded(decoder& d) {
   T value;
@@ -67,7 +67,7 @@ template <class T>
   return value;
 }
 
-/// Appends them to a container.
+/// Decodes the next `n` elements and appends them to a container.
 template <class Container>
 void append_elements(decoder& d, std::size_t n, Container& container) {
   using element = typename Container::value_type;
@@ -78,9 +78,9 @@ void append_elements(decoder& d, std::size_t n, Container& container) {
   }
 }
 
-// A block is the number of elements, zeros up to the alignment of an element, and the elements.
+// A block: the number of elements, zeros up to the alignment of an element, then the elements.
 
-/// The alignment of blocks of `T`: what an element needs, but no more than a message has.
+/// The alignment of the elements in a block: that of `T`, but at most that of a message.
 template <class T>
 inline constexpr std::size_t block_alignment_v = alignof(T) < byte_buffer::alignment
                                                      ? alignof(T)
@@ -107,7 +107,7 @@ void put_block(encoder& e, const T* elements, std::size_t n) {
   e.bytes(elements, n * sizeof(T));
 }
 
-/// The bytes of the elements of the block that follows; their number is the size by sizeof(T).
+/// The bytes of the elements of the next block. Their number is the size divided by sizeof(T).
 template <class T>
 [[nodiscard]] std::span<const std::byte> get_block(decoder& d) {
   static_assert(is_flat_v<T>);
@@ -121,7 +121,7 @@ template <class T>
   return reinterpret_cast<std::uintptr_t>(address) % alignof(T) == 0;
 }
 
-/// A contiguous container made from the block that follows, in one copy.
+/// A contiguous container made from the next block, in one copy.
 template <class Container>
 [[nodiscard]] Container get_container(decoder& d) {
   using element = typename Container::value_type;
@@ -149,7 +149,7 @@ template <class Container>
 template <class T>
 concept viewable = is_flat_v<T> && alignof(T) <= byte_buffer::alignment;
 
-/// A view of the block that follows, which stays where it is.
+/// A view of the next block, which stays in the message.
 template <viewable T>
 [[nodiscard]] std::span<const T> get_view(decoder& d) {
   const auto block = get_block<T>(d);
@@ -157,7 +157,7 @@ template <viewable T>
   return {reinterpret_cast<const T*>(block.data()), block.size() / sizeof(T)};
 }
 
-/// A byte that says yes or no.
+/// A bool in one byte: 0 or 1.
 [[nodiscard]] inline bool get_flag(decoder& d) {
   const auto flag = d.get<unsigned char>();
   if (flag > 1) d.fail("a byte that is neither true nor false");
@@ -168,7 +168,7 @@ inline void put_flag(encoder& e, bool flag) {
   e.put(static_cast<unsigned char>(flag ? 1 : 0));
 }
 
-/// Bits, eight to a byte; `bit` gives the one at an index.
+/// Puts `n` bits, eight to a byte. `bit(i)` is the bit at index i.
 template <class Bit>
 void put_bits(encoder& e, std::size_t n, Bit&& bit) {
   for (std::size_t at = 0; at < n; at += 8) {
@@ -178,7 +178,7 @@ void put_bits(encoder& e, std::size_t n, Bit&& bit) {
   }
 }
 
-/// The same backwards: calls `set` with the index of each bit that is one.
+/// Reads what put_bits put: calls `set` with the index of each bit that is 1.
 template <class Set>
 void get_bits(decoder& d, std::size_t n, Set&& set) {
   for (std::size_t at = 0; at < n; at += 8) {

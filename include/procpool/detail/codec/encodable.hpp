@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Which types have a codec, down to their last component.
+/// Whether a type has a codec, and all its components have one.
 #pragma once
 
 #include <concepts>
@@ -35,8 +35,8 @@ inline constexpr bool adds_level_v = !requires {
 };
 
 // The search goes through `codec<T>::parts`, a type_list of the types that the codec of T puts
-// and gets. A type that is met again inside itself (struct node { std::vector<node> kids; }) is
-// being examined already, so it is passed over.
+// and gets. A type found again inside itself (struct node { std::vector<node> kids; }) is already
+// being examined, so it is skipped.
 
 template <template <class> class Wanted, class T, class... Seen>
 consteval auto search();
@@ -86,11 +86,11 @@ concept view_type = requires {
 template <class T>
 struct is_view : std::bool_constant<view_type<T>> {};
 
-/// A type_list of the first component of `T`, or `T` itself, that has no codec; else empty.
+/// A type_list with `T`, or its first component, that has no codec; empty if all have one.
 template <class T>
 using offender_t = decltype(search<lacks_codec, std::remove_cv_t<T>>());
 
-/// Whether a decoded `T` is, or contains, a view that goes on looking at the message.
+/// Whether a decoded `T` is, or contains, a view into the message.
 template <class T>
 inline constexpr bool contains_view_v =
     !std::same_as<decltype(search<is_view, std::remove_cv_t<T>>()), type_list<>>;

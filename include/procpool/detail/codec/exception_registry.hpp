@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Which exceptions keep their type on the way from a worker to its parent, and how each is taken
-/// apart. The way itself is in exception_transport.hpp.
+/// Which exceptions keep their type on the way from a worker to its parent, and how each is encoded
+/// and rebuilt. exception_transport.hpp sends them.
 #pragma once
 
 #include <atomic>
@@ -30,8 +30,7 @@ template <class E>
 inline constexpr bool made_from_text =
     std::is_constructible_v<E, std::string> || std::is_constructible_v<E, const char*>;
 
-/// Takes an exception of type E apart and puts it together again. Specialized for types that are
-/// more than their text.
+/// Encodes and rebuilds an exception of type E. Specialized for types that hold more than a text.
 template <class E>
 struct exception_parts {
   static void encode(encoder& out, const std::exception& error) { out.put(what_of(error)); }
@@ -51,7 +50,7 @@ struct exception_parts {
   }
 };
 
-/// Types that are nothing but a type. (std::bad_variant_access has a member, one of a few texts.)
+/// Types without content. (std::bad_variant_access has a member: one of a few texts.)
 template <class E>
   requires(std::is_default_constructible_v<E> && !made_from_text<E> && !encodable<E> &&
            (sizeof(E) == sizeof(std::exception) || std::is_same_v<E, std::bad_variant_access>))
@@ -67,10 +66,11 @@ struct exception_parts<E> {
   static E decode(decoder& in) { return in.get<E>(); }
 };
 
-/// What @p rethrow(error) throws while @p trace is being handled: the code that all types share.
-/// @throws what has nothing nested in it: the exception could not be copied
-[[nodiscard]] inline std::exception_ptr thrown_under(const RemoteTraceback& trace, void* error,
-                                                     void (*rethrow)(void* error)) {
+/// The exception that @p rethrow(error) throws while @p trace is being handled. Shared by all
+/// types.
+/// @throws any exception with nothing nested in it: copying @p error threw
+[[nodiscard]] inline std::exception_ptr capture_nested(const RemoteTraceback& trace, void* error,
+                                                       void (*rethrow)(void* error)) {
   try {
     try {
       throw trace;
@@ -86,22 +86,22 @@ struct exception_parts<E> {
 /// An exception with its trace nested inside, as std::throw_with_nested makes it.
 template <class E>
 [[nodiscard]] std::exception_ptr with_trace(E error, const RemoteTraceback& trace) {
-  return thrown_under(trace, &error, [](void* object) {
+  return capture_nested(trace, &error, [](void* object) {
     E& rebuilt = *static_cast<E*>(object);
     if constexpr (std::derived_from<E, std::nested_exception>) {
-      // Not wrapped by std::throw_with_nested. What was nested in it has not come with it.
+      // std::throw_with_nested does not wrap this type. What was nested in it was not sent.
       static_cast<std::nested_exception&>(rebuilt) = std::nested_exception();
     }
     std::throw_with_nested(std::move(rebuilt));
   });
 }
 
-/// How one type of exception crosses.
+/// How one type of exception is encoded and rebuilt.
 struct exception_entry {
   const std::type_info* type;
   void (*encode)(encoder&, const std::exception&);
   std::exception_ptr (*rebuild)(decoder&, const RemoteTraceback&);
-  const std::type_info* nested = nullptr;  ///< as std::throw_with_nested wraps it, if known
+  const std::type_info* nested = nullptr;  ///< the wrapper by std::throw_with_nested, if known
 };
 
 template <class E>
@@ -114,7 +114,7 @@ template <class E>
                           return with_trace(exception_parts<E>::decode(in), trace);
                         }};
 #if defined(__GLIBCXX__)
-  // The name of a template's instance is another one inside the wrapper's: it refers back.
+  // exception_key() does not find a template's instance: the wrapper's name abbreviates its name.
   if constexpr (!std::derived_from<E, std::nested_exception>) {
     entry.nested = &typeid(std::_Nested_exception<E>);
   }
@@ -130,35 +130,35 @@ template <class E>
   return entry;
 }
 
-/// A type that the user has registered; the newest comes first.
+/// A type that the user has registered, in a list with the newest first.
 struct registered_exception {
   exception_entry entry;
   const registered_exception* next;
 };
 
-/// Without a lock, because one that another thread holds while this process forks would stay locked
-/// in the child.
+/// Without a lock: a lock that another thread holds while this process forks would stay locked in
+/// the child.
 inline std::atomic<const registered_exception*>& registered_exceptions() {
   static auto& first =
       os::one_per_process<std::atomic<const registered_exception*>>("registered exceptions");
   return first;
 }
 
-/// Made before main: the guard of a static object that another thread makes while this process
-/// forks would stay taken in the child.
+/// Made before main: the guard of a static object that another thread initializes while this
+/// process forks would stay locked in the child.
 inline const auto& registered_exceptions_made_early = registered_exceptions();
 
 template <class E>
 void add_exception() {
-  // Stays for ever, as readers have no lock; and so must the module that it points into.
-  // No lock of ours around it: it waits for one of the loader's, which a thread has that runs
-  // constructors of a library. Forks reset that one in their children.
+  // The node is never freed, because readers take no lock, so its module must stay loaded, too.
+  // Called without a lock of procpool: it waits for the loader's lock, which a thread holds while
+  // it runs the constructors of a library. A fork resets the loader's lock in the child.
   os::keep_loaded(reinterpret_cast<std::uintptr_t>(exception_entry_of<E>().rebuild));
   auto* node = new registered_exception{
       exception_entry_of<E>(),
-      registered_exceptions().load(std::memory_order_relaxed)};  // the exchange makes sure
+      registered_exceptions().load(std::memory_order_relaxed)};  // the exchange checks it
   while (!registered_exceptions().compare_exchange_weak(
-      node->next, node, std::memory_order_release,  // the node behind it
+      node->next, node, std::memory_order_release,  // after the node's content
       std::memory_order_relaxed)) {                 // the next try publishes
   }
 }

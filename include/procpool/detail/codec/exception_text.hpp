@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Exceptions in words. They are the user's: what() may be a null pointer, a std::nested_exception
-/// may be empty, a chain of causes may be thousands long or a circle.
+/// Exceptions as text. They come from the user: what() may be a null pointer, a
+/// std::nested_exception may be empty, a chain of causes may have thousands of links or no end.
 #pragma once
 
 #include <cxxabi.h>
@@ -26,8 +26,8 @@ inline std::string what_of(const std::exception& error) {
   return text != nullptr ? text : "(its what() is a null pointer)";
 }
 
-/// The mangled name of an exception's own type: without the wrapper that std::throw_with_nested
-/// puts round it, as libstdc++ and libc++ call it.
+/// The mangled name of an exception's own type, without the wrapper that std::throw_with_nested of
+/// libstdc++ or libc++ puts around it.
 inline std::string exception_key(std::string_view name) {
   for (const std::string_view wrapper : {"St17_Nested_exceptionI", "NSt3__18__nestedI"}) {
     const std::string_view end = wrapper.starts_with('N') ? "EE" : "E";
@@ -47,7 +47,7 @@ inline std::string exception_type(const std::exception& error) {
   return demangle(exception_key(error).c_str());
 }
 
-/// The same of the exception being handled, which may be of any type.
+/// The same for the exception being handled, which may be of any type.
 inline std::string current_exception_type() {
   const std::type_info* type = abi::__cxa_current_exception_type();
   return type != nullptr ? demangle(exception_key(type->name()).c_str())
@@ -64,9 +64,9 @@ inline std::string describe_current_exception() {
     return concat({current_exception_type(), ": an exception that is no std::exception"});
   }
 }
-inline std::string describe(const std::exception_ptr& what) {
+inline std::string describe(const std::exception_ptr& error) {
   try {
-    std::rethrow_exception(what);
+    std::rethrow_exception(error);
   } catch (...) {
     return describe_current_exception();
   }
@@ -74,13 +74,13 @@ inline std::string describe(const std::exception_ptr& what) {
 
 /// One exception of a chain.
 struct chained_exception {
-  const void* object = nullptr;        ///< where it is, to tell a circle; null: not known
-  std::exception_ptr cause = nullptr;  ///< what it was nested in; null: nothing
+  const void* object = nullptr;        ///< its address, to detect a circle; null: unknown
+  std::exception_ptr cause = nullptr;  ///< what is nested in it; null: nothing
 };
 
-/// The exception being handled, as part of a chain; appends its line to @p text, if there is one.
-/// Not with std::rethrow_if_nested: that ends the process for an empty std::nested_exception.
-inline chained_exception look_at_current_exception(std::string* text) {
+/// The exception being handled, as part of a chain. Appends its line to @p text unless that is
+/// null. Without std::rethrow_if_nested, which ends the process for an empty std::nested_exception.
+inline chained_exception inspect_current_exception(std::string* text) {
   try {
     throw;
   } catch (const std::exception& error) {
@@ -95,11 +95,11 @@ inline chained_exception look_at_current_exception(std::string* text) {
     return {};
   }
 }
-inline chained_exception look_at(const std::exception_ptr& what, std::string* text) {
+inline chained_exception inspect(const std::exception_ptr& error, std::string* text) {
   try {
-    std::rethrow_exception(what);
+    std::rethrow_exception(error);
   } catch (...) {
-    return look_at_current_exception(text);
+    return inspect_current_exception(text);
   }
 }
 
@@ -110,32 +110,32 @@ inline std::string grouped(std::size_t number) {
   return digits;
 }
 
-/// How many exceptions there are from this one on; counting ends beyond @p most.
-inline std::size_t chain_length(std::exception_ptr first, std::size_t most) {
+/// Number of exceptions from this one on. Counting stops above @p max_length.
+inline std::size_t chain_length(std::exception_ptr first, std::size_t max_length) {
   std::size_t length = 0;
-  for (; first != nullptr && length <= most; ++length) first = look_at(first, nullptr).cause;
+  for (; first != nullptr && length <= max_length; ++length) first = inspect(first, nullptr).cause;
   return length;
 }
 
-/// The exception being handled and those it was nested in, a line for each, at most 20. To be
-/// called inside a catch block. @param lead begins each line
+/// The exception being handled and its chain of causes, one line for each, at most 20. To be called
+/// inside a catch block. @param lead begins each line
 inline std::string exception_lines(std::string_view lead = "") {
-  constexpr std::size_t most = 20;
-  constexpr std::size_t most_counted = 10'000;  // a circle of more than 20 has no end
+  constexpr std::size_t max_lines = 20;
+  constexpr std::size_t max_counted = 10'000;  // a circle of more than 20 has no end
   std::vector<const void*> seen;
   std::string text(lead);
-  chained_exception last = look_at_current_exception(&text);
+  chained_exception last = inspect_current_exception(&text);
   while (last.cause != nullptr) {
     seen.push_back(last.object);
     text += concat({lead, "  "});
-    if (seen.size() == most) {
-      const std::size_t more = chain_length(last.cause, most_counted);
-      return text + concat({"... ", more > most_counted ? "more than " : "",
-                            grouped(more > most_counted ? most_counted : more), " more\n"});
+    if (seen.size() == max_lines) {
+      const std::size_t more = chain_length(last.cause, max_counted);
+      return text + concat({"... ", more > max_counted ? "more than " : "",
+                            grouped(more > max_counted ? max_counted : more), " more\n"});
     }
     const std::size_t before = text.size();
     text += "caused by ";
-    last = look_at(last.cause, &text);
+    last = inspect(last.cause, &text);
     for (const void* each : seen) {
       if (each == nullptr || each != last.object) continue;
       text.resize(before);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How an exception crosses from a worker to its parent: by the name of its type, its members as
-/// far as they are known, and text for the rest.
+/// How an exception travels from a worker to its parent: as the name of its type and its members if
+/// the type is known, else as text.
 #pragma once
 
 #include <any>
@@ -115,7 +115,7 @@ template <>
 struct exception_parts<RemoteError> {
   static void encode(encoder& out, const RemoteError& error) {
     out.put(error.type_name());
-    const std::string text = error.what();  // shorter than the name where that has a null in it
+    const std::string text = error.what();  // shorter than the name if that contains a null
     const std::size_t head = error.type_name().size() + 2;
     out.put(text.size() > head ? text.substr(head) : std::string());
   }
@@ -160,7 +160,7 @@ inline constexpr std::array<exception_entry, sizeof...(E)> exception_entries{
 
 /// The entry of a type by its mangled name, or null.
 [[nodiscard]] inline const exception_entry* find_exception(std::string_view mangled) {
-  const auto* node = registered_exceptions().load(std::memory_order_acquire);  // behind the pointer
+  const auto* node = registered_exceptions().load(std::memory_order_acquire);  // with its content
   for (; node != nullptr; node = node->next) {
     if (mangled == node->entry.type->name()) return &node->entry;
   }
@@ -180,8 +180,8 @@ inline constexpr std::array<exception_entry, sizeof...(E)> exception_entries{
   return nullptr;
 }
 
-/// The members of an exception of a known type. Code of the user's may run; false: it has thrown,
-/// and @p why says what.
+/// Encodes the members of an exception of a known type. May run the user's code.
+/// @returns false: that code threw, and @p why says what
 inline bool encode_parts(byte_buffer& parts, const exception_entry& known,
                          const std::exception& error, std::string& why) {
   bool done = false;
@@ -203,7 +203,7 @@ inline void encode_as_text(encoder& out, const std::string& type, const std::str
 
 inline void encode_std_exception(encoder& out, const std::exception& error) {
   const exception_entry* known = find_exception(error);
-  byte_buffer parts;  // apart: nothing is to be left of what fails half-way
+  byte_buffer parts;  // separate: an encoding that fails leaves nothing in the message
   std::string why;
   if (known == nullptr) return encode_as_text(out, exception_type(error), what_of(error));
   if (!encode_parts(parts, *known, error, why)) {
@@ -215,8 +215,8 @@ inline void encode_std_exception(encoder& out, const std::exception& error) {
   out.bytes(parts.data(), parts.size());
 }
 
-/// Encodes the exception being handled. @p where says in which worker and in running what it was
-/// thrown. To be called inside a catch block.
+/// Encodes the exception being handled. To be called inside a catch block.
+/// @param where in which worker, and by which callable, it was thrown
 inline void encode_current_exception(encoder& out, const std::string& where) {
   out.put(concat({where, exception_lines("  ")}));
   try {
@@ -228,10 +228,11 @@ inline void encode_current_exception(encoder& out, const std::string& where) {
   }
 }
 
-/// In place of an exception of a known type when making it again has thrown, which is being
-/// handled.
-/// @throws that, when the bytes are to blame, or memory
-inline std::exception_ptr stand_in(const exception_entry& known, const RemoteTraceback& trace) {
+/// A RemoteError in place of an exception of a known type that could not be rebuilt. To be called
+/// while the reason is being handled.
+/// @throws that reason, if the bytes are wrong or memory ran out
+inline std::exception_ptr substitute_for(const exception_entry& known,
+                                         const RemoteTraceback& trace) {
   try {
     throw;
   } catch (const DecodeError&) {
@@ -246,16 +247,17 @@ inline std::exception_ptr stand_in(const exception_entry& known, const RemoteTra
   }
 }
 
-/// Makes an exception of a known type again. Code of the user's may run.
+/// Rebuilds an exception of a known type. May run the user's code.
 inline std::exception_ptr rebuild_exception(const exception_entry& known, decoder& in,
                                             const RemoteTraceback& trace) {
   std::exception_ptr rebuilt;
-  try_catch([&] { rebuilt = known.rebuild(in, trace); }, [&] { rebuilt = stand_in(known, trace); });
+  try_catch([&] { rebuilt = known.rebuild(in, trace); },
+            [&] { rebuilt = substitute_for(known, trace); });
   return rebuilt;
 }
 
-/// What encode_current_exception wrote, as an exception with its RemoteTraceback nested inside.
-/// @throws DecodeError when the bytes are nothing of the kind.
+/// Decodes what encode_current_exception wrote. The exception has its RemoteTraceback nested in it.
+/// @throws DecodeError when the bytes are invalid.
 inline std::exception_ptr decode_exception(std::span<const std::byte> message) {
   decoder in(message);
   const RemoteTraceback trace(in.get<std::string>());

@@ -28,7 +28,7 @@ inline constexpr bool is_flat_v = requires {
 template <class T>
 concept flat_type = is_flat_v<T>;
 
-/// The least number of bytes that an encoded `T` takes; 0 if its codec does not say.
+/// The minimum number of bytes that an encoded `T` takes; 0 if its codec does not say.
 template <class T>
 consteval std::size_t min_wire_size() {
   using type = std::remove_cv_t<T>;
@@ -74,15 +74,15 @@ consteval bool is_flat_aggregate() {
 __extension__ using int128 = __int128;
 __extension__ using uint128 = unsigned __int128;
 
-/// Numbers and characters. bool is none of them: only two of its byte values are valid. Neither
-/// is a long double of 80 bits, which has padding.
+/// Numbers and characters. Not bool, of which only two byte values are valid, and not a long double
+/// of 80 bits, which has padding.
 template <class T>
 concept flat_scalar =
     (std::is_arithmetic_v<T> && !std::same_as<T, bool> &&
      !(std::same_as<T, long double> && std::numeric_limits<long double>::digits == 64)) ||
     std::same_as<T, int128> || std::same_as<T, uint128> || std::same_as<T, std::byte>;
 
-/// A long double of 80 bits, where there is one.
+/// A long double of 80 bits, on platforms that have it.
 template <class T>
 concept padded_scalar = std::same_as<T, long double> && !flat_scalar<T>;
 

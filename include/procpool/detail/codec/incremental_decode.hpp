@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A large container of flat elements, filled while its encoding arrives: each byte is copied once,
-/// from the ring to where the user finds it.
+/// Fills a large container of flat elements while its encoding arrives. Each byte is copied once,
+/// from the ring to the container that the user gets.
 #pragma once
 
 #include <algorithm>
@@ -16,10 +16,10 @@
 
 namespace procpool::detail {
 
-/// How the bytes of a record are handed on: all at once, or as they come.
+/// How the bytes of a record are delivered: all at once, or in pieces as they arrive.
 struct delivery {
-  std::uint32_t head = 0;     ///< the first piece has so many bytes,
-  std::uint32_t granule = 0;  ///< those behind it multiples of so many; 0: all at once
+  std::uint32_t head = 0;     ///< bytes of the first piece
+  std::uint32_t granule = 0;  ///< later pieces are multiples of so many bytes; 0: all at once
 };
 
 template <class Container>
@@ -34,11 +34,11 @@ constexpr delivery delivery_of() {
   return {};
 }
 
-/// From here on a container is worth it.
+/// Bytes from which on incremental decoding pays.
 inline constexpr std::uint64_t assembled_from = std::uint64_t{64} << 10;
 
-/// The first piece of an encoding of @p total bytes. The container gets memory for all of it, which
-/// is not touched yet. @throws DecodeError; std::bad_alloc, std::length_error
+/// Reads the first piece of an encoding of @p total bytes. Reserves memory for all elements without
+/// touching it. @throws DecodeError; std::bad_alloc, std::length_error
 template <class Container>
 void begin_block(Container& into, std::span<const std::byte> head, std::uint64_t total) {
   using element = typename Container::value_type;
@@ -51,7 +51,7 @@ void begin_block(Container& into, std::span<const std::byte> head, std::uint64_t
   advise_huge_pages(into.data(), bytes);
 }
 
-/// Further pieces, of whole elements.
+/// Appends a later piece, which holds whole elements.
 template <class Container>
 void append_block(Container& into, std::span<const std::byte> bytes) {
   using element = typename Container::value_type;
@@ -65,7 +65,7 @@ void append_block(Container& into, std::span<const std::byte> bytes) {
   }
 }
 
-/// The next piece of an encoding of @p total bytes, from @p offset on.
+/// Reads the next piece of an encoding of @p total bytes, which starts at @p offset.
 template <class Container>
 void assemble(Container& into, std::uint64_t offset, std::uint64_t total,
               std::span<const std::byte> bytes) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The fields of plain aggregates. The only file that knows Boost.PFR, and the one to change for
-/// another way of reflection. Fields are counted here and not by Boost.PFR, for which a base
-/// class, a C array or a move-only std::optional member is a hard error inside its own headers;
-/// here it has to be a plain no, or work.
+/// The fields of plain aggregates. The only file that uses Boost.PFR, and the one to change for
+/// another kind of reflection. Fields are counted here and not by Boost.PFR, where a base class, a
+/// C array or a move-only std::optional member is a hard error inside its headers. Here such a type
+/// must work, or be rejected without an error.
 #pragma once
 
 #include <boost/pfr/core.hpp>
@@ -24,7 +24,7 @@ concept complete = requires {
   sizeof(T);
 };
 
-/// Why the fields of a type can be read, or cannot.
+/// Whether the fields of a type can be read, and if not, why.
 enum class shape {
   plain,
   incomplete,
@@ -41,12 +41,12 @@ enum class shape {
 /// Boost.PFR can bind this many fields at once.
 inline constexpr std::size_t max_fields = 100;
 
-// Stand-ins in tests whether a braced list would initialize an aggregate. They are never called,
-// so they have no bodies: a body would be instantiated, and fail, for some members.
+// Stand-ins that test whether a braced list initializes an aggregate. They are never called, so
+// they have no bodies: a body would be instantiated, and fail, for some members.
 // NOLINTBEGIN(google-explicit-constructor)
 
-/// A value of any type, but no lvalue: a copy constructor is never considered, so members that
-/// only claim to be copyable (a vector of unique_ptr) do no harm.
+/// Converts to any type, but not to an lvalue: a copy constructor is never considered, so members
+/// that only claim to be copyable (a vector of unique_ptr) do no harm.
 struct any_value {
   template <class Type>
   operator Type() const&& noexcept;
@@ -55,7 +55,7 @@ struct any_value {
 template <class Base, class Derived>
 concept proper_base_of = std::is_base_of_v<Base, Derived> && !std::is_same_v<Base, Derived>;
 
-/// A value of any base class of `Derived` and of nothing else.
+/// Converts to any base class of `Derived` and to nothing else.
 template <class Derived>
 struct any_base_of {
   template <proper_base_of<Derived> Base>
@@ -119,8 +119,8 @@ consteval std::size_t count_values() {
   }
 }
 
-/// Whether `{}` in place `At` of `N` takes the place of several values, as it does for a C array
-/// only. `After` goes down from the number of places that a single value would leave behind it.
+/// Whether `{}` at position `At` of `N` stands for several values, which only a C array allows.
+/// `After` counts down from the number of positions that a single value would leave behind it.
 template <class T, std::size_t N, std::size_t At, std::size_t After = N - At - 1>
 consteval bool is_array_at() {
   if constexpr (takes_braces<T>(std::make_index_sequence<At>{},
@@ -147,8 +147,8 @@ consteval bool has_array() {
 template <class T>
 inline constexpr std::size_t value_count_v = count_values<T>();
 
-/// Whether the field behind `Before` ones is a union without a name, which cannot be bound. One
-/// with a name is a field like others.
+/// Whether the field behind the `Before` ones is an anonymous union, which cannot be bound. A named
+/// union is a field like others.
 template <class T, std::size_t... Before>
 consteval bool has_union_behind(std::index_sequence<Before...>) {
   return requires {
@@ -183,22 +183,22 @@ using field_t = std::remove_cvref_t<
     typename boost::pfr::detail::sequence_tuple::tuple_element<I, tied_fields_t<T>>::type>;
 
 /// A reference member looks like a plain one to structured bindings, but makes the aggregate
-/// unassignable; so does a const member. Neither can be told from a member that is unassignable
-/// by itself, which is let pass.
+/// unassignable; so does a const member. Neither can be told from a member whose type is
+/// unassignable. If there is one of those, the aggregate is accepted.
 template <class T, std::size_t... I>
 consteval bool has_constant_among(std::index_sequence<I...>) {
   return !std::is_move_assignable_v<T> && (std::is_move_assignable_v<field_t<T, I>> && ...);
 }
 
-/// Of an aggregate without base class, whose fields can be told apart.
+/// The shape of an aggregate without base class whose fields can be bound.
 template <class T, std::size_t... I>
 consteval shape shape_of_fields(std::index_sequence<I...> indices) {
   if ((std::is_array_v<field_t<T, I>> || ...)) return shape::has_array;  // of one element
   return has_constant_among<T>(indices) ? shape::has_constant : shape::plain;
 }
 
-/// Base classes are initialized before fields. A first field that takes whatever it is given, as
-/// std::any does, is no base.
+/// Base classes are initialized before fields. A first field that accepts any value, as std::any
+/// does, is not a base.
 template <class T>
 consteval bool has_base() {
   if constexpr (requires { T{any_base_of<any_value>{}}; }) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Says in one sentence why a type cannot be sent and what to do about it. Nothing here is
-/// instantiated for types that can.
+/// Compiler messages that say in one sentence why a type cannot be sent and what to do about it.
+/// Nothing here is instantiated for types that can be sent.
 #pragma once
 
 #include <procpool/detail/base/type_name.hpp>
@@ -55,7 +55,8 @@ consteval bool is_aligned_span() {
   return false;
 }
 
-/// The standard class that is meant, by its name: its header need not be included.
+/// Recognizes classes of the standard library and of procpool by their names, so that their headers
+/// need not be included.
 template <class T>
 consteval obstacle obstacle_of_std_class() {
   constexpr std::string_view name = spelled_name<T>();
@@ -251,7 +252,7 @@ constexpr void explain_class() {
                 "a plain struct, or specialize procpool::codec for it.");
 }
 
-/// Does not compile: `Bad`, a part of `Whole`, has no codec. The compiler's notes name both.
+/// Never compiles: `Bad`, a part of `Whole`, has no codec. The compiler's notes name both.
 template <class Bad, class Whole = Bad>
 constexpr void explain() {
   constexpr obstacle why = obstacle_of<Bad>();
@@ -260,10 +261,10 @@ constexpr void explain() {
   explain_class<Bad, why>();
 }
 
-/// Whether objects of type T mean something only in the process that made them, whatever way they
-/// are passed in.
+/// Whether objects of type T are of use only in the process that made them, however they are
+/// passed.
 template <class T>
-consteval bool stays_here() {
+consteval bool is_process_bound() {
   if constexpr (std::is_class_v<T> && complete<T>) {
     if constexpr (!has_codec<T>) {
       constexpr obstacle why = obstacle_of<T>();

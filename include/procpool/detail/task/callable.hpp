@@ -241,14 +241,14 @@ struct callable_codec {
 
 template <class P>
 consteval bool check_parameter() {
-  constexpr bool stays = stays_here<std::remove_cvref_t<P>>();
-  if constexpr (stays) explain<std::remove_cvref_t<P>>();
+  constexpr bool bound = is_process_bound<std::remove_cvref_t<P>>();
+  if constexpr (bound) explain<std::remove_cvref_t<P>>();
   constexpr bool changes_argument =
-      !stays && std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>;
+      !bound && std::is_lvalue_reference_v<P> && !std::is_const_v<std::remove_reference_t<P>>;
   static_assert(!changes_argument,
                 "procpool: a task parameter is a non-const reference, but the worker would change "
                 "its own copy; take it by value or const reference and return the new value");
-  return !stays && !changes_argument;
+  return !bound && !changes_argument;
 }
 
 template <class T>
