@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The callbacks of options, which say at compile time what they are called with.
+/// The type of callbacks in options; checks at compile time what they are called with.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@
 
 namespace procpool::detail {
 
-/// Only to be turned into a std::function: derived from one, it would be taken for something that
-/// can be called, and wrapped, also when it is empty.
+/// Converts to a std::function. It is not derived from std::function: then an empty one would count
+/// as a callable and be wrapped.
 template <class... A>
 class callback_function {
   using base = std::function<void(A...)>;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Calling what the user wants to be called when a job has ended.
+/// Calls the user's callbacks of a job that has ended, without any lock.
 #pragma once
 
 #include <cstdio>
@@ -16,7 +16,7 @@
 
 namespace procpool::detail {
 
-/// About the exception being handled.
+/// Reports the exception being handled.
 inline void report_callback_error() noexcept {
   try {
     std::fprintf(stderr, "procpool: a callback failed: %s\n", describe_current_exception().c_str());
@@ -29,9 +29,9 @@ PROCPOOL_FUNCTION void driver::run_now(continuation& then, job& done) noexcept {
   try_catch([&] { then.run(done); }, report_callback_error);
 }
 
-/// Calls the callbacks of a job that has all its outcomes; without any lock. An exception in one of
-/// them is reported on stderr and harms nothing.
-/// @param each taken from the job, under the lock that guards them
+/// Calls the callbacks of a job that has all its outcomes, without any lock. An exception in one is
+/// reported on stderr and otherwise ignored.
+/// @param each taken from the job under the lock that guards them
 inline void run_callbacks_of(job& finished, std::unique_ptr<done_callback> each) noexcept {
   for (; each != nullptr; each = std::move(each->next)) {
     try_catch([&] { each->call(finished); }, report_callback_error);

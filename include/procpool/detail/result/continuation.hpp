@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What is to go on when a submission has become ready: a done callback, or a coroutine.
+/// What runs once a submission is ready: a done callback, or a coroutine.
 #pragma once
 
 #include <utility>
@@ -9,34 +9,33 @@ namespace procpool::detail {
 
 class job;
 
-/// Something that waits for one job, without a thread. It is in at most one list at a time; which
-/// one, and its neighbours, are guarded by the lock of the pool (waiting) or of the
-/// continuation_queue (due).
+/// Waits for one job without a thread. In at most one list at a time. The pool's lock guards the
+/// list and its links while it waits, the continuation_queue's lock while it is due.
 class continuation {
  public:
   continuation() = default;
   continuation(const continuation&) = delete;
   continuation& operator=(const continuation&) = delete;
 
-  /// The job is ready. In no list any more, without any lock; the object may be gone afterwards. An
-  /// exception is reported and harms nothing.
+  /// The job is ready. Called without any lock, in no list; the object may destroy itself. An
+  /// exception is reported and otherwise ignored.
   virtual void run(job& done) = 0;
-  /// It will never be run: the job was forgotten by a forked process that it does not belong to.
+  /// Called instead of run() when a forked process destroys another process's job.
   virtual void drop() noexcept = 0;
 
  protected:
-  virtual ~continuation() = default;  // nobody deletes by it, but friends could
+  virtual ~continuation() = default;  // not used to delete; friends could
 
  private:
   friend class continuation_list;
   friend class continuation_queue;
 
   continuation* next_ = nullptr;
-  continuation** link_ = nullptr;  ///< the pointer that refers to it; null: in no list
-  job* of_ = nullptr;              ///< while it is due: its job, a reference that it owns
+  continuation** link_ = nullptr;  ///< the pointer to this one; null: in no list
+  job* job_ = nullptr;             ///< its job while it is due, an owned reference
 };
 
-/// Those that wait for one job, the youngest first.
+/// The continuations that wait for one job, newest first.
 class continuation_list {
  public:
   continuation_list() = default;
@@ -47,13 +46,13 @@ class continuation_list {
   }
 
   [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
-  void push(continuation& what) noexcept {
-    what.next_ = first_;
-    what.link_ = &first_;
-    if (first_ != nullptr) first_->link_ = &what.next_;
-    first_ = &what;
+  void push(continuation& added) noexcept {
+    added.next_ = first_;
+    added.link_ = &first_;
+    if (first_ != nullptr) first_->link_ = &added.next_;
+    first_ = &added;
   }
-  /// All of them, the oldest first, linked by next_ only.
+  /// Removes all of them; returns them oldest first, linked by next_ only.
   [[nodiscard]] continuation* take() noexcept {
     continuation* oldest = nullptr;
     while (first_ != nullptr) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Continuations whose job is ready, on their way to the service thread.
+/// Continuations whose job is ready, queued for the service thread.
 ///
-/// Its lock is always the last one that a thread takes, and is held for a few instructions: so the
-/// service thread runs continuation after continuation without the lock of the pool, which those
-/// who submit and drive want at the same time.
+/// Its lock is always the last one that a thread takes, and is held for a few instructions. So the
+/// service thread can run continuations without the pool's lock, which submitting and driving
+/// threads need at the same time.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -19,18 +19,18 @@
 
 namespace procpool::detail {
 
-/// A queue. Each continuation in it keeps its job alive.
+/// Each continuation in the queue keeps its job alive.
 class continuation_queue {
  public:
   continuation_queue() = default;
   continuation_queue(const continuation_queue&) = delete;
   continuation_queue& operator=(const continuation_queue&) = delete;
   ~continuation_queue() {
-    boost::intrusive_ptr<job> of;
-    while (continuation* each = take(of)) each->drop();
+    boost::intrusive_ptr<job> owner;
+    while (continuation* each = take(owner)) each->drop();
   }
 
-  /// All that waits for this job, which is ready. With the pool's lock, which guards their list.
+  /// Adds all continuations of a ready job. Pool's lock held, which guards the job's list.
   void put(job& ready) {
     continuation* next = ready.continuations().take();
     const std::lock_guard lock(mutex_);
@@ -39,7 +39,7 @@ class continuation_queue {
       continuation* each = std::exchange(next, next->next_);
       each->next_ = nullptr;
       each->link_ = end_;
-      intrusive_ptr_add_ref(each->of_ = &ready);
+      intrusive_ptr_add_ref(each->job_ = &ready);
       *end_ = each;
       end_ = &each->next_;
       ++size;
@@ -47,50 +47,50 @@ class continuation_queue {
     size_.store(size, std::memory_order_relaxed);  // see size()
   }
 
-  /// The first, which is not in the queue any more, and @p of becomes its job; null: none.
-  [[nodiscard]] continuation* take(boost::intrusive_ptr<job>& of) {
+  /// Removes and returns the first, and sets @p owner to its job; null: the queue is empty.
+  [[nodiscard]] continuation* take(boost::intrusive_ptr<job>& owner) {
     const std::lock_guard lock(mutex_);
     continuation* first = first_;
     if (first == nullptr) return nullptr;
-    of = remove(*first);
+    owner = remove(*first);
     return first;
   }
 
-  /// Takes one out of where it waits or is due; with the pool's lock. No effect when it has been
-  /// taken by the thread that runs it.
-  /// @returns a reference that it held, to be let go without any lock
-  [[nodiscard]] boost::intrusive_ptr<job> withdraw(continuation& what) {
+  /// Removes one from the list of its job or from this queue. Pool's lock held. No effect if the
+  /// thread that runs it has taken it.
+  /// @returns the reference that it held, to be released without any lock
+  [[nodiscard]] boost::intrusive_ptr<job> withdraw(continuation& target) {
     const std::lock_guard lock(mutex_);
-    if (what.link_ == nullptr) return nullptr;
-    return remove(what);
+    if (target.link_ == nullptr) return nullptr;
+    return remove(target);
   }
 
-  /// How many there are. With the pool's lock it is certain that those which were put before are
-  /// seen; one may be taken or withdrawn at any time.
+  /// How many there are. With the pool's lock, everything put before is counted; one may be taken
+  /// or withdrawn at any time.
   [[nodiscard]] std::size_t size() const noexcept {
-    return size_.load(std::memory_order_relaxed);  // put() had the pool's lock
+    return size_.load(std::memory_order_relaxed);  // put() needs the pool's lock
   }
 
  private:
-  // Out of either kind of list.
-  [[nodiscard]] boost::intrusive_ptr<job> remove(continuation& what) noexcept {
-    if (what.next_ != nullptr) {
-      what.next_->link_ = what.link_;
-    } else if (end_ == &what.next_) {
-      end_ = what.link_;
+  // Removes one from either kind of list.
+  [[nodiscard]] boost::intrusive_ptr<job> remove(continuation& target) noexcept {
+    if (target.next_ != nullptr) {
+      target.next_->link_ = target.link_;
+    } else if (end_ == &target.next_) {
+      end_ = target.link_;
     }
-    *what.link_ = what.next_;
-    what.link_ = nullptr;
-    job* of = std::exchange(what.of_, nullptr);
-    if (of != nullptr) {  // it was due
+    *target.link_ = target.next_;
+    target.link_ = nullptr;
+    job* owner = std::exchange(target.job_, nullptr);
+    if (owner != nullptr) {  // it was due
       size_.store(size_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);  // locked
     }
-    return {of, false};
+    return {owner, false};
   }
 
   std::mutex mutex_;
   continuation* first_ = nullptr;
-  continuation** end_ = &first_;  ///< where the next one is linked
+  continuation** end_ = &first_;  ///< the link for the next one
   std::atomic<std::size_t> size_{0};
 };
 

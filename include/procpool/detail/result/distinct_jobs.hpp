@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The jobs behind many results, each once.
+/// The distinct jobs behind many results.
 #pragma once
 
 #include <cstddef>
@@ -11,16 +11,16 @@ namespace procpool::detail {
 
 class job;
 
-/// Jobs in the order in which they were given, without the repetitions: fewer than 2^32. A hash
-/// table, so that it takes the same time for each.
+/// Jobs in the order of insertion without duplicates, fewer than 2^32. A hash table: constant time
+/// for each.
 class distinct_jobs {
  public:
-  /// Whether it was not there yet.
-  bool insert(job& what) {
+  /// @returns whether the job is new
+  bool insert(job& target) {
     if (2 * (jobs_.size() + 1) > slots_.size()) grow();
-    std::uint32_t& slot = slot_of(what);
+    std::uint32_t& slot = slot_of(target);
     if (slot != 0) return false;
-    jobs_.push_back(&what);
+    jobs_.push_back(&target);
     slot = static_cast<std::uint32_t>(jobs_.size());
     return true;
   }
@@ -29,14 +29,14 @@ class distinct_jobs {
   [[nodiscard]] const std::vector<job*>& all() const noexcept { return jobs_; }
 
  private:
-  // Where it is, or the free place where it belongs. Jobs that were made one after the other lie
-  // side by side here, too: scattered, each would be a miss in the cache.
-  [[nodiscard]] std::uint32_t& slot_of(const job& what) noexcept {
-    const std::uintptr_t line = reinterpret_cast<std::uintptr_t>(&what) / 64;
+  // The job's slot, or the free slot for it. Jobs made one after another are adjacent here too:
+  // scattered, each would be a cache miss.
+  [[nodiscard]] std::uint32_t& slot_of(const job& target) noexcept {
+    const std::uintptr_t line = reinterpret_cast<std::uintptr_t>(&target) / 64;
     const std::size_t mask = slots_.size() - 1;
-    std::size_t at = (line ^ (line >> 20)) & mask;
-    while (slots_[at] != 0 && jobs_[slots_[at] - 1] != &what) at = (at + 1) & mask;
-    return slots_[at];
+    std::size_t index = (line ^ (line >> 20)) & mask;
+    while (slots_[index] != 0 && jobs_[slots_[index] - 1] != &target) index = (index + 1) & mask;
+    return slots_[index];
   }
 
   void grow() {
@@ -47,7 +47,7 @@ class distinct_jobs {
   }
 
   std::vector<job*> jobs_;
-  std::vector<std::uint32_t> slots_;  ///< 0, or the number of a job, counted from 1
+  std::vector<std::uint32_t> slots_;  ///< 0, or the job's number from 1
 };
 
 }  // namespace procpool::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The parent's memory of submitted work: where outcomes go, and how threads wait for them.
+/// The parent's state of submitted work: it collects outcomes, and threads wait for it.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -32,117 +32,118 @@ using os::time_point;
 class job;
 struct pool_task;
 
-/// What holds for each item of a submission.
+/// Rules for each item of a submission.
 struct job_rules {
-  std::chrono::nanoseconds timeout{0};  ///< it may run; 0: as long as it likes
+  std::chrono::nanoseconds timeout{0};  ///< time limit; 0: none
   std::uint32_t retries = 0;            ///< further attempts after its worker died
   callable_label callable = {};
 };
 
-/// What a thread can wait for.
+/// Anything that a thread can wait for.
 class waitable {
  public:
-  /// Any thread. Once true it stays true, except where a type says otherwise.
+  /// Any thread. Once true it stays true, unless a type says otherwise.
   [[nodiscard]] virtual bool ready() const noexcept = 0;
-  /// Whether all outcomes have arrived, though a callback may still have to run. Pool's lock held.
+  /// Whether all outcomes have arrived; a callback may still have to run. Pool's lock held.
   [[nodiscard]] virtual bool resolved() const noexcept = 0;
-  /// The job that this is, or stands for, if any.
+  /// The job that this is or represents, if any.
   [[nodiscard]] virtual const job* awaited() const noexcept { return nullptr; }
 
  protected:
   ~waitable() = default;
 };
 
-/// What makes progress: the pool's core, behind results that outlive their pool.
+/// Makes progress: the pool's core. Results refer to it and outlive their pool.
 class driver : public boost::intrusive_ref_counter<driver> {
  public:
   virtual ~driver() = default;
-  /// Waits until @p what is ready or @p until has come; whether it is ready. Any thread.
-  virtual bool wait(const waitable& what, std::optional<time_point> until) = 0;
-  /// Has all that wait look again at what they wait for. Any thread.
+  /// Waits until @p target is ready or @p until is reached; whether it is ready. Any thread.
+  virtual bool wait(const waitable& target, std::optional<time_point> until) = 0;
+  /// Makes all waiting threads check again what they wait for. Any thread.
   virtual void wake_waiters() = 0;
-  /// Whether results become ready though nobody waits. Any thread.
+  /// Whether results become ready while no thread waits. Any thread.
   [[nodiscard]] virtual bool drives_itself() = 0;
-  /// Cancels what has not begun, and if @p kill is set what runs; true when @p what ends with
-  /// CancelledError.
-  virtual bool cancel(job& what, bool kill) = 0;
-  /// Has @p by told when @p what becomes ready; false: it is ready already. @p what must live until
-  /// then, or until unwatch(). Any thread.
-  virtual bool watch(job& what, observer_entry& by) = 0;
-  /// After it @p by is not told any more. Any thread.
+  /// Cancels items that have not begun, and running ones too if @p kill is set. @returns whether
+  /// @p target ends with CancelledError
+  virtual bool cancel(job& target, bool kill) = 0;
+  /// Notifies @p by when @p target becomes ready; false: it is ready already. @p target must live
+  /// until then, or until unwatch(). Any thread.
+  virtual bool watch(job& target, observer_entry& by) = 0;
+  /// Removes @p by: it is not notified after this. Any thread.
   virtual void unwatch(observer_entry& by) noexcept = 0;
-  /// Whether a worker has begun with @p what, or some of it, and it is not done. Any thread.
-  [[nodiscard]] virtual bool running(const job& what) = 0;
+  /// Whether a worker has begun with any item of @p target, and it is not done. Any thread.
+  [[nodiscard]] virtual bool running(const job& target) = 0;
 
-  /// Has @p then run on the service thread when @p what is ready; false: it is ready already, and
-  /// @p then is still the caller's. Not touched any more when this returns. Any thread.
+  /// Runs @p then on the service thread when @p target is ready; false: it is ready already, and
+  /// the caller keeps @p then. Does not touch @p then after this returns, unless to run it. Any
+  /// thread.
   /// @throws ProcessError when there can be no service thread
-  [[nodiscard]] virtual bool when_done(job& what, continuation& then) = 0;
-  /// Takes it back, unless it is being run or was. False: this is not the process of the pool, and
-  /// nothing can be taken back; it is never run here. Any thread.
+  [[nodiscard]] virtual bool when_done(job& target, continuation& then) = 0;
+  /// Withdraws @p then, unless it has been taken to run. False: this is not the pool's process.
+  /// Nothing can be withdrawn or run here. Any thread.
   virtual bool withdraw(continuation& then) noexcept = 0;
-  /// Runs one; an exception is reported on stderr.
+  /// Runs @p then; an exception is reported on stderr.
   static void run_now(continuation& then, job& done) noexcept;
 };
 
-/// Something to wait for, or a request to stop waiting.
+/// Ready when something is ready or a stop is requested.
 class stoppable final : public waitable {
  public:
-  stoppable(const waitable& what, stop_token stop) : what_(&what), stop_(std::move(stop)) {}
+  stoppable(const waitable& target, stop_token stop) : target_(&target), stop_(std::move(stop)) {}
 
   [[nodiscard]] bool ready() const noexcept override {
-    came_ = what_->ready();
-    return came_ || stop_.stop_requested();
+    was_ready_ = target_->ready();
+    return was_ready_ || stop_.stop_requested();
   }
   [[nodiscard]] bool resolved() const noexcept override {
-    return what_->resolved() || stop_.stop_requested();
+    return target_->resolved() || stop_.stop_requested();
   }
-  [[nodiscard]] const job* awaited() const noexcept override { return what_->awaited(); }
-  /// Whether it was what was waited for, when that was last looked at. The waiting thread.
-  [[nodiscard]] bool came() const noexcept { return came_; }
+  [[nodiscard]] const job* awaited() const noexcept override { return target_->awaited(); }
+  /// Whether it was ready itself, when last checked. For the waiting thread.
+  [[nodiscard]] bool was_ready() const noexcept { return was_ready_; }
 
  private:
-  const waitable* what_;
+  const waitable* target_;
   stop_token stop_;
-  mutable bool came_ = false;
+  mutable bool was_ready_ = false;
 };
 
-/// Waits until @p what is ready, @p until has come or a stop is requested; whether it is ready.
-inline bool wait_for(driver& pool, const waitable& what, std::optional<time_point> until,
+/// Waits until @p target is ready, @p until is reached or a stop is requested; whether it is ready.
+inline bool wait_for(driver& pool, const waitable& target, std::optional<time_point> until,
                      const stop_token& stop) {
-  if (!stop.stop_possible()) return pool.wait(what, until);
-  const stoppable either(what, stop);
+  if (!stop.stop_possible()) return pool.wait(target, until);
+  const stoppable either(target, stop);
   const stop_callback wake(stop, [&] { pool.wake_waiters(); });
   static_cast<void>(pool.wait(either, until));
-  return either.came();  // not what.ready(): that may need the pool's lock
+  return either.was_ready();  // not target.ready(): that may need the pool's lock
 }
 
-/// Something to be called when a submission ends, on the pool's service thread.
+/// A user's callback for the end of a submission, called on the pool's service thread.
 class done_callback {
  public:
   virtual ~done_callback() = default;
   virtual void call(job& done) = 0;
 
-  std::unique_ptr<done_callback> next;  ///< to be called after this one
+  std::unique_ptr<done_callback> next;  ///< called after this one
 };
 
-/// Why a whole submission ends without its outcomes.
+/// How a submission ends without all its outcomes.
 enum class ending : std::uint8_t { failed, cancelled };
 
-/// What the pool has to do for a job of some type, so that it need not ask for each outcome.
+/// The properties of a job's type that the pool needs for each outcome, so that it needs no virtual
+/// call.
 struct job_form {
-  std::size_t plain_size =
-      0;                   ///< bytes of each result when they come packed in runs; 0: they do not
-  delivery pieces{};       ///< how a large result that is encoded by itself is to come in
-  bool sealed = false;     ///< seal() does something
-  bool announced = false;  ///< announce() does something
+  std::size_t plain_size = 0;  ///< bytes of each result that is packed in runs; 0: not packed
+  delivery pieces{};           ///< how pieces of a large encoded result are delivered
+  bool sealed = false;         ///< whether to call seal()
+  bool announced = false;      ///< whether to call announce()
 };
 
-/// One submission: an apply, or a whole map of many frames. Its outcomes come in under the lock of
-/// its pool; when `ready` is set they do not change any more and any thread may read them.
+/// One submission: an apply, or a whole map of many frames. Outcomes arrive under the pool's lock.
+/// Once `ready` is set they do not change, and any thread may read them.
 class job : public waitable {
  public:
-  /// Begins with one reference, the maker's.
+  /// Starts with one reference, the maker's.
   job(boost::intrusive_ptr<driver> pool, std::size_t items, const job_form& form,
       std::unique_ptr<done_callback> callbacks)
       : form_(form), pool_(std::move(pool)), callbacks_(std::move(callbacks)), missing_(items) {}
@@ -160,26 +161,27 @@ class job : public waitable {
 
   // ---- for the pool, under its lock ----------------------------------------------------------
 
-  /// Bytes of each result when they come packed in runs; 0 when each is encoded by itself.
+  /// Bytes of each result that is packed in runs; 0 when each is encoded by itself.
   [[nodiscard]] std::size_t plain_size() const noexcept { return form_.plain_size; }
-  /// The encoded result of one item. @throws DecodeError, or what a user's codec throws.
+  /// Takes the encoded result of one item. @throws DecodeError; exceptions of a user's codec
   virtual void value(std::size_t index, std::span<const std::byte> encoded) = 0;
-  /// The next bytes of such a result of @p total bytes, delivered as the form says. After an
-  /// exception the other pieces still come.
+  /// Takes the next bytes of an encoded result of @p total bytes, delivered as the form says.
+  /// Further pieces arrive even after an exception.
   virtual void piece(std::size_t /*index*/, std::uint64_t /*offset*/, std::uint64_t /*total*/,
                      std::span<const std::byte> /*bytes*/) {}
-  /// The next bytes of the plain results from item @p index on, from byte @p offset on.
+  /// Takes the next bytes of the plain results, starting with item @p index, from byte @p offset
+  /// on.
   virtual void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) = 0;
 
-  /// One item ended with an exception: the first by index is kept.
-  virtual void error(std::size_t index, std::exception_ptr what) {
+  /// One item ended with an exception; keeps the first by index.
+  virtual void error(std::size_t index, std::exception_ptr exception) {
     if (error_ != nullptr && error_index_ <= index) return;
-    error_ = std::move(what);
+    error_ = std::move(exception);
     error_index_ = index;
   }
-  /// How the item that failed can be run again: the first by index is kept.
-  void keep_replay(std::size_t index, std::shared_ptr<const replayable> what) noexcept {
-    replay_ = std::move(what);
+  /// Keeps how to run the failed item again; the first by index.
+  void keep_replay(std::size_t index, std::shared_ptr<const replayable> input) noexcept {
+    replay_ = std::move(input);
     replay_index_ = index;
   }
   [[nodiscard]] bool wants_replay(std::size_t index) const noexcept {
@@ -189,89 +191,89 @@ class job : public waitable {
   [[nodiscard]] const std::shared_ptr<const replayable>& replay_of() const noexcept {
     return replay_;
   }
-  /// So many items have got their outcome.
+  /// Counts @p items more outcomes.
   void count(std::size_t items) noexcept {
     missing_ -= items;
     begun_ = true;
   }
-  /// Whether any item has.
+  /// Whether any item has its outcome.
   [[nodiscard]] bool begun() const noexcept { return begun_; }
-  /// The whole submission ends with this exception; outcomes that still come are ignored.
-  void abort(std::exception_ptr what, ending how = ending::failed) {
-    fail_submission(std::move(what));
-    cancelled_ = how == ending::cancelled;
+  /// Ends the whole submission with this exception; later outcomes are ignored.
+  void abort(std::exception_ptr exception, ending kind = ending::failed) {
+    fail_submission(std::move(exception));
+    cancelled_ = kind == ending::cancelled;
     missing_ = 0;
   }
 
-  /// What holds for its items; to be set before any is submitted.
+  /// Sets the rules for its items; before the first one is submitted.
   void set_rules(const job_rules& rules) noexcept { rules_ = rules; }
   [[nodiscard]] const job_rules& rules() const noexcept { return rules_; }
 
-  /// Nobody waits for it from the beginning: the service thread is to care for it.
+  /// No thread waits for it yet: the service thread has to drive it.
   void leave_unattended() noexcept { unattended_ = true; }
   [[nodiscard]] bool unattended() const noexcept { return unattended_; }
 
   [[nodiscard]] bool resolved() const noexcept override { return missing_ == 0; }
   [[nodiscard]] const job* awaited() const noexcept override { return this; }
-  /// Whether cancelling ends it at once though parts of it run; their outcomes are dropped then.
+  /// Whether cancel() ends it at once while parts of it run; their outcomes are dropped.
   [[nodiscard]] virtual bool cancellable_while_running() const noexcept { return false; }
-  /// Whether seal() and announce() have to be called.
+  /// The properties of its type.
   [[nodiscard]] const job_form& form() const noexcept { return form_; }
-  /// Everything has come: brings the result into its final form.
+  /// All outcomes are there: brings the result into its final form.
   virtual void seal() {}
-  /// It has become ready.
-  virtual void announce() { watches_.tell(*this); }
-  /// @p by is to be told of that. Precondition: not ready.
+  /// It has become ready: notifies the observers.
+  virtual void announce() { observers_.notify_all(*this); }
+  /// Notifies @p by then. Precondition: not ready.
   void watch(observer_entry& by) noexcept {
-    watches_.add(by);
+    observers_.add(by);
     form_.announced = true;
   }
-  /// Whether there is something to do before it is ready, which must not run under the lock.
+  /// Whether callbacks have to run before it is ready, without the lock.
   [[nodiscard]] bool has_callback() const noexcept { return callbacks_ != nullptr; }
-  /// What is to be called, once: without the lock. Dropped when nobody gets to see the result.
+  /// The callbacks, once; to be called without the lock, or dropped if the result will not be read.
   [[nodiscard]] std::unique_ptr<done_callback> take_callbacks() noexcept {
     return std::move(callbacks_);
   }
-  /// What goes on when it has become ready.
+  /// The continuations that run when it has become ready.
   [[nodiscard]] continuation_list& continuations() noexcept { return continuations_; }
   void set_ready() noexcept {
-    ready_.store(true, std::memory_order_release);  // the outcomes before it
+    ready_.store(true, std::memory_order_release);  // publishes the outcomes
   }
 
-  // ---- for everybody -------------------------------------------------------------------------
+  // ---- for any thread ------------------------------------------------------------------------
 
   [[nodiscard]] bool ready() const noexcept override {
-    return ready_.load(std::memory_order_acquire);  // the outcomes behind it
+    return ready_.load(std::memory_order_acquire);  // sees the outcomes
   }
   [[nodiscard]] driver& pool() const noexcept { return *pool_; }
   [[nodiscard]] std::uint32_t use_count() const noexcept {
-    return references_.load(std::memory_order_acquire);  // what the others did before they let go
+    return references_.load(std::memory_order_acquire);  // sees what the other owners did
   }
-  /// Another reference, of one that only the caller knows yet: nothing is exchanged for it.
+  /// Adds a reference to a job that only the caller knows yet: without an atomic exchange.
   [[nodiscard]] boost::intrusive_ptr<job> share_first() noexcept {
     const std::uint32_t before = references_.load(std::memory_order_relaxed);  // this thread's
     references_.store(before + 1, std::memory_order_relaxed);                  // likewise
     return {this, false};
   }
-  /// Gives up a reference; true: it was the last one, which the caller has again.
+  /// Drops a reference. True: it was the last one, and the caller keeps it.
   [[nodiscard]] bool drop_reference() const noexcept {
     if (use_count() == 1) return true;
     if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1)
       return false;                                   // as in use_count()
-    references_.store(1, std::memory_order_relaxed);  // nobody else knows it
+    references_.store(1, std::memory_order_relaxed);  // no other thread knows it
     return true;
   }
-  friend void intrusive_ptr_add_ref(const job* what) noexcept {
-    what->references_.fetch_add(1, std::memory_order_relaxed);  // the caller has one already
+  friend void intrusive_ptr_add_ref(const job* target) noexcept {
+    target->references_.fetch_add(1, std::memory_order_relaxed);  // the caller has one
   }
-  friend void intrusive_ptr_release(const job* what) noexcept {
-    // Who has the only reference need not exchange anything: nobody can make another one.
-    if (what->use_count() == 1 ||
-        what->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // as in use_count()
-      delete what;
+  friend void intrusive_ptr_release(const job* target) noexcept {
+    // The only owner needs no atomic exchange: no other thread can add a reference.
+    if (target->use_count() == 1 ||
+        target->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // as in use_count()
+      delete target;
     }
   }
-  /// The exception it ended with, or null. Precondition: ready.
+  /// Its exception, or null. Precondition: ready.
   [[nodiscard]] const std::exception_ptr& failure() const noexcept { return error_; }
   /// Whether cancel() or the end of the pool ended it. Precondition: ready.
   [[nodiscard]] bool cancelled() const noexcept { return cancelled_; }
@@ -280,8 +282,8 @@ class job : public waitable {
   }
 
  protected:
-  /// What is still missing will not come: it is to end with this exception.
-  virtual void fail_submission(std::exception_ptr what) { error_ = std::move(what); }
+  /// Ends all missing items with this exception.
+  virtual void fail_submission(std::exception_ptr exception) { error_ = std::move(exception); }
 
  private:
   friend class job_list;
@@ -296,11 +298,11 @@ class job : public waitable {
   std::exception_ptr error_;
   std::size_t error_index_ = 0;
   std::shared_ptr<const replayable> replay_;
-  std::size_t replay_index_ = ~std::size_t{0};  ///< of the first failure; no replay: too large
+  std::size_t replay_index_ = ~std::size_t{0};  ///< of the first failure, even if none is kept
   std::size_t missing_;
-  observer_list watches_;
-  job* listed_ = nullptr;       ///< the next one in the list that it is in
-  pool_task* tasks_ = nullptr;  ///< those that the pool has of it; see job_tasks
+  observer_list observers_;
+  job* listed_ = nullptr;       ///< the next one in its list
+  pool_task* tasks_ = nullptr;  ///< the pool's tasks of this job; see job_tasks
   bool unattended_ = false;
   bool begun_ = false;
   bool cancelled_ = false;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Jobs in a row: those that have callbacks to run, those that nobody refers to any more, those
-/// that an imap_unordered has not handed out.
+/// An intrusive queue of jobs: those with callbacks to run, those without other references, those
+/// that an imap_unordered has not returned.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -13,8 +13,8 @@
 
 namespace procpool::detail {
 
-/// A queue with a reference to each of its jobs. Linked through the jobs, each of which is in one
-/// list at a time: so putting one in needs no memory and cannot fail. One thread at a time.
+/// Holds a reference to each of its jobs. Linked through the jobs, so adding one allocates nothing
+/// and cannot fail. A job is in one list at a time. For one thread at a time.
 class job_list {
  public:
   job_list() noexcept = default;
@@ -33,26 +33,26 @@ class job_list {
   [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
-  void push_back(boost::intrusive_ptr<job> what) noexcept {
-    job* last = what.detach();
+  void push_back(boost::intrusive_ptr<job> target) noexcept {
+    job* last = target.detach();
     last->listed_ = nullptr;
     (last_ != nullptr ? last_->listed_ : first_) = last;
     last_ = last;
     ++size_;
   }
-  /// Null: there is none.
+  /// Null: the list is empty.
   [[nodiscard]] boost::intrusive_ptr<job> pop_front() noexcept {
     return first_ != nullptr ? unlink(nullptr) : nullptr;
   }
-  /// Takes this one out; null: it is not there. Looks at all before it.
-  [[nodiscard]] boost::intrusive_ptr<job> remove(const job* what) noexcept {
+  /// Removes this job; null: it is not in the list. Linear in its position.
+  [[nodiscard]] boost::intrusive_ptr<job> remove(const job* target) noexcept {
     job* before = nullptr;
     for (job* each = first_; each != nullptr; before = std::exchange(each, each->listed_)) {
-      if (each == what) return unlink(before);
+      if (each == target) return unlink(before);
     }
     return nullptr;
   }
-  /// Runs destructors of the user's: not with a lock.
+  /// Runs users' destructors: call it without locks.
   void clear() noexcept {
     while (first_ != nullptr) pop_front().reset();
   }
@@ -60,11 +60,11 @@ class job_list {
  private:
   [[nodiscard]] boost::intrusive_ptr<job> unlink(job* before) noexcept {
     job*& link = before != nullptr ? before->listed_ : first_;
-    job* what = std::exchange(link, link->listed_);
-    if (last_ == what) last_ = before;
-    what->listed_ = nullptr;
+    job* target = std::exchange(link, link->listed_);
+    if (last_ == target) last_ = before;
+    target->listed_ = nullptr;
     --size_;
-    return {what, false};
+    return {target, false};
   }
 
   job* first_ = nullptr;

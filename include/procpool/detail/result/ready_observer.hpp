@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How somebody is told that one of many jobs has become ready. Nearly all jobs are watched by
-/// nobody: then it costs them one null pointer.
+/// Observers that are notified when one of many jobs becomes ready. Nearly all jobs have none,
+/// which costs them one null pointer.
 ///
-/// The list of a job's watch points is changed, and its watchers are told, under the lock of the
-/// job's pool. A point belongs to its ready_observer, who takes it out of the list before it goes,
-/// so the one who tells never meets a ready_observer that is gone. Who is told has only locks of
-/// its own to take, none of a pool, and runs no code of the user's.
+/// The pool's lock of a job guards its list of entries, also while observers are notified. An entry
+/// belongs to its observer, which removes it from the list before it is destroyed. So a notifying
+/// thread never meets a destroyed observer. A notified observer takes only its own locks, never a
+/// pool's, and runs no user code.
 #pragma once
 
 #include <utility>
@@ -18,47 +18,45 @@ struct observer_entry;
 
 class ready_observer {
  public:
-  /// The job of this point is ready; the point is in no list any more. Pool's lock held.
-  virtual void told(observer_entry& at, const job& what) noexcept = 0;
+  /// The job of this entry is ready; the entry is in no list. Pool's lock held.
+  virtual void on_ready(observer_entry& entry, const job& what) noexcept = 0;
 
  protected:
   ~ready_observer() = default;
 };
 
-/// One ready_observer's interest in one job. The job must not end before the point is out of its
-/// list.
+/// The registration of one observer with one job. The job must outlive its time in the list.
 struct observer_entry {
   ready_observer* owner = nullptr;
   job* what = nullptr;
-  observer_entry* next = nullptr;   ///< in the list of the job; afterwards the ready_observer's own
-  observer_entry** slot = nullptr;  ///< what points to this one in the list; null: it is in none
+  observer_entry* next = nullptr;   ///< in the job's list; afterwards free for the observer
+  observer_entry** slot = nullptr;  ///< the pointer to this one in the list; null: in none
 };
 
-/// The watch points of one job. Pool's lock held.
+/// The entries of one job. Pool's lock held.
 class observer_list {
  public:
-  void add(observer_entry& point) noexcept {
-    point.next = first_;
-    point.slot = &first_;
-    if (first_ != nullptr) first_->slot = &point.next;
-    first_ = &point;
+  void add(observer_entry& entry) noexcept {
+    entry.next = first_;
+    entry.slot = &first_;
+    if (first_ != nullptr) first_->slot = &entry.next;
+    first_ = &entry;
   }
 
-  /// From the list that it is in, if any.
-  static void remove(observer_entry& point) noexcept {
-    if (point.slot == nullptr) return;
-    *point.slot = point.next;
-    if (point.next != nullptr) point.next->slot = point.slot;
-    point.slot = nullptr;
+  /// Removes an entry from its list, if any.
+  static void remove(observer_entry& entry) noexcept {
+    if (entry.slot == nullptr) return;
+    *entry.slot = entry.next;
+    if (entry.next != nullptr) entry.next->slot = entry.slot;
+    entry.slot = nullptr;
   }
 
-  /// Tells all of them, once. A ready_observer that was told may be gone at once, and its point
-  /// with it.
-  void tell(const job& what) noexcept {
+  /// Notifies all of them, once. A notified observer and its entry may be destroyed at once.
+  void notify_all(const job& what) noexcept {
     while (first_ != nullptr) {
-      observer_entry& point = *first_;
-      remove(point);
-      point.owner->told(point, what);
+      observer_entry& entry = *first_;
+      remove(entry);
+      entry.owner->on_ready(entry, what);
     }
   }
 

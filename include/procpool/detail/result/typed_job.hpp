@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Jobs whose results have a type: one call, one outcome for each item, a whole map.
+/// Jobs with a type: a single call, one outcome per item, a whole map.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -37,17 +37,17 @@ using stored_t = std::conditional_t<std::is_void_v<R>, std::byte, R>;
 template <class Stored>
 inline constexpr std::size_t plain_size_of = is_plain_result_v<Stored> ? sizeof(Stored) : 0;
 
-/// A job whose result, as the user gets it, is a T.
+/// A job whose result for the user is a T.
 template <class T>
 class typed_job : public job {
  public:
   using job::job;
 
-  /// The result itself. Precondition: ready, no failure.
+  /// The result. Precondition: ready, no failure.
   [[nodiscard]] virtual stored_t<T>& result() = 0;
 };
 
-/// Python's callback and error_callback.
+/// The user's callback and error_callback.
 template <class T>
 struct job_callbacks {
   std::conditional_t<std::is_void_v<T>, std::function<void()>, std::function<void(stored_t<T>&)>>
@@ -55,7 +55,7 @@ struct job_callbacks {
   std::function<void(std::exception_ptr)> failure;
 };
 
-/// Calls the one that fits.
+/// Calls one of them.
 template <class T>
 class result_callback final : public done_callback {
  public:
@@ -77,14 +77,14 @@ class result_callback final : public done_callback {
   job_callbacks<T> calls_;
 };
 
-/// Null when there is none.
+/// Null if both are empty.
 template <class T>
 std::unique_ptr<done_callback> callback_of(job_callbacks<T> calls) {
   if (!calls.success && !calls.failure) return nullptr;
   return std::make_unique<result_callback<T>>(std::move(calls));
 }
 
-/// Fills in a large result piece by piece; it is empty again after an exception.
+/// Fills in a large result piece by piece; after an exception it is empty.
 template <class Stored>
 void assemble_result(value_slot<Stored>& result, std::uint64_t offset, std::uint64_t total,
                      std::span<const std::byte> bytes) {
@@ -100,7 +100,7 @@ void assemble_result(value_slot<Stored>& result, std::uint64_t offset, std::uint
   }
 }
 
-/// One call.
+/// A single call.
 template <class R>
 class call_job final : public typed_job<R> {
  public:
@@ -139,7 +139,7 @@ class call_job final : public typed_job<R> {
   alignas(16) std::byte raw_[raw_bytes];
 };
 
-/// Collects jobs as they become ready, for imap_unordered.
+/// Collects jobs that become ready, for imap_unordered.
 class completion_queue final : public waitable {
  public:
   void push(boost::intrusive_ptr<job> finished) noexcept {
@@ -150,7 +150,7 @@ class completion_queue final : public waitable {
     std::lock_guard lock(mutex_);
     return finished_.pop_front();
   }
-  /// Until the next pop().
+  /// True only until the next pop().
   [[nodiscard]] bool ready() const noexcept override {
     std::lock_guard lock(mutex_);
     return !finished_.empty();
@@ -162,14 +162,14 @@ class completion_queue final : public waitable {
   job_list finished_;
 };
 
-/// One outcome, value or exception, for each item: a chunk of an imap, or a map_outcomes.
+/// One Outcome for each item: a chunk of an imap, or a map_outcomes.
 template <class R>
 class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
  public:
   using stored = stored_t<R>;
   using base = typed_job<std::vector<Outcome<R>>>;
 
-  /// @param first index in the input of the first item
+  /// @param first index of the first item in the input
   outcomes_job(boost::intrusive_ptr<driver> pool, std::size_t first, std::size_t items,
                std::shared_ptr<completion_queue> finished = nullptr,
                std::unique_ptr<done_callback> callbacks = nullptr)
@@ -191,8 +191,8 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
     in.finish();
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
-    if (offset == 0) raw_.clear();  // a worker may have died, or lied, in the middle of a value
-    raw_.append(bytes.data(), bytes.size());  // values may come in parts
+    if (offset == 0) raw_.clear();  // a worker may have died, or sent garbage, inside a value
+    raw_.append(bytes.data(), bytes.size());  // a value may arrive in parts
     std::size_t taken = 0;
     for (index += offset / sizeof(stored) - first_; raw_.size() - taken >= sizeof(stored);
          ++index, taken += sizeof(stored)) {
@@ -201,11 +201,11 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
     std::memmove(raw_.data(), raw_.data() + taken, raw_.size() - taken);
     raw_.resize_uninitialized(raw_.size() - taken);
   }
-  void error(std::size_t index, std::exception_ptr what) override {
-    outcomes_[index - first_].fail(std::move(what));
+  void error(std::size_t index, std::exception_ptr exception) override {
+    outcomes_[index - first_].fail(std::move(exception));
   }
   void announce() override {
-    // Let go of the queue, which refers to this job from now on.
+    // Drops the reference to the queue, which holds this job from here on.
     if (auto queue = std::exchange(finished_, nullptr)) queue->push(this);
     base::announce();
   }
@@ -213,22 +213,22 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
 
   [[nodiscard]] std::vector<Outcome<R>>& result() override { return outcomes_; }
   [[nodiscard]] std::size_t size() const noexcept { return outcomes_.size(); }
-  /// Moves an item's result to where it is wanted, or throws its exception; it is not kept.
-  /// Precondition: ready; once for each item.
+  /// Moves an item's result into @p to, or throws its exception; then drops it. Precondition:
+  /// ready; call once for each item.
   void take(std::size_t index, std::optional<stored>& to) {
-    struct forget {
+    struct reset_on_exit {
       Outcome<R>* outcome;
-      ~forget() { outcome->reset(); }
+      ~reset_on_exit() { outcome->reset(); }
     };
-    const forget done{&outcomes_[index]};
+    const reset_on_exit done{&outcomes_[index]};
     to.emplace(std::move(*outcomes_[index]));
   }
 
  protected:
-  // What has its outcome keeps it.
-  void fail_submission(std::exception_ptr what) override {
+  // Decided items keep their outcomes.
+  void fail_submission(std::exception_ptr exception) override {
     for (auto& each : outcomes_) {
-      if (!each.decided()) each.fail(what);
+      if (!each.decided()) each.fail(exception);
     }
   }
 
@@ -257,15 +257,16 @@ class map_job final
 
   map_job(boost::intrusive_ptr<driver> pool, std::size_t items,
           std::unique_ptr<done_callback> callbacks)
-      : base(
-            std::move(pool), items,
-            {.plain_size = plain_size_of<stored>, .pieces = delivery_of<stored>(), .sealed = apart},
-            std::move(callbacks)),
+      : base(std::move(pool), items,
+             {.plain_size = plain_size_of<stored>,
+              .pieces = delivery_of<stored>(),
+              .sealed = separate},
+             std::move(callbacks)),
         items_(items) {
-    if constexpr (apart) {
+    if constexpr (separate) {
       pieces_.resize(items);
     } else if constexpr (packed) {
-      results_.reserve(items);  // filled with zeros when the workers are busy already
+      results_.reserve(items);  // zero-filled later, while workers are busy
       advise_huge_pages(results_.data(), items * sizeof(stored));
     } else if constexpr (!std::is_void_v<R>) {
       results_.resize(items);
@@ -275,10 +276,10 @@ class map_job final
   void value(std::size_t index, std::span<const std::byte> encoded) override {
     if constexpr (!is_plain_result_v<stored>) {
       decoder in(encoded);
-      if constexpr (apart) {
+      if constexpr (separate) {
         pieces_[index].make([&] { return in.template get<stored>(); });
       } else {
-        if constexpr (in_pieces) renew(index);
+        if constexpr (in_pieces) reset_result(index);
         results_[index] = in.template get<stored>();
       }
       in.finish();
@@ -286,16 +287,16 @@ class map_job final
   }
   void piece(std::size_t index, std::uint64_t offset, std::uint64_t total,
              std::span<const std::byte> bytes) override {
-    if constexpr (apart) {
+    if constexpr (separate) {
       assemble_result(pieces_[index], offset, total, bytes);
     } else if constexpr (in_pieces) {
-      if (offset == 0) renew(index);
+      if (offset == 0) reset_result(index);
       assemble(results_[index], offset, total, bytes);
     }
   }
   void plain(std::size_t index, std::size_t offset, std::span<const std::byte> bytes) override {
     if constexpr (packed) {
-      if (results_.empty()) make_room();
+      if (results_.empty()) allocate_results();
       std::memcpy(reinterpret_cast<std::byte*>(results_.data() + index) + offset, bytes.data(),
                   bytes.size());
     }
@@ -303,7 +304,7 @@ class map_job final
 
   [[nodiscard]] bool cancellable_while_running() const noexcept override { return true; }
   void seal() override {
-    if constexpr (apart) {
+    if constexpr (separate) {
       if (this->failure() != nullptr) return;
       results_.reserve(pieces_.size());
       for (auto& piece : pieces_) results_.push_back(std::move(*piece));
@@ -312,7 +313,7 @@ class map_job final
   }
   [[nodiscard]] stored_t<whole>& result() override {
     if constexpr (std::is_void_v<R>) {
-      return nothing_;
+      return void_result_;
     } else {
       return results_;
     }
@@ -320,30 +321,30 @@ class map_job final
 
  private:
   static constexpr bool packed = is_plain_result_v<stored> && !std::is_void_v<R>;
-  // Whether a result can take its place among the others as soon as it is there: those before it
-  // may come later, and have to be something until then, which takes a moment before any work.
-  static constexpr std::size_t most_placed = 128;  // bytes
-  static constexpr bool placed =
-      packed || (sizeof(stored) <= most_placed && std::is_nothrow_default_constructible_v<stored> &&
-                 std::is_nothrow_move_assignable_v<stored>);
-  static constexpr bool apart = !placed && !std::is_void_v<R>;
+  // Whether a result can be stored in place as soon as it arrives. Then all elements before it are
+  // default-constructed first, which takes time before any work, so only small ones are.
+  static constexpr std::size_t max_placed_bytes = 128;
+  static constexpr bool in_place = packed || (sizeof(stored) <= max_placed_bytes &&
+                                              std::is_nothrow_default_constructible_v<stored> &&
+                                              std::is_nothrow_move_assignable_v<stored>);
+  static constexpr bool separate = !in_place && !std::is_void_v<R>;
   static constexpr bool in_pieces = delivery_of<stored>().granule != 0;
   struct empty {};
 
-  // Not inlined: g++ 12 would warn in the user's build of a null pointer in std::vector.
-  [[gnu::noinline]] void make_room() { results_.resize(items_); }
+  // Not inlined: in the user's build g++ 12 would warn of a null pointer in std::vector.
+  [[gnu::noinline]] void allocate_results() { results_.resize(items_); }
 
-  // The worker of an earlier attempt may have died in the middle of a result that was longer: its
-  // memory must not stay. A string that is assigned another one keeps it.
-  void renew(std::size_t index) noexcept {
+  // The worker of an earlier attempt may have died within a longer result, whose memory must be
+  // freed: assignment to a string would keep it.
+  void reset_result(std::size_t index) noexcept {
     std::destroy_at(&results_[index]);
     std::construct_at(&results_[index]);
   }
 
   const std::size_t items_;
   std::conditional_t<std::is_void_v<R>, empty, std::vector<stored>> results_;
-  std::conditional_t<apart, std::vector<value_slot<stored>>, empty> pieces_;
-  std::byte nothing_{};
+  std::conditional_t<separate, std::vector<value_slot<stored>>, empty> pieces_;
+  std::byte void_result_{};
 };
 
 }  // namespace procpool::detail

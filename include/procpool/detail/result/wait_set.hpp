@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Waiting for some of many results, of one pool or several.
+/// Waits for some of many results, of one or several pools.
 ///
-/// Results of one pool: the waiting thread drives the pool, as with a single result. Results of
-/// several: their service threads drive, and the waiting thread sleeps on a condition variable of
-/// its own; unless it is a service thread itself (a callback waits), because nobody would drive its
-/// pool then: it drives one pool after the other, for a moment each.
+/// For one pool the waiting thread drives it, as for a single result. For several pools their
+/// service threads drive, and the waiting thread sleeps on its own condition variable. If the
+/// waiting thread is a service thread (a callback waits), its own pool would not be driven. So it
+/// drives the pools in turn, for a short time each.
 ///
-/// A watch is told under the lock of a pool and takes its own lock then, never the other way round.
+/// An observer is notified under a pool's lock and then takes its own lock, never in reverse order.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -36,105 +36,105 @@
 
 namespace procpool::detail {
 
-/// What is news to a watch.
-enum class watch_rule {
+/// What ends a wait.
+enum class wait_rule {
   any_ready,      ///< each job that becomes ready
-  first_failure,  ///< the first that ends with an exception, or the last of all
+  first_failure,  ///< the first job that ends with an exception, or the last of all
 };
 
-/// Watches jobs, all different, that live longer than it. For one thread.
+/// Observes jobs, all different, that outlive it. For one thread.
 class wait_set final : public ready_observer, public waitable {
  public:
-  wait_set(std::span<job* const> jobs, watch_rule rule)
-      : rule_(rule), points_(jobs.size()), missing_(jobs.size()) {
-    for (std::size_t i = 0; i < jobs.size(); ++i) points_[i].what = jobs[i];
+  wait_set(std::span<job* const> jobs, wait_rule rule)
+      : rule_(rule), entries_(jobs.size()), missing_(jobs.size()) {
+    for (std::size_t i = 0; i < jobs.size(); ++i) entries_[i].what = jobs[i];
   }
   wait_set(const wait_set&) = delete;
   wait_set& operator=(const wait_set&) = delete;
   ~wait_set() {
-    for (observer_entry& each : points_) {
-      if (each.owner != nullptr) each.what->pool().unwatch(each);  // it may have been told
+    for (observer_entry& each : entries_) {
+      if (each.owner != nullptr) each.what->pool().unwatch(each);  // may have been notified
     }
   }
 
-  /// Takes note of the jobs that are ready and has itself told of the others; those are left out
-  /// when there is news enough, unless @p all is set. Once. @throws what driver::watch() throws
+  /// Records the jobs that are ready, and observes the others. Stops when a wait would end, unless
+  /// @p all is set. Call once. @throws as driver::watch()
   void start(bool all);
 
-  /// Waits until there is news, @p until has come or a stop is requested; whether there is news.
+  /// Waits until ready(), @p until is reached or a stop is requested; whether ready().
   bool wait(std::optional<time_point> until, const stop_token& stop);
 
-  /// The index of a ready job that was not returned before, in the order in which they became so.
+  /// The index of a ready job that was not returned before, in the order of becoming ready.
   [[nodiscard]] std::optional<std::size_t> pop() noexcept;
 
-  /// There is something to pop, or there was a failure, or all are ready.
+  /// There is something to pop, or by the rule a failure, or all are ready.
   [[nodiscard]] bool ready() const noexcept override {
-    return news_.load(std::memory_order_acquire);  // what the other thread knew
+    return signaled_.load(std::memory_order_acquire);  // sees what the notifying thread did
   }
   [[nodiscard]] bool resolved() const noexcept override { return ready(); }
 
-  void told(observer_entry& at, const job& what) noexcept override;
+  void on_ready(observer_entry& entry, const job& what) noexcept override;
 
  private:
-  void register_at(observer_entry& point);
-  void remember(driver& pool);
+  void observe(observer_entry& entry);
+  void add_pool(driver& pool);
   bool sleep(std::optional<time_point> until, const stop_token& stop);
-  bool take_turns(std::optional<time_point> until, const stop_token& stop);
+  bool drive_in_turn(std::optional<time_point> until, const stop_token& stop);
   [[nodiscard]] bool failed(const job& what) noexcept;
 
-  const watch_rule rule_;
-  // A point has its owner as long as the job may know it, and its job until the watch starts with
-  // a job that is ready.
-  std::vector<observer_entry> points_;
+  const wait_rule rule_;
+  // An entry has an owner as long as its job may refer to it. Its job is null if it was ready at
+  // the start.
+  std::vector<observer_entry> entries_;
   std::vector<boost::intrusive_ptr<driver>> pools_;  ///< of jobs that were not ready, each once
-  observer_entry* popped_ = nullptr;                 ///< the next ones to be returned
+  observer_entry* popped_ = nullptr;                 ///< to be returned next
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  observer_entry* first_ = nullptr;  ///< those that are ready, chained by next
+  observer_entry* first_ = nullptr;  ///< ready ones, linked by next
   observer_entry* last_ = nullptr;
   std::size_t missing_;  ///< jobs that are not ready
-  std::atomic<bool> news_{false};
+  std::atomic<bool> signaled_{false};
   bool sleeping_ = false;
 };
 
 PROCPOOL_FUNCTION void wait_set::start(bool all) {
-  for (observer_entry& each : points_) {
-    if (each.what->ready()) told(each, *std::exchange(each.what, nullptr));
+  for (observer_entry& each : entries_) {
+    if (each.what->ready()) on_ready(each, *std::exchange(each.what, nullptr));
   }
-  for (observer_entry& each : points_) {
+  for (observer_entry& each : entries_) {
     if (ready() && !all) return;
-    if (each.what != nullptr) register_at(each);
+    if (each.what != nullptr) observe(each);
   }
 }
 
-PROCPOOL_FUNCTION void wait_set::register_at(observer_entry& point) {
-  driver& pool = point.what->pool();
-  remember(pool);
-  point.owner = this;
-  if (pool.watch(*point.what, point)) return;
-  point.owner = nullptr;  // it became ready in this moment
-  told(point, *point.what);
+PROCPOOL_FUNCTION void wait_set::observe(observer_entry& entry) {
+  driver& pool = entry.what->pool();
+  add_pool(pool);
+  entry.owner = this;
+  if (pool.watch(*entry.what, entry)) return;
+  entry.owner = nullptr;  // it has become ready just now
+  on_ready(entry, *entry.what);
 }
 
-PROCPOOL_FUNCTION void wait_set::remember(driver& pool) {
+PROCPOOL_FUNCTION void wait_set::add_pool(driver& pool) {
   if (!pools_.empty() && pools_.back() == &pool) return;
   if (std::ranges::find(pools_, &pool, &boost::intrusive_ptr<driver>::get) != pools_.end()) return;
   pools_.emplace_back(&pool);
 }
 
-PROCPOOL_FUNCTION void wait_set::told(observer_entry& at, const job& what) noexcept {
+PROCPOOL_FUNCTION void wait_set::on_ready(observer_entry& entry, const job& what) noexcept {
   const std::lock_guard lock(mutex_);
-  at.next = nullptr;
-  (last_ != nullptr ? last_->next : first_) = &at;
-  last_ = &at;
+  entry.next = nullptr;
+  (last_ != nullptr ? last_->next : first_) = &entry;
+  last_ = &entry;
   --missing_;
-  if (rule_ == watch_rule::first_failure && missing_ != 0 && !failed(what)) return;
-  news_.store(true, std::memory_order_release);  // what this thread knows
-  if (sleeping_) changed_.notify_one();  // with the lock: the watch may be gone right after it
+  if (rule_ == wait_rule::first_failure && missing_ != 0 && !failed(what)) return;
+  signaled_.store(true, std::memory_order_release);  // publishes the outcome
+  if (sleeping_) changed_.notify_one();  // under the lock: afterwards the set may be destroyed
 }
 
-// Python's rule: what was cancelled has not failed.
+// As in Python, a cancelled job has not failed.
 PROCPOOL_FUNCTION bool wait_set::failed(const job& what) noexcept {
   return what.failure() != nullptr && !what.cancelled();
 }
@@ -144,12 +144,12 @@ PROCPOOL_FUNCTION std::optional<std::size_t> wait_set::pop() noexcept {
     const std::lock_guard lock(mutex_);
     popped_ = std::exchange(first_, nullptr);
     last_ = nullptr;
-    news_.store(false, std::memory_order_relaxed);  // under the lock of those who set it
+    signaled_.store(false, std::memory_order_relaxed);  // under the lock, like the store of true
   }
   if (popped_ == nullptr) return std::nullopt;
   observer_entry& next = *std::exchange(popped_, popped_->next);
   next.owner = nullptr;
-  return static_cast<std::size_t>(&next - points_.data());
+  return static_cast<std::size_t>(&next - entries_.data());
 }
 
 PROCPOOL_FUNCTION bool wait_set::wait(std::optional<time_point> until, const stop_token& stop) {
@@ -157,7 +157,7 @@ PROCPOOL_FUNCTION bool wait_set::wait(std::optional<time_point> until, const sto
   if (pools_.size() == 1) return wait_for(*pools_.front(), *this, until, stop);
   const bool to_be_driven =
       std::ranges::any_of(pools_, [](const auto& pool) { return !pool->drives_itself(); });
-  if (to_be_driven || fork_registry::on_library_thread()) return take_turns(until, stop);
+  if (to_be_driven || fork_registry::on_library_thread()) return drive_in_turn(until, stop);
   return sleep(until, stop);
 }
 
@@ -179,13 +179,14 @@ PROCPOOL_FUNCTION bool wait_set::sleep(std::optional<time_point> until, const st
   return ready();
 }
 
-PROCPOOL_FUNCTION bool wait_set::take_turns(std::optional<time_point> until,
-                                            const stop_token& stop) {
+PROCPOOL_FUNCTION bool wait_set::drive_in_turn(std::optional<time_point> until,
+                                               const stop_token& stop) {
   constexpr std::chrono::milliseconds turn{1};
-  for (std::size_t whose = 0; !ready() && !stop.stop_requested(); ++whose) {
+  for (std::size_t turn_number = 0; !ready() && !stop.stop_requested(); ++turn_number) {
     const auto now = std::chrono::steady_clock::now();
     if (until && now >= *until) return false;
-    pools_[whose % pools_.size()]->wait(*this, until ? std::min(*until, now + turn) : now + turn);
+    pools_[turn_number % pools_.size()]->wait(*this,
+                                              until ? std::min(*until, now + turn) : now + turn);
   }
   return ready();
 }
@@ -193,35 +194,35 @@ PROCPOOL_FUNCTION bool wait_set::take_turns(std::optional<time_point> until,
 PROCPOOL_FUNCTION void wait_for_jobs(std::span<job* const> jobs, return_when when,
                                      std::optional<time_point> until, const stop_token& stop) {
   if (jobs.empty()) return;
-  if (when == return_when::all_completed) {  // one after the other is quickest
+  if (when == return_when::all_completed) {  // one after another is fastest
     for (job* each : jobs) {
       if (!each->wait_until(until, stop)) return;
     }
     return;
   }
-  wait_set watch(jobs, when == return_when::first_completed ? watch_rule::any_ready
-                                                            : watch_rule::first_failure);
-  watch.start(false);
-  static_cast<void>(watch.wait(until, stop));
+  wait_set set(
+      jobs, when == return_when::first_completed ? wait_rule::any_ready : wait_rule::first_failure);
+  set.start(false);
+  static_cast<void>(set.wait(until, stop));
 }
 
-class watched_completions final : public completion_order {
+class observed_completions final : public completion_order {
  public:
-  watched_completions(std::span<job* const> jobs, std::optional<time_point> until, stop_token stop)
-      : watch_(jobs, watch_rule::any_ready),
+  observed_completions(std::span<job* const> jobs, std::optional<time_point> until, stop_token stop)
+      : set_(jobs, wait_rule::any_ready),
         all_(jobs.size()),
         left_(jobs.size()),
         until_(until),
         stop_(std::move(stop)) {
-    watch_.start(true);
+    set_.start(true);
   }
 
   [[nodiscard]] std::optional<std::size_t> next() override {
     if (left_ == 0) return std::nullopt;
-    auto index = watch_.pop();
+    auto index = set_.pop();
     if (!index) {
-      if (!watch_.wait(until_, stop_)) fail_submission();
-      index = watch_.pop();
+      if (!set_.wait(until_, stop_)) fail_submission();
+      index = set_.pop();
     }
     --left_;
     return index;
@@ -235,7 +236,7 @@ class watched_completions final : public completion_order {
     throw TimeoutError(concat({left_, " (of ", all_, ") results unfinished"}));
   }
 
-  wait_set watch_;
+  wait_set set_;
   const std::size_t all_;
   std::size_t left_;
   const std::optional<time_point> until_;
@@ -244,7 +245,7 @@ class watched_completions final : public completion_order {
 
 PROCPOOL_FUNCTION std::unique_ptr<completion_order> watch_completions(
     std::span<job* const> jobs, std::optional<time_point> until, stop_token stop) {
-  return std::make_unique<watched_completions>(jobs, until, std::move(stop));
+  return std::make_unique<observed_completions>(jobs, until, std::move(stop));
 }
 
 }  // namespace procpool::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Waiting for some of many results, as those see it who do it; how it is done: wait_set.hpp.
+/// The interface for waiting for some of many results; the implementation is in wait_set.hpp.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace procpool {
 
-/// What wait() waits for; Python's names for the values are below.
+/// When wait() returns; the constants with Python's names are in wait.hpp.
 enum class return_when {
   first_completed,
   first_exception,
@@ -24,23 +24,23 @@ enum class return_when {
 
 namespace procpool::detail {
 
-/// Waits until some of these jobs are ready, @p until has come or a stop is requested.
+/// Waits until the condition @p when holds, @p until is reached or a stop is requested.
 /// @param jobs all different
-/// @throws what driver::wait() and driver::watch() throw
+/// @throws as driver::wait() and driver::watch()
 void wait_for_jobs(std::span<job* const> jobs, return_when when, std::optional<time_point> until,
                    const stop_token& stop);
 
-/// What as_completed does, for jobs of any type.
+/// The part of as_completed that does not depend on types.
 class completion_order {
  public:
   virtual ~completion_order() = default;
-  /// The index of the next job that is ready; empty at the end. @throws TimeoutError,
-  /// CancelledError; what driver::wait() throws
+  /// The index of the next ready job; empty at the end.
+  /// @throws TimeoutError, CancelledError; as driver::wait()
   [[nodiscard]] virtual std::optional<std::size_t> next() = 0;
 };
 
 /// @param jobs all different; each must live until next() has returned its index
-/// @throws what driver::watch() throws
+/// @throws as driver::watch()
 [[nodiscard]] std::unique_ptr<completion_order> watch_completions(std::span<job* const> jobs,
                                                                   std::optional<time_point> until,
                                                                   stop_token stop);

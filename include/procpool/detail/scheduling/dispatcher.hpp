@@ -143,7 +143,7 @@ class dispatcher {
     return any_taken;
   }
 
-  /// Removes all tasks of @p what that have not begun from workers and queue. Looks at no other
+  /// Removes all tasks of @p target that have not begun from workers and queue. Looks at no other
   /// job's tasks. @returns whether no worker has a task of it any more
   bool withdraw(const job& target) noexcept {
     bool all_removed = true;

@@ -50,7 +50,7 @@ namespace procpool::detail {
 class engine {
  public:
   /// The first workers, spinning_workers of the rules, may spin while they wait for work.
-  /// @param places  slots for workers
+  /// @param slots   number of slots for workers
   /// @param wanted  the number of workers to start, in the first slots
   engine(std::unique_ptr<worker_backend> backend, std::size_t slots, std::uint32_t wanted,
          const scheduling_rules& rules, const recycle_rules& recycle,
@@ -122,12 +122,12 @@ class engine {
     if (any_stuck) balance();
   }
 
-  /// Removes all frames of @p what that have not begun. @returns whether no worker has one any more
+  /// Removes all frames of @p target that have not begun. @returns whether no worker has one any more
   bool withdraw(const job& target) noexcept { return sending_.withdraw(target); }
 
-  /// Kills the workers that run a part of @p what, which the caller aborts next: its outcomes are
+  /// Kills the workers that run a part of @p target, which the caller aborts next: its outcomes are
   /// dropped. False: a worker cannot be killed without harm to other jobs, because memory is short.
-  /// @param any set when a worker is killed
+  /// @param any_killed set when a worker is killed
   [[nodiscard]] bool stop_running(const job& target, bool& any_killed) noexcept {
     if (!backend().can_kill()) return true;  // runs on; its outcome is dropped
     bool all = true;
@@ -144,7 +144,7 @@ class engine {
     return all;
   }
 
-  /// Whether a worker has begun with a part of @p what, which is not resolved.
+  /// Whether a worker has begun with a part of @p target, which is not resolved.
   [[nodiscard]] bool running(const job& target) {
     if (target.begun()) return true;
     for (const pool_task* task = job_tasks::first(target); task != nullptr;

@@ -63,7 +63,7 @@ class scheduler {
     leaving_.reserve(slots);
   }
   /// A worker has been started in this slot, which is new or vacant.
-  /// @param most_tasks frames after which it leaves; 0: never; default: by the rules
+  /// @param max_tasks frames after which it leaves; 0: never; default: by the rules
   void add(std::uint32_t worker, std::optional<std::uint32_t> max_tasks = std::nullopt) {
     if (worker >= workers_.size()) {
       reserve(worker + 1);
