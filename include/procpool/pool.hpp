@@ -55,10 +55,10 @@ namespace procpool {
 /// throws std::logic_error there, and the destructor does nothing. Make another pool there.
 template <class Backend = Processes>
 class Pool : detail::pool_misuse {
-  template <class F, class Range, class How>
-  using map_result = detail::map_result_t<detail::gather_results, How, F, Range&>;
-  template <class F, class Range, class How>
-  using map_outcomes_result = detail::map_result_t<detail::gather_outcomes, How, F, Range&>;
+  template <class F, class Range, class Passing>
+  using map_result = detail::map_result_t<detail::gather_results, Passing, F, Range&>;
+  template <class F, class Range, class Passing>
+  using map_outcomes_result = detail::map_result_t<detail::gather_outcomes, Passing, F, Range&>;
 
  public:
   using detail::pool_misuse::apply, detail::pool_misuse::apply_async, detail::pool_misuse::map,
@@ -312,23 +312,24 @@ class Pool : detail::pool_misuse {
     return core_;
   }
 
-  template <class How, class Gather = detail::gather_results, class F, class Range>
+  template <class Passing, class Gather = detail::gather_results, class F, class Range>
   auto run_map(const F& function, Range& items, const map_options& options) {
-    if constexpr (check_map<How, F, Range>()) {
+    if constexpr (check_map<Passing, F, Range>()) {
       const detail::terms_scope stoppable(options.stop);
-      return detail::finish(*detail::start_map<How, Gather>(core(), detail::attended::yes, function,
-                                                            items, options, nullptr),
+      return detail::finish(*detail::start_map<Passing, Gather>(core(), detail::attended::yes,
+                                                                function, items, options, nullptr),
                             options.stop);
     }
   }
 
-  template <class How, class Gather = detail::gather_results, class F, class Range, class Options>
+  template <class Passing, class Gather = detail::gather_results, class F, class Range,
+            class Options>
   auto start_map(const F& function, Range& items, Options options) {
-    if constexpr (check_map<How, F, Range>()) {
-      using result = detail::map_result_t<Gather, How, F, Range&>;
+    if constexpr (check_map<Passing, F, Range>()) {
+      using result = detail::map_result_t<Gather, Passing, F, Range&>;
       auto callback = detail::callback_of<result>(
           {std::move(options.callback), std::move(options.error_callback)});
-      return AsyncResult<result>(detail::start_map<How, Gather>(
+      return AsyncResult<result>(detail::start_map<Passing, Gather>(
           core(), detail::attended::no, function, items, options, std::move(callback)));
     }
   }
@@ -350,11 +351,11 @@ class Pool : detail::pool_misuse {
     }
   }
 
-  template <class How, class F, class Range>
+  template <class Passing, class F, class Range>
   static consteval bool check_map() {
     using item = std::ranges::range_reference_t<Range&>;
     return detail::check_listed_call<std::decay_t<F>>(
-        detail::item_arguments<std::decay_t<F>, item, How>{});
+        detail::item_arguments<std::decay_t<F>, item, Passing>{});
   }
 
   boost::intrusive_ptr<detail::pool_interface> core_;

@@ -122,7 +122,7 @@ class engine {
     if (any_stuck) balance();
   }
 
-  /// Removes all frames of @p target that have not begun. @returns whether no worker has one any more
+  /// Removes all frames of @p target that have not begun. @returns whether no worker has one left
   bool withdraw(const job& target) noexcept { return sending_.withdraw(target); }
 
   /// Kills the workers that run a part of @p target, which the caller aborts next: its outcomes are

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Where encoded bodies go: small ones with their frame, large ones into the arena or, when that is
-/// full, through the ring piece by piece. Runs on the submitting thread, without any lock.
+/// Places encoded bodies: small ones in the frame, large ones in the arena. If the arena is full
+/// they are streamed through the ring. Runs on the submitting thread, without any lock.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -20,9 +20,9 @@
 
 namespace procpool::detail {
 
-/// A buffer to encode into, kept by the thread between submissions. Nested submissions, from an
-/// encoder or an input range that uses a pool itself, get one of their own. So do those that a
-/// thread makes while it ends, when what it kept is gone.
+/// An encoding buffer that the thread keeps between submissions. A nested submission, by an encoder
+/// or an input range that uses a pool, gets its own buffer. So does a submission while the thread
+/// ends, when the kept buffer has been destroyed.
 class scratch_buffer {
  public:
   scratch_buffer() {
@@ -53,8 +53,7 @@ class scratch_buffer {
   byte_buffer buffer_;
 };
 
-/// A body that is too large for a frame, encoded in @p bytes: into the arena or, when that is full,
-/// kept as it is for streaming.
+/// Places a body that is too large for a frame, encoded in @p bytes: in the arena, or as a stream.
 inline task_body place_large(pool_interface& pool, byte_buffer& bytes) {
   task_body body;
   const auto block = pool.allocate(bytes.size());
@@ -67,7 +66,7 @@ inline task_body place_large(pool_interface& pool, byte_buffer& bytes) {
   return body;
 }
 
-/// A body that is to be streamed, encoded by @p fill(encoder). @param size likely
+/// A body to be streamed, encoded by @p fill(encoder). @param size an estimate
 template <class Fill>
 task_body fill_stream(std::size_t size, Fill fill) {
   byte_buffer bytes;
@@ -79,23 +78,23 @@ task_body fill_stream(std::size_t size, Fill fill) {
   return body;
 }
 
-/// Encodes into a block of the arena; whether it fits. What it did not use is not sent.
+/// Encodes into a block of the arena; whether it fits. The unused rest is not sent.
 template <class Fill>
 bool fill_block(std::span<std::byte>& block, Fill fill) {
   encoder out(block);
   try {
     fill(out);
-  } catch (...) {  // an encoder may have made something else of the std::length_error
+  } catch (...) {  // an encoder may have converted the std::length_error
     if (out.overflowed()) return false;
-    throw;  // of a value that nests too deeply, or of the user's
+    throw;  // nested too deeply, or a user's exception
   }
-  if (out.overflowed()) return false;  // an encoder went on
+  if (out.overflowed()) return false;  // an encoder ignored the error
   block = block.first(out.size());
   return true;
 }
 
-/// The same for a body of @p size bytes that is encoded by @p fill(encoder): in place. Encoders may
-/// give more or less than they did when they were counted: what they give now counts.
+/// Places a body of @p size bytes that @p fill(encoder) encodes in place. An encoder may write more
+/// or fewer bytes than when they were counted; the bytes written now count.
 template <class Fill>
 task_body fill_large(pool_interface& pool, std::size_t size, Fill fill) {
   const auto whole = pool.allocate(size);
@@ -118,12 +117,12 @@ task_body fill_large(pool_interface& pool, std::size_t size, Fill fill) {
   return body;
 }
 
-/// Fills in where the body is and how long, and hands the frame over.
+/// Sets place and size of the body and submits the frame.
 inline void submit_body(pool_interface& pool, boost::intrusive_ptr<job> owner, frame_head& head,
                         std::size_t first_index, task_body body) {
   const auto block = body.block();
   head.kind = frame_kind::run;
-  head.body_size = body.bytes.size();  // as many as really are there
+  head.body_size = body.bytes.size();  // the bytes really written
   if (!block.empty()) head.body_at = pool.offset(block);
   try {
     pool.submit(std::move(owner), head, first_index, std::move(body));
@@ -133,14 +132,14 @@ inline void submit_body(pool_interface& pool, boost::intrusive_ptr<job> owner, f
   }
 }
 
-/// Hands over a frame with one item and an in-line body, which is copied.
+/// Submits a frame of one item with an in-line body, which is copied.
 inline void submit_small(pool_interface& pool, boost::intrusive_ptr<job> owner, frame_head& head,
                          std::span<const std::byte> body) {
   head.kind = frame_kind::run;
   head.body_size = body.size();
-  task_body where;
-  where.bytes = body;
-  pool.submit(std::move(owner), head, 0, std::move(where));
+  task_body payload;
+  payload.bytes = body;
+  pool.submit(std::move(owner), head, 0, std::move(payload));
 }
 
 }  // namespace procpool::detail

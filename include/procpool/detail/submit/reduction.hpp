@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What is behind map_reduce: a chunk of a map whose items have one outcome together, their results
-/// reduced in the worker. For the pool it is one item with several parts (task_body::parts); the
-/// worker says which of them it runs, as for items.
+/// The implementation of map_reduce. The items of a chunk have one common outcome: their results,
+/// reduced in the worker. For the pool a chunk is one item with several parts (task_body::parts);
+/// the worker reports which part it runs, as it does for items.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -40,7 +40,7 @@ namespace procpool::detail {
 
 // ---- in the worker -----------------------------------------------------------------------------
 
-/// The two callables of a map_reduce, which travel together.
+/// The two callables of a map_reduce, encoded together.
 template <class F, class Reduce>
 struct map_and_reduce {
   F map;
@@ -48,10 +48,10 @@ struct map_and_reduce {
 };
 template <class F, class Reduce>
 struct callable_codec<map_and_reduce<F, Reduce>> {
-  /// @returns the code that is less likely to be in a worker
-  static code_ref encode(encoder& out, const map_and_reduce<F, Reduce>& both) {
-    const code_ref map = callable_codec<F>::encode(out, both.map);
-    const code_ref reduce = callable_codec<Reduce>::encode(out, both.reduce);
+  /// @returns the code that workers are less likely to have
+  static code_ref encode(encoder& out, const map_and_reduce<F, Reduce>& callables) {
+    const code_ref map = callable_codec<F>::encode(out, callables.map);
+    const code_ref reduce = callable_codec<Reduce>::encode(out, callables.reduce);
     return map.module > reduce.module ? map : reduce;
   }
   static map_and_reduce<F, Reduce> decode(decoder& in) {
@@ -60,42 +60,43 @@ struct callable_codec<map_and_reduce<F, Reduce>> {
   }
 };
 
-/// Whether the items of a chunk can share the two, see frame_callable.
+/// Whether the items of a chunk can share both callables, see frame_callable.
 template <class F, class Reduce, class Value, class... P>
 inline constexpr bool reduces_shareably_v =
     is_shareable_v<F, P...>&& is_shareable_v<Reduce, Value, Value>;
 
-/// What values come to, reduced from the left. Not on the stack: they may be large.
+/// Values reduced from the left. Allocate it on the heap: values may be large.
 template <class Value>
 class running_sum {
  public:
-  explicit operator bool() const noexcept { return static_cast<bool>(sums_[now_]); }
-  [[nodiscard]] Value& operator*() noexcept { return *sums_[now_]; }
+  explicit operator bool() const noexcept { return static_cast<bool>(sums_[current_]); }
+  [[nodiscard]] Value& operator*() noexcept { return *sums_[current_]; }
 
-  /// Has the value of @p source() at first.
+  /// Sets the first value to that of @p source().
   template <class Source>
   void begin(Source source) {
-    sums_[now_].make(source);
+    sums_[current_].make(source);
   }
-  /// Takes the next value from @p source().
+  /// Adds the value of @p source().
   template <class Reduce, class Source>
   void take(Reduce& reduce, Source source) {
     if (!*this) return begin(source);
     Value& value = next_.make(source);
     called_t<Reduce, Value, Value>& called = reduce;
-    sums_[1 - now_].make(
-        [&]() -> Value { return std::invoke(called, std::move(*sums_[now_]), std::move(value)); });
-    sums_[now_].reset();
-    now_ = 1 - now_;
+    sums_[1 - current_].make([&]() -> Value {
+      return std::invoke(called, std::move(*sums_[current_]), std::move(value));
+    });
+    sums_[current_].reset();
+    current_ = 1 - current_;
   }
 
  private:
   value_slot<Value> sums_[2];
   value_slot<Value> next_;
-  std::size_t now_ = 0;
+  std::size_t current_ = 0;
 };
 
-/// What the map of both gives for the arguments that are all of @p in.
+/// The value of map for the arguments in @p in.
 template <class Value, class... P, class F>
 Value map_item(F& map, decoder in) {
   auto arguments = argument_list<P...>::decode(in);
@@ -104,15 +105,15 @@ Value map_item(F& map, decoder in) {
   return arguments.pass_to(called);
 }
 
-/// Calls for all items in @p in, which begins with their number, and reduces what they return.
+/// Calls map for all items in @p in, which starts with their number, and reduces the results.
 template <class Value, class... P, class Callable>
 void reduce_items(frame_context& frame, Callable& callable, decoder& in, running_sum<Value>& sum) {
   const auto items = in.template get<std::uint32_t>();
   for (std::uint32_t item = 0; item < items; ++item) {
     frame.begin_part(item);
-    auto&& both = callable.template get<P...>();
-    sum.take(both.reduce,
-             [&] { return map_item<Value, P...>(both.map, next_arguments<P...>(in)); });
+    auto&& callables = callable.template get<P...>();
+    sum.take(callables.reduce,
+             [&] { return map_item<Value, P...>(callables.map, next_arguments<P...>(in)); });
   }
 }
 
@@ -120,24 +121,24 @@ void reduce_items(frame_context& frame, Callable& callable, decoder& in, running
 template <class F, class Reduce, class... P>
 void run_reduction(frame_context& frame) {
   using value = std::decay_t<std::invoke_result_t<F&, P&&...>>;
-  bool told = false;
+  bool delivered = false;
   const auto run = [&] {
     const frame_bytes bytes = frame.bytes();
     decoder body(bytes.body);
     decoder shared(bytes.callable);
-    const bool apart = !bytes.callable.empty();
+    const bool shared_callable = !bytes.callable.empty();
     frame_callable<map_and_reduce<F, Reduce>, reduces_shareably_v<F, Reduce, value, P...>> callable(
-        apart ? shared : body);
-    if (!apart) body.align(frame_alignment);
+        shared_callable ? shared : body);
+    if (!shared_callable) body.align(frame_alignment);
     const auto sum = std::make_unique<running_sum<value>>();
     reduce_items<value, P...>(frame, callable, body, *sum);
     frame.put_value<value>(0, **sum);
-    told = true;
+    delivered = true;
   };
-  // The first failure ends the chunk: there is nothing to reduce any more. What destructors throw
-  // when it has its outcome is dropped.
+  // The first failure ends the chunk, because nothing is left to reduce. Exceptions of destructors
+  // after the outcome are dropped.
   try_catch(run, [&] {
-    if (!told) frame.put_error(0, label_of_type<F>());
+    if (!delivered) frame.put_error(0, label_of_type<F>());
   });
 }
 
@@ -153,8 +154,8 @@ struct reduction_entry<F, Reduce, type_list<P...>> {
 
 // ---- in the program ----------------------------------------------------------------------------
 
-/// The results of the chunks. The pool calls each by the index of its first item, so that failures
-/// are told in terms of items.
+/// The results of the chunks. The pool indexes a chunk by its first item, so that failures name
+/// items.
 template <class Value>
 class reduction_job final : public typed_job<std::vector<value_slot<Value>>> {
  public:
@@ -195,7 +196,7 @@ class reduction_job final : public typed_job<std::vector<value_slot<Value>>> {
   std::vector<value_slot<Value>> sums_;
 };
 
-/// Encodes and submits the next @p items items.
+/// Encodes and submits the next @p items items as one chunk.
 template <class F, class Reduce, class Types, class Iterator, class End>
 void submit_reduction(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
                       const shipped_callable& callable, std::size_t first_index, std::size_t items,
@@ -216,14 +217,14 @@ void submit_reduction(pool_interface& pool, const boost::intrusive_ptr<job>& own
 /// The results of all chunks of a range of @p size items, in order.
 template <class Value, class Types, class F, class Reduce, class Range>
 std::vector<value_slot<Value>> reduce_chunks(const boost::intrusive_ptr<pool_interface>& pool,
-                                             const map_and_reduce<F, Reduce>& both, Range& range,
-                                             std::size_t size, std::size_t chunksize,
+                                             const map_and_reduce<F, Reduce>& callables,
+                                             Range& range, std::size_t size, std::size_t chunksize,
                                              const job_rules& rules, const stop_token& stop) {
   boost::intrusive_ptr<reduction_job<Value>> job(new reduction_job<Value>(pool, size, chunksize),
                                                  false);
   job->set_rules(rules);
   try {
-    const shipped_callable callable(pool, both, pool->take_numbers(size));
+    const shipped_callable callable(pool, callables, pool->take_numbers(size));
     auto at = std::ranges::begin(range);
     for (std::size_t done = 0; done < size; done += chunksize) {
       submit_reduction<F, Reduce, Types>(*pool, job, callable, done,
@@ -240,30 +241,30 @@ std::vector<value_slot<Value>> reduce_chunks(const boost::intrusive_ptr<pool_int
 /// Maps and reduces a range whose size is known.
 template <class Value, class Types, class F, class Reduce, class Range>
 Value reduce_range(const boost::intrusive_ptr<pool_interface>& pool,
-                   const map_and_reduce<F, Reduce>& both, Range& range, std::size_t size,
+                   const map_and_reduce<F, Reduce>& callables, Range& range, std::size_t size,
                    running_sum<Value>& sum, const map_options& options) {
   const auto chunksize = checked_size(options.chunksize, "chunksize");
-  const auto rules = rules_of(options.timeout, options.retries, both.map);
+  const auto rules = rules_of(options.timeout, options.retries, callables.map);
   pool->check_timeout(rules.timeout);
-  reject_null(both.map);
-  reject_null(both.reduce);
+  reject_null(callables.map);
+  reject_null(callables.reduce);
   pool->check_open();
   if (size == 0 && !sum) {
     throw std::invalid_argument("map_reduce of no items without an initial value");
   }
   if (size != 0) {
     auto chunks = reduce_chunks<Value, Types>(
-        pool, both, range, size, chunksize.value_or(default_chunksize(size, pool->workers())),
+        pool, callables, range, size, chunksize.value_or(default_chunksize(size, pool->workers())),
         rules, options.stop);
     for (auto& each : chunks) {
-      Reduce reduce = both.reduce;  // as fresh as in the workers
+      Reduce reduce = callables.reduce;  // a fresh copy, as in the workers
       sum.take(reduce, [&]() -> Value&& { return std::move(*each); });
     }
   }
   return std::move(*sum);
 }
 
-/// The sum that a reduction begins with, if any.
+/// The initial sum; empty without an initial value.
 template <class Value, class Initial>
 std::unique_ptr<running_sum<Value>> begin_sum(Initial&& initial) {
   auto sum = std::make_unique<running_sum<Value>>();
@@ -274,7 +275,7 @@ std::unique_ptr<running_sum<Value>> begin_sum(Initial&& initial) {
   return sum;
 }
 
-/// Explains at compile time what is wrong with reducing values of this type with Reduce.
+/// Checks that Reduce reduces values of this type; explains at compile time if not.
 template <class Value, class Reduce>
 consteval bool check_reduce() {
   static_assert(!std::is_void_v<Value>,
@@ -291,7 +292,7 @@ consteval bool check_reduce() {
   return false;
 }
 
-/// @param initial std::nullopt, or what the reduction begins with
+/// @param initial std::nullopt, or the initial value
 template <class F, class Range, class Reduce, class Initial>
 auto map_reduce(const boost::intrusive_ptr<pool_interface>& pool, const F& function, Range& items,
                 const Reduce& reduce, Initial&& initial, const map_options& options) {
@@ -303,17 +304,17 @@ auto map_reduce(const boost::intrusive_ptr<pool_interface>& pool, const F& funct
     static_assert(begins,
                   "procpool: the initial value of a map_reduce does not convert to the type that "
                   "its function returns");
-    const map_and_reduce<F, Reduce> both{function, reduce};
+    const map_and_reduce<F, Reduce> callables{function, reduce};
     const auto sum = begin_sum<value>(std::forward<Initial>(initial));
     if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
       const std::size_t size = *known_size(items);
-      return reduce_range<value, types>(pool, both, items, size, *sum, options);
+      return reduce_range<value, types>(pool, callables, items, size, *sum, options);
     } else {
       std::vector<std::ranges::range_value_t<Range&>> read;
       for (auto&& item : items) read.emplace_back(std::forward<decltype(item)>(item));
       auto moving =
           std::ranges::subrange(std::move_iterator(read.begin()), std::move_sentinel(read.end()));
-      return reduce_range<value, types>(pool, both, moving, read.size(), *sum, options);
+      return reduce_range<value, types>(pool, callables, moving, read.size(), *sum, options);
     }
   }
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// From a call in the program to frames in the rings: encodes callables and items, and cuts maps
-/// into chunks. User code (encoders, input ranges) runs here, on the submitting thread and without
-/// any lock.
+/// Turns calls into frames: encodes callables and items, and cuts maps into chunks. User code
+/// (encoders, input ranges) runs here, on the submitting thread and without any lock.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -45,10 +44,11 @@ inline frame_head frame_for(const pool_interface& pool, code_ref entry, std::siz
 
 inline constexpr std::size_t unknown_size = std::numeric_limits<std::size_t>::max();
 
-/// Bytes of an encoded call when its types tell; unknown_size: only encoding can, or it is long.
+/// The size of an encoded call in bytes, if its types determine it; unknown_size if they do not, or
+/// if it is large.
 template <class F, class... S>
 constexpr std::size_t known_call_size(type_list<S...>) {
-  constexpr std::size_t longest = 512;
+  constexpr std::size_t max_size = 512;
   constexpr bool known = (is_function_pointer_v<F> || (std::is_empty_v<F> && !encodable<F>)) &&
                          (true && ... && is_flat_v<S>);
   if constexpr (!known) {
@@ -56,11 +56,11 @@ constexpr std::size_t known_call_size(type_list<S...>) {
   } else {
     constexpr std::size_t callable = is_function_pointer_v<F> ? frame_alignment : 0;
     constexpr std::size_t size = (callable + ... + sizeof(S));
-    return size <= longest ? size : unknown_size;
+    return size <= max_size ? size : unknown_size;
   }
 }
 
-/// Submits one call: @p owner gets its outcome as item 0.
+/// Submits one call; item 0 of @p owner gets its outcome.
 template <class F, class... A>
 void submit_call(pool_interface& pool, boost::intrusive_ptr<job> owner, const F& function,
                  const A&... arguments) {
@@ -74,7 +74,7 @@ void submit_call(pool_interface& pool, boost::intrusive_ptr<job> owner, const F&
   frame_head head = frame_for(pool, entry_point<F, types>(), 1);
   constexpr std::size_t known = known_call_size<F>(types{});
   if constexpr (known != unknown_size) {
-    alignas(frame_alignment) std::byte bytes[known + 1];  // nothing is no array
+    alignas(frame_alignment) std::byte bytes[known + 1];  // no array has 0 elements
     encoder out(std::span<std::byte>(bytes, known));
     fill(out);
     return submit_small(pool, std::move(owner), head, {bytes, out.size()});
@@ -88,17 +88,17 @@ void submit_call(pool_interface& pool, boost::intrusive_ptr<job> owner, const F&
   scratch_buffer scratch;
   encoder out(scratch.get());
   fill(out);
-  if (scratch.get().size() > pool.in_line_limit()) {  // an encoder that gave more this time
+  if (scratch.get().size() > pool.in_line_limit()) {  // an encoder wrote more than when counted
     return submit_body(pool, std::move(owner), head, 0, place_large(pool, scratch.get()));
   }
   submit_small(pool, std::move(owner), head, scratch.get().view());
 }
 
-/// A callable as it goes into every frame of a map: small ones into each body, large ones once into
-/// the arena, where they stay as long as a frame needs them.
+/// A callable of a map. A small one is part of each body. A large one is put into the arena once,
+/// where it stays until no frame needs it.
 class shipped_callable {
  public:
-  /// @param first_number of the items, if they have got their numbers
+  /// @param first_number the number of the first item, if reserved
   template <class F>
   shipped_callable(boost::intrusive_ptr<pool_interface> pool, const F& function,
                    std::uint64_t first_number = unnumbered)
@@ -107,17 +107,17 @@ class shipped_callable {
     encoder out(bytes_);
     pool_->check_code(callable_codec<F>::encode(out, function));
     out.align(frame_alignment);
-    if (bytes_.size() > share_from) share();
+    if (bytes_.size() > min_shared_bytes) share();
   }
 
-  /// Begins a body with the callable, unless it is shared.
+  /// Starts a body with the callable, unless it is shared.
   void begin(encoder& out) const {
     if (block_ == nullptr) out.bytes(bytes_.data(), bytes_.size());
   }
   /// Bytes that begin() writes.
   [[nodiscard]] std::size_t size() const noexcept { return block_ == nullptr ? bytes_.size() : 0; }
-  /// Notes in the frame of the items from @p first_index on what is the same for all frames: the
-  /// shared callable, and where the numbers of its items begin.
+  /// Sets what all frames of the map share: the shared callable, and the numbers of the items from
+  /// @p first_index on.
   void complete(frame_head& head, task_body& body, std::size_t first_index) const {
     if (first_number_ != unnumbered) head.first_number = first_number_ + first_index;
     if (block_ == nullptr) return;
@@ -139,7 +139,7 @@ class shipped_callable {
 
   void share() {
     const auto memory = pool_->allocate(bytes_.size());
-    if (memory.empty()) return;  // no room: it travels with every frame
+    if (memory.empty()) return;  // no room: part of each body
     try {
       block_ = new shared_block(pool_, memory);
     } catch (...) {
@@ -151,7 +151,7 @@ class shipped_callable {
     bytes_ = byte_buffer();
   }
 
-  static constexpr std::size_t share_from = 1024;
+  static constexpr std::size_t min_shared_bytes = 1024;
 
   boost::intrusive_ptr<pool_interface> pool_;
   std::uint64_t first_number_;
@@ -160,7 +160,7 @@ class shipped_callable {
   boost::intrusive_ptr<const shared_block> block_;
 };
 
-/// Hands over what was encoded for one chunk of a map. @param parts see task_body
+/// Submits one encoded chunk of a map. @param parts see task_body
 inline void submit_encoded(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
                            const shipped_callable& callable, frame_head head,
                            std::size_t first_index, byte_buffer& bytes, std::uint32_t parts = 1) {
@@ -175,7 +175,7 @@ inline void submit_encoded(pool_interface& pool, const boost::intrusive_ptr<job>
   submit_body(pool, owner, head, first_index, std::move(body));
 }
 
-/// How an item of a map becomes arguments: as the one argument, or spread over the parameters.
+/// How an item of a map becomes arguments: a single argument, or one for each element.
 struct as_argument {
   template <class F, class Item>
   static type_list<Item> types();
@@ -212,15 +212,15 @@ struct spread {
   }
 };
 
-/// The argument types of the call that a map of F makes for an item.
-template <class F, class Item, class How>
-using item_arguments = decltype(How::template types<F, Item>());
+/// The argument types of the call of F for an item.
+template <class F, class Item, class Passing>
+using item_arguments = decltype(Passing::template types<F, Item>());
 
-/// What a call of F with a type_list of arguments returns.
+/// The result type of F for a type_list of arguments.
 template <class F, class Arguments>
 using listed_result_t = std::decay_t<typename listed_result<F, Arguments>::type>;
 
-/// What a map returns: nothing for functions that return nothing.
+/// The result of a map: void if the function returns void.
 template <class R>
 using gathered_t = std::conditional_t<std::is_void_v<R>, void, std::vector<stored_t<R>>>;
 
@@ -235,18 +235,18 @@ shipped_types_t<F, A...> listed_shipped(type_list<A...>);
 template <class F, class Arguments>
 using listed_shipped_t = decltype(listed_shipped<F>(Arguments{}));
 
-/// Encodes up to @p most items into one chunk and submits it; how many there were.
-/// @param next returns the next item through a visitor: next(visit) is false at the end
-template <class How, class F, class Types, class Next>
+/// Encodes up to @p max_items items as one chunk and submits it. @returns the number of items
+/// @param next passes the next item to a visitor: next(visit) is false at the end
+template <class Passing, class F, class Types, class Next>
 std::size_t submit_chunk(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
                          const shipped_callable& callable, std::size_t first_index,
-                         std::size_t most, Next next) {
+                         std::size_t max_items, Next next) {
   scratch_buffer scratch;
   encoder out(scratch.get());
   callable.begin(out);
   std::size_t items = 0;
-  while (items < most && next([&](auto&& item) {
-           How::template put<Types>(out, std::forward<decltype(item)>(item));
+  while (items < max_items && next([&](auto&& item) {
+           Passing::template put<Types>(out, std::forward<decltype(item)>(item));
          })) {
     ++items;
   }
@@ -256,15 +256,15 @@ std::size_t submit_chunk(pool_interface& pool, const boost::intrusive_ptr<job>& 
   return items;
 }
 
-/// Whether the items of a range lie in memory as they travel, one behind the other.
-template <class How, class Types, class Range>
+/// Whether the items of a range are contiguous in memory in their encoded form.
+template <class Passing, class Types, class Range>
 inline constexpr bool travels_as_block = false;
 template <class T, class Range>
   requires(std::ranges::contiguous_range<Range>)
 inline constexpr bool travels_as_block<as_argument, type_list<T>, Range> =
     is_flat_v<T> && std::is_same_v<std::ranges::range_value_t<Range>, T>;
 
-/// The same for items that travel as a block: copied once, to where the workers read them.
+/// submit_chunk() for such items: copied once, to where the workers read them.
 template <class F, class T>
 void submit_block(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
                   const shipped_callable& callable, std::size_t first_index,
@@ -280,40 +280,40 @@ void submit_block(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
     callable.complete(head, body, first_index);
     return submit_body(pool, owner, head, first_index, std::move(body));
   }
-  alignas(frame_alignment) std::array<std::byte, 256> few;
-  if (size > few.size()) {
-    scratch_buffer many;
-    encoder out(many.get());
+  alignas(frame_alignment) std::array<std::byte, 256> small;
+  if (size > small.size()) {
+    scratch_buffer large;
+    encoder out(large.get());
     fill(out);
-    return submit_encoded(pool, owner, callable, head, first_index, many.get());
+    return submit_encoded(pool, owner, callable, head, first_index, large.get());
   }
-  encoder out(std::span<std::byte>(few.data(), size));
+  encoder out(std::span<std::byte>(small.data(), size));
   fill(out);
   task_body body;
-  body.bytes = std::span<const std::byte>(few.data(), size);
+  body.bytes = std::span<const std::byte>(small.data(), size);
   callable.complete(head, body, first_index);
   submit_body(pool, owner, head, first_index, std::move(body));
 }
 
-/// Python's rule for the size of a chunk when none is given: a quarter of a fair share.
+/// Python's default chunk size: a quarter of an equal share.
 inline std::size_t default_chunksize(std::size_t items, std::size_t workers) {
   const std::size_t quarter = (items + 4 * workers - 1) / (4 * workers);
   return quarter == 0 ? 1 : quarter;
 }
 
-/// Checks a chunk size or buffer size given by the user.
+/// Checks a chunk size or buffer size of the user.
 inline std::optional<std::size_t> checked_size(const std::optional<std::ptrdiff_t>& given,
                                                const char* name) {
   if (!given) return std::nullopt;
   if (*given < 1) {
     throw std::invalid_argument(concat({name, " must be at least 1, but is ", *given}));
   }
-  constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
+  constexpr std::size_t max_size = std::numeric_limits<std::uint32_t>::max();
   const auto size = static_cast<std::size_t>(*given);
-  return size < most ? size : most;
+  return size < max_size ? size : max_size;
 }
 
-template <class How, class Types, class F, class Range>
+template <class Passing, class Types, class F, class Range>
 void submit_one_by_one(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
                        const shipped_callable& callable, Range& range, std::size_t size,
                        std::size_t chunksize) {
@@ -327,30 +327,31 @@ void submit_one_by_one(pool_interface& pool, const boost::intrusive_ptr<job>& ow
   };
   std::size_t done = 0;
   while (done < size) {
-    const std::size_t most = chunksize < size - done ? chunksize : size - done;
-    const std::size_t items = submit_chunk<How, F, Types>(pool, owner, callable, done, most, next);
+    const std::size_t max_items = chunksize < size - done ? chunksize : size - done;
+    const std::size_t items =
+        submit_chunk<Passing, F, Types>(pool, owner, callable, done, max_items, next);
     done += items;
-    if (items < most) throw std::logic_error("the input of a map ended before its size()");
+    if (items < max_items) throw std::logic_error("the input of a map ended before its size()");
   }
 }
 
-/// Submits all @p size items of a range in chunks. When the range or an encoder throws, what was
-/// submitted is withdrawn and the exception goes to the caller.
-template <class How, class Types, class F, class Range>
+/// Submits all @p size items of a range in chunks. If the range or an encoder throws, submitted
+/// chunks are withdrawn and the exception is rethrown.
+template <class Passing, class Types, class F, class Range>
 void submit_items(const boost::intrusive_ptr<pool_interface>& pool,
                   const boost::intrusive_ptr<job>& owner, const F& function, Range& range,
                   std::size_t size, std::size_t chunksize) {
   try {
     const shipped_callable callable(pool, function, pool->take_numbers(size));
-    if constexpr (travels_as_block<How, Types, Range>) {
+    if constexpr (travels_as_block<Passing, Types, Range>) {
       const std::span<const std::ranges::range_value_t<Range>> items(std::ranges::data(range),
                                                                      size);
       for (std::size_t done = 0; done < size; done += chunksize) {
-        const std::size_t most = chunksize < size - done ? chunksize : size - done;
-        submit_block<F>(*pool, owner, callable, done, items.subspan(done, most));
+        const std::size_t max_items = chunksize < size - done ? chunksize : size - done;
+        submit_block<F>(*pool, owner, callable, done, items.subspan(done, max_items));
       }
     } else {
-      submit_one_by_one<How, Types, F>(*pool, owner, callable, range, size, chunksize);
+      submit_one_by_one<Passing, Types, F>(*pool, owner, callable, range, size, chunksize);
     }
   } catch (...) {
     pool->fail_submission(*owner, std::current_exception());

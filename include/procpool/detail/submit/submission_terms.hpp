@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What becomes of a submission when the pool takes no more tasks for now
-/// (pool_options::max_pending).
+/// What a submission does when the pool has no room (pool_options::max_pending): wait, stop or
+/// fail.
 #pragma once
 
 #include <procpool/detail/base/stop_token.hpp>
@@ -16,12 +16,12 @@ class pool_full : public Error {
   pool_full() : Error("the pool takes no more tasks for now") {}
 };
 
-/// Of the submissions of a thread, for a while. Looked at only when there is no room.
+/// How the calling thread's submissions wait for room. Read only when there is none.
 struct submission_terms {
-  const stop_token* stop = nullptr;  ///< ends the wait for room; null: nothing does
+  const stop_token* stop = nullptr;  ///< ends the wait for room; null: none
   bool may_wait = true;
 
-  /// Those of the calling thread.
+  /// The calling thread's terms.
   [[nodiscard]] static submission_terms own() {
     const submission_terms* const now = current.get();
     return now != nullptr ? *now : submission_terms{};
@@ -34,22 +34,22 @@ struct submission_terms {
 inline constinit os::per_thread_pointer<const submission_terms> submission_terms::current{
     "submission terms"};
 
-/// These terms hold for the calling thread while it exists.
+/// Sets the calling thread's terms for its lifetime.
 class terms_scope {
  public:
-  /// Those of a thread that has asked for none: for code that runs in the midst of a submission.
+  /// Restores the default terms: for user code that runs within a submission.
   terms_scope() {
     if (submission_terms::current.get() != nullptr) hold();
   }
   explicit terms_scope(const submission_terms& terms) : terms_(terms) { hold(); }
-  /// A wait ends when a stop is requested. Nothing is changed for a token that cannot be.
+  /// A stop request ends the wait. Does nothing for a token that cannot be stopped.
   explicit terms_scope(const stop_token& stop) : terms_{.stop = &stop} {
     if (stop.stop_possible()) hold();
   }
   terms_scope(const terms_scope&) = delete;
   terms_scope& operator=(const terms_scope&) = delete;
   ~terms_scope() {
-    if (changed_) submission_terms::current = before_;  // there was one: no memory is needed
+    if (changed_) submission_terms::current = before_;  // was set before: needs no memory
   }
 
  private:
