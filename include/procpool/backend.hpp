@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What the workers of a pool can be: the argument of the template Pool.
+/// The backends of a pool: the argument of the template Pool.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -14,17 +14,21 @@
 
 namespace procpool {
 
-/// The backend of worker processes on this machine.
+/// Workers are processes on this machine. A worker that dies is replaced, and its item ends with
+/// WorkerDied. Python: multiprocessing.Pool.
 struct Processes {};
-/// The backend of worker threads: the same rings and the same worker loop in this process. Nothing
-/// is isolated: a task that crashes or exits ends the program, and nobody can kill a thread. So
-/// options that limit a worker or a task are std::invalid_argument; cancel({.kill = true}) ends the
-/// result, while the function goes on; the end of the pool waits for items that run, which a task
-/// of the pool must not ask for itself (std::logic_error).
+/// Workers are threads of this process. Python: multiprocessing.pool.ThreadPool, but arguments and
+/// results are encoded, as for processes.
+///
+/// Nothing is isolated: a task that crashes or exits ends the program. A thread cannot be killed:
+/// - Options that limit a worker or a task throw std::invalid_argument.
+/// - cancel({.kill = true}) ends the result, while the function goes on.
+/// - The end of the pool waits for items that run. A task that ends its own pool gets
+///   std::logic_error.
 struct Threads {};
-/// No workers: tasks run in the caller, at submission, one attempt each, and a debugger sees them
-/// on its stack. Arguments and results pass through the codec all the same. Limits are not
-/// enforced.
+/// No workers: each task runs in the caller when it is submitted, one attempt each, so that a
+/// debugger shows it on the caller's stack. Arguments and results are encoded, as for processes.
+/// Limits are not enforced. Python: none.
 struct Serial {};
 
 namespace detail {

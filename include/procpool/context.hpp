@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Pools and processes with a start method of their own: multiprocessing.get_context().
+/// Context: makes pools and processes with one start method. Python: multiprocessing.get_context().
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -15,8 +15,8 @@
 
 namespace procpool {
 
-/// Makes pools and processes by one start method, whatever set_start_method() says. A value; any
-/// thread.
+/// Makes pools and processes with one start method, independent of set_start_method(). A value: any
+/// thread may use a copy.
 ///
 ///     const auto spawning = procpool::get_context(procpool::start_method::spawn);
 ///     auto pool = spawning.Pool(4);
@@ -26,20 +26,25 @@ class Context {
 
   [[nodiscard]] constexpr start_method get_start_method() const noexcept { return method_; }
 
-  /// A pool, see procpool::Pool; a start method in the options gives way to the context's.
+  /// Makes a pool, see procpool::Pool. The context's start method replaces that in @p options.
+  /// @throws as the constructor of procpool::Pool
   [[nodiscard]] procpool::Pool<Processes> Pool(pool_options options = {}) const {
     options.start_method = method_;
     return procpool::Pool<Processes>(std::move(options));
   }
+  /// The same with options other than the number of workers at their defaults.
+  /// @param processes number of workers
   [[nodiscard]] procpool::Pool<Processes> Pool(int processes) const {
     return Pool(pool_options{.processes = processes});
   }
 
-  /// A process, see procpool::Process; not started yet.
+  /// Makes a process, see procpool::Process. It is not started yet.
+  /// @throws std::invalid_argument for a null target
   template <detail::target_argument F, class... A>
   [[nodiscard]] procpool::Process Process(F target, A... args) const {
     return Process(process_options{}, std::move(target), std::move(args)...);
   }
+  /// The same with options. The context's start method replaces that in @p options.
   template <class F, class... A>
   [[nodiscard]] procpool::Process Process(process_options options, F target, A... args) const {
     options.start_method = method_;
@@ -50,7 +55,8 @@ class Context {
   start_method method_;
 };
 
-/// @param method of what the context makes. Default: get_start_method(), as it is now
+/// A context. Any thread.
+/// @param method start method of the context. Default: get_start_method() at this call
 [[nodiscard]] inline Context get_context(std::optional<start_method> method = std::nullopt) {
   return Context(method.has_value() ? *method : get_start_method());
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The library's errors, outcomes and states for fmt: `fmt::print("{}\n", error)` writes what()
-/// says; for a WorkerDied that is a report of several lines. Include it where fmt is used; nothing
-/// else of the library needs fmt.
+/// fmt formatters of the library's errors, outcomes and states: `fmt::print("{}\n", error)` writes
+/// the text of what(), for a WorkerDied a report of several lines. procpool.hpp does not include
+/// this header, and no other header of the library needs fmt.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -20,7 +20,8 @@
 
 namespace procpool::detail {
 
-/// Formats an exception as its text, with the options of strings (width, fill, alignment).
+/// Formats an exception as the text of what(), with the format specifications of strings (width,
+/// fill, alignment).
 template <class E>
 struct error_formatter : fmt::formatter<std::string_view> {
   template <class Context>
@@ -31,8 +32,8 @@ struct error_formatter : fmt::formatter<std::string_view> {
 
 }  // namespace procpool::detail
 
-// One by one, so that they do not compete with the formatter for all of std::exception in
-// fmt/std.h.
+// A specialization for each type: one for all types derived from Error would be ambiguous with that
+// for std::exception in fmt/std.h.
 template <>
 struct fmt::formatter<procpool::Error> : procpool::detail::error_formatter<procpool::Error> {};
 template <>
@@ -76,7 +77,7 @@ struct fmt::formatter<procpool::pool_state> : fmt::formatter<std::string_view> {
   }
 };
 
-/// The value, or the text of the exception in brackets.
+/// The value with the format specifications of its type, or the exception's text in brackets.
 template <class T>
   requires(!std::is_void_v<T> && fmt::is_formattable<T>::value)
 struct fmt::formatter<procpool::Outcome<T>> : fmt::formatter<T> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A function running in a process of its own: Python's multiprocessing.Process.
+/// Process: runs a function in a child process. Python: multiprocessing.Process.
 ///
 ///     procpool::Process process{print_number, 10};
 ///     process.start();
@@ -32,15 +32,16 @@
 
 namespace procpool {
 
-/// What can be said about a Process besides what it runs.
+/// The options of a Process.
 struct process_options {
-  /// Empty: "Process-N" by its place in the tree of processes, "Process-1:2" for the second child
-  /// of the first one.
+  /// Default: "Process-N" by the position in the tree of processes, for example "Process-1:2" for
+  /// the second child of the first child.
   std::string name{};
-  /// A daemonic process is terminated when its parent ends and can start no Process; a Pool it can
-  /// have, which ends with it. Not given: as the process that makes it.
+  /// Whether the process is daemonic: it is terminated when its parent ends, and it cannot start a
+  /// Process. It can have a Pool, which ends with it (Python: it cannot). Default: as the process
+  /// that makes it.
   std::optional<bool> daemon{};
-  /// Not given: get_start_method().
+  /// Default: get_start_method(), read in start().
   std::optional<procpool::start_method> start_method{};
 };
 
@@ -48,105 +49,119 @@ class Process;
 
 namespace detail {
 
-/// What a Process takes for its target, and not for another Process or for its options.
+/// A type that the constructors of Process take as a target: not a Process and not options.
 template <class F>
 concept target_argument = !std::same_as<F, process_options> && !std::same_as<F, Process>;
 
 }  // namespace detail
 
-/// A child process that runs one callable, then ends.
+/// A handle of a child process that runs one callable and then ends.
 ///
-/// A handle: copies stand for the same child, and destroying one neither joins nor kills. When the
-/// program ends (return from main, std::exit), daemonic children are terminated and all others
-/// waited for, as in Python. At the end of a child the same happens to its own children.
+/// Copies of a handle refer to the same child. The destructor neither joins nor kills the child.
+/// When the program ends (return from main, std::exit), its daemonic children are terminated, with
+/// SIGKILL after 3 s, and all children are waited for (Python: the same, without SIGKILL). At the
+/// end of a child the same happens to the children of the child. If the parent is killed, its
+/// children live on, daemonic ones too, as in Python.
 ///
-/// With start_method::fork, the default, the child has copies of all that the parent has, and the
-/// callable and its arguments may be of any type. With start_method::spawn it has nothing but what
-/// it is sent: they have to be encodable (codec.hpp), and the program calls freeze_support() first
-/// in main. The child has one thread, the null device as stdin, and the signal handlers and mask of
-/// the thread that called start() (by spawn: signals that were caught have their default action, as
-/// after execve(2)). Its exit code is 0 when the callable returns, n when it calls std::exit(n), 1
-/// when it throws: the exception is then written to stderr. It leaves without touching the parent's
-/// static objects and atexit handlers; its own run, which by spawn are all of them. Standard
-/// streams are flushed before.
+/// With start_method::fork, the default, the child has a copy of the parent's memory, and the
+/// callable and its arguments may be of any type. With start_method::spawn the child is a fresh
+/// run of the program: the callable and the arguments must be encodable (codec.hpp), and the
+/// program must call freeze_support() first in main.
 ///
-/// Every member may be called by any thread, but only in the process that made the object: in
-/// another one (a child) all but name(), daemon() and pid() throw std::logic_error. So do calls in
-/// a wrong state. ProcessError: the operating system refused something.
+/// The child has one thread. Its stdin is the null device. It has the signal handlers and the mask
+/// of the thread that called start(); by spawn, signals that were caught have their default action,
+/// as after execve(2). The exit code is 0 when the callable returns, n when it calls std::exit(n),
+/// and 1 when it throws: the exception is then written to stderr. At its end the child flushes the
+/// standard streams, runs the atexit handlers that were registered in it and destroys the static
+/// objects that were made in it: by spawn all of them, by fork not the parent's.
+///
+/// Any thread may call any member, but only in the process that made the object. In another process
+/// (a child) all members except name(), set_name(), daemon() and pid() throw std::logic_error. All
+/// members throw std::logic_error in a wrong state (Python: AssertionError, ValueError) and
+/// ProcessError when the operating system refuses a call.
 class [[nodiscard]] Process {
  public:
-  /// @param target function, lambda or any other callable; its result is ignored
-  /// @param args   copied or moved here and passed as rvalues, as std::thread does
+  /// Makes a process; start() starts it.
+  /// @param target function, lambda or other callable; its result is ignored
+  /// @param args   copied or moved into the Process and passed as rvalues, as std::thread does
   /// @throws std::invalid_argument for a null function pointer or an empty std::function
   template <detail::target_argument F, class... A>
   explicit Process(F target, A... args)
       : record_(make<F, A...>({}, std::move(target), std::move(args)...)) {}
 
-  /// `Process p{{.name = "reader", .daemon = true}, read_all, "a.txt"};`
+  /// The same with options: `Process p{{.name = "reader", .daemon = true}, read_all, "a.txt"};`
   template <class F, class... A>
   explicit Process(process_options options, F target, A... args)
       : record_(make<F, A...>(std::move(options), std::move(target), std::move(args)...)) {}
 
+  /// The name. Python: Process.name.
   [[nodiscard]] std::string name() const { return record().name(); }
-  /// Before start(), or the child will not know of it. Names need not be unique.
+  /// Sets the name, which need not be unique. The child does not see a name set after start().
   void set_name(std::string name) { record().set_name(std::move(name)); }
 
+  /// Whether the process is daemonic. Python: Process.daemon.
   [[nodiscard]] bool daemon() const { return record().daemon(); }
-  /// @throws std::logic_error after start()
+  /// Makes the process daemonic or not. @throws std::logic_error after start()
   void set_daemon(bool daemon) { record().set_daemon(daemon); }
 
-  /// The process id; empty before start().
+  /// The process id; empty before start(). @throws std::logic_error after close()
   [[nodiscard]] std::optional<pid_t> pid() const { return record().pid(); }
 
-  /// Forks or spawns. Returns when the child exists, not when it has done anything. Afterwards the
-  /// parent's copies of the target and its arguments are destroyed.
-  /// @throws ProcessError     no process could be made (EAGAIN, ENOMEM, EMFILE); may be repeated
-  /// @throws std::logic_error called before, or the current process is daemonic; for spawn: the
-  ///                          program has not called freeze_support()
+  /// Forks or spawns the child. Returns when the child exists, perhaps before it runs any code.
+  /// Then destroys the parent's copies of the target and its arguments.
+  /// @throws ProcessError     no process could be made (EAGAIN, ENOMEM, EMFILE); the caller may try
+  ///                          again
+  /// @throws std::logic_error start() was called before, or the current process is daemonic; for
+  ///                          spawn: the program has not called freeze_support()
   /// @throws std::invalid_argument for spawn: the target or an argument cannot be encoded
   void start() { record().start(); }
 
-  /// Waits for the end of the process. Returns also when something else in this program has reaped
-  /// it (a waitpid for any child, SIGCHLD ignored).
+  /// Waits for the end of the process. Also returns when other code of this program has reaped the
+  /// process (a waitpid for any child, SIGCHLD ignored).
+  /// @throws std::logic_error before start(); ProcessError
   void join() { static_cast<void>(record().join(std::nullopt)); }
 
-  /// Waits at most @p timeout; zero or less: only looks. False: still running. Not shortened by
-  /// signals.
+  /// Waits for the end of the process, for at most @p timeout, also when signals arrive.
+  /// @param timeout zero or less: does not wait
+  /// @returns false when the process still runs (Python: None, ask is_alive())
   template <class Rep, class Period>
   bool join(std::chrono::duration<Rep, Period> timeout) {
     return record().join(detail::os::deadline_after(timeout));
   }
 
-  /// Waits for the end until a stop is requested. False then: still running, which it goes on
-  /// doing.
-  /// @throws ProcessError when there is no descriptor left
+  /// Waits for the end of the process or for a stop request, which does not stop the process.
+  /// @returns false when a stop was requested and the process still runs
+  /// @throws ProcessError when no descriptor is free
   bool join(const stop_token& stop) { return record().join(stop); }
 
-  /// True from start() to the end of the process.
+  /// Whether the process has been started and has not ended.
   [[nodiscard]] bool is_alive() const { return record().is_alive(); }
 
-  /// Empty before the end; then the exit status, or minus the number of the signal that killed it.
-  /// When something else in this program has reaped the process: what the kernel remembers (Linux
-  /// 6.15), else 255.
+  /// The exit status, or minus the number of the signal that killed the process; empty before its
+  /// end. If other code of this program has reaped the process: the true status since Linux 6.15,
+  /// 255 before.
   [[nodiscard]] std::optional<int> exitcode() const { return record().exitcode(); }
 
-  /// Sends SIGTERM; no destructor and no handler at exit runs in a process that dies of it. Its own
-  /// children live on. Nothing happens to a process that has ended.
+  /// Sends SIGTERM. In a process that it kills no destructor and no atexit handler runs, and the
+  /// children of that process live on. Does nothing when the process has ended.
+  /// @throws std::logic_error before start()
   void terminate() { record().send_signal(SIGTERM, "terminate()"); }
   /// Sends SIGKILL, which cannot be caught or ignored.
   void kill() { record().send_signal(SIGKILL, "kill()"); }
   /// Sends SIGINT, as Ctrl-C does.
   void interrupt() { record().send_signal(SIGINT, "interrupt()"); }
 
-  /// Gives back the descriptor; afterwards only name(), daemon() and close() can be called.
-  /// @throws std::logic_error while it is running
+  /// Closes the descriptor. Afterwards only name(), set_name(), daemon() and close() can be called.
+  /// @throws std::logic_error while the process runs
   void close() { record().close(); }
 
-  /// A descriptor that is readable once the process has ended, for poll(2) and its relatives. It
-  /// belongs to the Process and lives until close() or the last handle is gone. Do not read it.
+  /// A descriptor that becomes readable when the process has ended, for poll(2), select(2) and
+  /// epoll(7). The Process owns it until close() or the end of the last handle. Do not read from
+  /// it.
+  /// @throws std::logic_error before start()
   [[nodiscard]] int sentinel() const { return record().sentinel(); }
 
-  /// True if both stand for the same child.
+  /// Whether both handles refer to the same child.
   friend bool operator==(const Process&, const Process&) noexcept = default;
 
  private:
@@ -154,7 +169,7 @@ class [[nodiscard]] Process {
   explicit Process(std::shared_ptr<detail::child_process> record) noexcept
       : record_(std::move(record)) {}
 
-  // By reference: arguments of megabytes are on the stack once, as parameters.
+  // By reference: large arguments are on the stack only once, as the constructor's parameters.
   template <class F, class... A>
   static std::shared_ptr<detail::child_process> make(process_options&& options, F&& target,
                                                      A&&... args) {
@@ -171,14 +186,16 @@ class [[nodiscard]] Process {
   std::shared_ptr<detail::child_process> record_;
 };
 
-/// The running process as current_process() tells it.
+/// The current process, see current_process(). A value: any thread may use a copy.
 class CurrentProcess {
  public:
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
   /// "MainProcess" in a program that procpool did not start.
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] bool daemon() const noexcept { return daemon_; }
+  /// Always true, as in Python.
   [[nodiscard]] bool is_alive() const noexcept { return true; }
+  /// Always empty, as in Python.
   [[nodiscard]] std::optional<int> exitcode() const noexcept { return std::nullopt; }
 
  private:
@@ -191,22 +208,27 @@ class CurrentProcess {
   bool daemon_;
 };
 
-/// The process that has started the current one with procpool. It cannot be mistaken for another
-/// process that got its number later.
+/// The process that started the current one with procpool, see parent_process(). Holds a descriptor
+/// of the parent: a later process with the same number is not mistaken for it. Any thread may use
+/// it.
 class ParentProcess {
  public:
   [[nodiscard]] pid_t pid() const noexcept { return link_.pid; }
+  /// The parent's name when it started this process.
   [[nodiscard]] const std::string& name() const noexcept { return link_.name; }
+  /// Whether the parent has not ended. @throws ProcessError as join()
   [[nodiscard]] bool is_alive() const { return !join(std::chrono::seconds(0)); }
 
   /// Waits for the end of the parent.
+  /// @throws ProcessError when other code has closed the descriptor
   void join() const { detail::wait_for_end(link_, std::nullopt); }
-  /// Waits at most @p timeout. False: still running.
+  /// Waits at most @p timeout; zero or less: does not wait. @returns false when it still runs
   template <class Rep, class Period>
   bool join(std::chrono::duration<Rep, Period> timeout) const {
     return detail::wait_for_end(link_, detail::os::deadline_after(timeout));
   }
-  /// Waits until a stop is requested. False then: still running.
+  /// Waits until a stop is requested. @returns false when a stop was requested and it still runs
+  /// @throws ProcessError also when no descriptor is free
   bool join(const stop_token& stop) const { return detail::wait_for_end(link_, stop); }
 
  private:
@@ -216,20 +238,22 @@ class ParentProcess {
   detail::parent_link link_;
 };
 
-/// The process that calls.
+/// The calling process. Any thread. Python: multiprocessing.current_process.
 [[nodiscard]] inline CurrentProcess current_process() {
   const auto& self = detail::own_identity();
   return {PROCPOOL_SYSTEM(getpid()), self.name, self.daemon};
 }
 
-/// The process that has started this one; empty in a process that procpool did not start.
+/// The process that started this one; empty in a process that procpool did not start. Any thread.
+/// In a worker of a pool: the program that made the pool. Python: multiprocessing.parent_process.
 [[nodiscard]] inline std::optional<ParentProcess> parent_process() {
   const auto& parent = detail::own_identity().parent;
   return parent ? std::optional(ParentProcess(*parent)) : std::nullopt;
 }
 
-/// The children of this process that have been started and have not ended, in the order of their
-/// start. Collects those that have ended, so that no zombie stays.
+/// The running children of this process, in the order of their start. Reaps the children that have
+/// ended, so that no zombie stays. Any thread. Python: multiprocessing.active_children.
+/// @throws ProcessError when the system refuses to tell the state of a child
 [[nodiscard]] inline std::vector<Process> active_children() {
   std::vector<Process> children;
   for (auto& record : detail::running_children()) {
@@ -238,11 +262,11 @@ class ParentProcess {
   return children;
 }
 
-/// CPUs that this program can keep busy: as many as the affinity mask of the calling thread, the
-/// quota of its control groups (versions 1 and 2), rounded up, and PROCPOOL_MAX_CPUS in the
-/// environment allow; at least 1. Python's counts the machine's.
-/// @throws std::invalid_argument when PROCPOOL_MAX_CPUS is set to something else than a number from
-/// 1
+/// The number of CPUs that this program can keep busy, at least 1: the minimum of the affinity mask
+/// of the calling thread, the quota of its control groups (versions 1 and 2), rounded up, and the
+/// environment variable PROCPOOL_MAX_CPUS. Any thread. Python: multiprocessing.cpu_count, which
+/// counts the CPUs of the machine.
+/// @throws std::invalid_argument when PROCPOOL_MAX_CPUS is set and is not a number of at least 1
 [[nodiscard]] inline int cpu_count() {
   return detail::os::usable_cpus();
 }
