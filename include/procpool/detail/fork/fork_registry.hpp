@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Forking in order: who takes part when this process forks, and in what sequence.
+/// The list of fork handlers, and fork_process(), which calls them in order.
 ///
-/// Two kinds of fork happen. Ours, fork_process(): the library's threads are stopped before and
-/// started again after, so that none of them is caught half-way by the fork. And the user's own
-/// fork(), which nobody announces: for that, pthread_atfork(3) handlers hold the handlers'
-/// locks across the fork, so that the child finds what they guard in one piece. In either child
-/// every handler then abandons what it has: it belongs to the parent.
+/// There are two kinds of fork. Ours is fork_process(): it stops the library's threads before the
+/// fork and restarts them after, so that the fork interrupts none of them half-way. The user's
+/// fork() is not announced: pthread_atfork(3) handlers hold the fork handlers' locks across it, so
+/// that the data they guard is consistent in the child. In the child of either kind every handler
+/// abandons its resources, which belong to the parent.
 ///
-/// Why this cannot deadlock. Forks of ours take turns, and the one whose turn it is calls
-/// stop_threads() and restart_threads() without holding a lock of this file. Two threads can still
-/// wait for each other: A has the turn and waits for a library thread S to stop, while S runs a
-/// callback of the user that starts a Process, makes a Pool or destroys one, and so waits for A's
-/// turn to end. Therefore a library thread that waits here counts as out of the way: it sits still
-/// in this file with no lock of the library, as good as stopped. fork_thread tells which threads
-/// those are, fork_registration::wait_for_threads() is the wait that knows it. A callback may also
-/// wait for a lock that the forking thread holds, which nobody here can see: so the wait has an
-/// end, after which the fork takes place beside the callback, as beside any thread of the user's.
+/// Why this cannot deadlock. Our forks take turns. The thread that has the turn calls
+/// stop_threads() and restart_threads() without a lock of this file. Two threads could still wait
+/// for each other: A has the turn and waits for library thread S to stop, while S runs a user's
+/// callback that starts a Process or makes or destroys a Pool, and so waits for A's turn to end.
+/// Therefore a library thread that waits in this file counts as stopped: it holds no lock of the
+/// library and does nothing. fork_thread marks library threads, and wait_for_threads() skips those
+/// that wait here. A callback may also wait for a lock that the forking thread holds, which cannot
+/// be seen here. So the wait has a time limit. After it the fork happens while the callback runs,
+/// as it does while any thread of the user's runs.
 #pragma once
 
 #include <pthread.h>
@@ -41,55 +41,55 @@
 
 namespace procpool::detail {
 
-/// Makes a handler known for as long as it lives. Construct it before the handler's
-/// threads, destroy it after them: both wait for a fork that is under way in another thread, so
-/// that no thread of the library can come into being between stop_threads() and the fork.
+/// Registers a handler as long as it lives. Construct it before the handler's threads and destroy
+/// it after them. Both wait until no other thread forks, so that no library thread starts between
+/// stop_threads() and the fork.
 class fork_registration {
  public:
-  /// How a handler follows forks: it stays in the process that made it, or is a static part of
-  /// every process and starts afresh in each child.
+  /// one_process: the handler belongs to the process that made it. every_process: it is a static
+  /// object, and stays registered in each child.
   enum class scope { one_process, every_process };
 
   explicit fork_registration(fork_handler& handler, scope where = scope::one_process);
-  /// Of a handler that is not complete yet: a fork_membership makes it known.
+  /// For a handler that is still under construction: a fork_membership registers it later.
   struct later {};
   fork_registration(fork_handler& handler, later) noexcept;
   fork_registration(const fork_registration&) = delete;
   fork_registration& operator=(const fork_registration&) = delete;
   ~fork_registration();
 
-  /// For stop_threads(): waits until each thread of this handler has ended or is out of the
-  /// way, at most for @p patience. True when all have ended, so that they can be joined; if not,
-  /// those that are left go on after the fork.
-  [[nodiscard]] bool wait_for_threads(std::chrono::milliseconds patience);
+  /// For stop_threads(): waits until each thread of this handler has ended or waits in this file,
+  /// at most for @p timeout. @returns true if all have ended and can be joined; otherwise those
+  /// that are left continue after the fork
+  [[nodiscard]] bool wait_for_threads(std::chrono::milliseconds timeout);
 
-  /// Before a thread of the handler is made: from now on it is waited for.
+  /// Call it before creating a thread of the handler: from now on the thread is waited for.
   void expect_thread();
-  /// It could not be made.
+  /// Call it if the thread could not be created.
   void unexpect_thread();
 
-  /// For the handler's end: waits until each of its threads has ended, but the calling one.
-  /// @returns false when some are left after all this time
-  bool wait_for_end(std::chrono::milliseconds patience = any_time);
+  /// For the handler's end: waits until all its threads have ended, except the calling one.
+  /// @returns false if some are left after @p timeout
+  bool wait_for_end(std::chrono::milliseconds timeout = unlimited);
 
  private:
   friend class fork_membership;
   friend class fork_registry;
   friend class fork_thread;
-  static constexpr std::chrono::hours any_time{1 << 20};
+  static constexpr std::chrono::hours unlimited{1 << 20};
 
   fork_handler& handler_;
   const scope scope_;
-  // The rest is guarded by the registry's mutex.
+  // The members below are guarded by the registry's mutex.
   fork_registration* previous_ = nullptr;
   fork_registration* next_ = nullptr;
   bool linked_ = false;
-  int threads_ = 0;  // that have a fork_thread
-  int aside_ = 0;    // of these: out of the way
+  int threads_ = 0;  // expected or running
+  int waiting_ = 0;  // of these: waiting in this file, which counts as stopped
 };
 
-/// The list of handlers and the turns of those who fork. Never destroyed: forks may happen as
-/// late as in the destructors of static objects.
+/// The list of handlers and the turns of forking threads. Never destroyed: destructors of static
+/// objects may still fork.
 class fork_registry {
  public:
   static fork_registry& instance() {
@@ -106,12 +106,12 @@ class fork_registry {
 
   void remove(fork_registration& node) {
     std::unique_lock lock(mutex_);
-    if (!node.linked_) return;  // made by the process that this one was forked from
+    if (!node.linked_) return;  // registered in the parent; this is a forked child
     await_turn(lock);
     unlink(node);
   }
 
-  void thread_comes(fork_registration& node) {
+  void add_thread(fork_registration& node) {
     const std::lock_guard lock(mutex_);
     ++node.threads_;
   }
@@ -120,35 +120,35 @@ class fork_registry {
 
   void thread_ended(fork_registration& node) {
     own_registration = nullptr;
-    thread_went(node);
+    remove_thread(node);
   }
-  void thread_went(fork_registration& node) {
+  void remove_thread(fork_registration& node) {
     const std::lock_guard lock(mutex_);
     --node.threads_;
     changed_.notify_all();
   }
 
-  bool wait_for_threads(const fork_registration& node, std::chrono::milliseconds patience) {
+  bool wait_for_threads(const fork_registration& node, std::chrono::milliseconds timeout) {
     const int self = own_registration.get() == &node ? 1 : 0;
     std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, patience, [&] { return node.threads_ - node.aside_ <= self; });
+    changed_.wait_for(lock, timeout, [&] { return node.threads_ - node.waiting_ <= self; });
     return node.threads_ == 0;
   }
 
-  bool wait_for_end(const fork_registration& node, std::chrono::milliseconds patience) {
+  bool wait_for_end(const fork_registration& node, std::chrono::milliseconds timeout) {
     const int self = own_registration.get() == &node ? 1 : 0;
     std::unique_lock lock(mutex_);
-    fork_registration* const own = step_aside();
-    const bool ended = changed_.wait_for(lock, patience, [&] { return node.threads_ <= self; });
-    step_back(own);
+    fork_registration* const own = begin_wait();
+    const bool ended = changed_.wait_for(lock, timeout, [&] { return node.threads_ <= self; });
+    end_wait(own);
     return ended;
   }
 
   /// True on a thread that belongs to a handler.
   static bool on_library_thread() noexcept { return own_registration.get() != nullptr; }
 
-  /// Waits until no other thread forks, and keeps them from forking until give_turn(). May be
-  /// nested.
+  /// Waits until no other thread forks, and prevents them from forking until give_turn(). Calls may
+  /// be nested.
   void take_turn() noexcept {
     std::unique_lock lock(mutex_);
     await_turn(lock);
@@ -162,7 +162,7 @@ class fork_registry {
     changed_.notify_all();
   }
 
-  // Neither needs the lock: the list can change only in the thread whose turn it is.
+  // These two need no lock: only the thread that has the turn changes the list.
   void stop_threads() noexcept {
     for (auto* node = first_; node != nullptr; node = node->next_) {
       node->handler_.stop_threads();
@@ -175,9 +175,9 @@ class fork_registry {
     }
   }
 
-  /// True for the first one who asks, who is to install the handlers.
-  [[nodiscard]] bool becomes_known() noexcept {
-    return !known_.exchange(true, std::memory_order_relaxed);  // while modules are loaded
+  /// True for the first caller, which must install the handlers of pthread_atfork(3).
+  [[nodiscard]] bool claim_installation() noexcept {
+    return !installed_.exchange(true, std::memory_order_relaxed);  // modules load one at a time
   }
 
   // The three handlers of pthread_atfork.
@@ -193,10 +193,10 @@ class fork_registry {
 
   void after_fork_in_child() noexcept {
     fork_depth().fetch_add(1, std::memory_order_relaxed);
-    own_registration = nullptr;  // the library thread that forked is the child's main thread now
+    own_registration = nullptr;  // the forking thread is now the child's main thread
     release_locks_of_all();
-    // Those who waited here do not exist in this process, but the old object would wait for them
-    // to wake up. It is replaced, not destroyed, because destroying waits for them, too.
+    // The threads that waited on changed_ do not exist here, but the object still counts them and
+    // would wait for them. It is replaced and not destroyed, because the destructor waits, too.
     std::construct_at(&changed_);
     turns_ = 0;
     auto* node = std::exchange(first_, nullptr);
@@ -204,11 +204,11 @@ class fork_registry {
     while (node != nullptr) {
       auto& inherited = *std::exchange(node, node->next_);
       if (inherited.scope_ == fork_registration::scope::every_process) {
-        append(inherited);  // in the same order as in the parent: locks are taken in it
+        append(inherited);  // keeps the parent's order, which is the order of their locks
       } else {
         inherited.linked_ = false;
       }
-      inherited.threads_ = inherited.aside_ = 0;
+      inherited.threads_ = inherited.waiting_ = 0;
       inherited.handler_.abandon();
     }
   }
@@ -216,26 +216,26 @@ class fork_registry {
  private:
   fork_registry() = default;
 
-  /// Of the handler that the calling thread belongs to.
+  /// The registration of the handler that the calling thread belongs to; null: a user's thread.
   static constinit inline os::per_thread_pointer<fork_registration> own_registration{
       "fork registration"};
 
-  /// Waits until no other thread forks; a thread of the library is out of the way meanwhile.
+  /// Waits until no other thread forks. A library thread counts as stopped meanwhile.
   void await_turn(std::unique_lock<std::mutex>& lock) {
-    fork_registration* const own = step_aside();
+    fork_registration* const own = begin_wait();
     changed_.wait(lock, [&] { return turns_ == 0 || forker_ == std::this_thread::get_id(); });
-    step_back(own);
+    end_wait(own);
   }
 
-  fork_registration* step_aside() noexcept {
+  fork_registration* begin_wait() noexcept {
     fork_registration* const own = own_registration;
-    if (own != nullptr) ++own->aside_;
+    if (own != nullptr) ++own->waiting_;
     changed_.notify_all();
     return own;
   }
 
-  static void step_back(fork_registration* own) noexcept {
-    if (own != nullptr) --own->aside_;
+  static void end_wait(fork_registration* own) noexcept {
+    if (own != nullptr) --own->waiting_;
   }
 
   void link(fork_registration& node) noexcept {
@@ -246,11 +246,11 @@ class fork_registry {
   }
 
   void append(fork_registration& node) noexcept {
-    fork_registration* before = nullptr;
-    for (auto* each = first_; each != nullptr; each = each->next_) before = each;
-    node.previous_ = before;
+    fork_registration* last = nullptr;
+    for (auto* each = first_; each != nullptr; each = each->next_) last = each;
+    node.previous_ = last;
     node.next_ = nullptr;
-    (before != nullptr ? before->next_ : first_) = &node;
+    (last != nullptr ? last->next_ : first_) = &node;
     node.linked_ = true;
   }
 
@@ -266,12 +266,12 @@ class fork_registry {
     }
   }
 
-  std::atomic<bool> known_{false};  // to pthread_atfork
+  std::atomic<bool> installed_{false};  // the handlers of pthread_atfork
   std::mutex mutex_;
   std::condition_variable changed_;
   fork_registration* first_ = nullptr;
-  int turns_ = 0;           // that forker_ has taken
-  std::thread::id forker_;  // whose turn it is
+  int turns_ = 0;           // nested turns of forker_; 0: no thread forks
+  std::thread::id forker_;  // the thread that has the turn
 };
 
 inline fork_registration::fork_registration(fork_handler& handler, scope where)
@@ -279,46 +279,46 @@ inline fork_registration::fork_registration(fork_handler& handler, scope where)
   fork_registry::instance().add(*this);
 }
 
-inline fork_registration::fork_registration(fork_handler& handler, later /*how*/) noexcept
+inline fork_registration::fork_registration(fork_handler& handler, later /*tag*/) noexcept
     : handler_(handler), scope_(scope::one_process) {}
 
 inline fork_registration::~fork_registration() {
   fork_registry::instance().remove(*this);
 }
 
-/// The last member of a class that is made of several, one of them the handler: from here on it
-/// is known, and no longer when the parts begin to be destroyed.
+/// Registers a handler that was constructed with fork_registration::later. Make it the last member
+/// of the complete class: the handler is registered only while all other members exist.
 class fork_membership {
  public:
-  explicit fork_membership(fork_registration& whose) : whose_(whose) {
-    fork_registry::instance().add(whose_);
+  explicit fork_membership(fork_registration& node) : node_(node) {
+    fork_registry::instance().add(node_);
   }
   fork_membership(const fork_membership&) = delete;
   fork_membership& operator=(const fork_membership&) = delete;
-  ~fork_membership() { fork_registry::instance().remove(whose_); }
+  ~fork_membership() { fork_registry::instance().remove(node_); }
 
  private:
-  fork_registration& whose_;
+  fork_registration& node_;
 };
 
-inline bool fork_registration::wait_for_threads(std::chrono::milliseconds patience) {
-  return fork_registry::instance().wait_for_threads(*this, patience);
+inline bool fork_registration::wait_for_threads(std::chrono::milliseconds timeout) {
+  return fork_registry::instance().wait_for_threads(*this, timeout);
 }
 
-inline bool fork_registration::wait_for_end(std::chrono::milliseconds patience) {
-  return fork_registry::instance().wait_for_end(*this, patience);
+inline bool fork_registration::wait_for_end(std::chrono::milliseconds timeout) {
+  return fork_registry::instance().wait_for_end(*this, timeout);
 }
 
 inline void fork_registration::expect_thread() {
-  fork_registry::instance().thread_comes(*this);
+  fork_registry::instance().add_thread(*this);
 }
 
 inline void fork_registration::unexpect_thread() {
-  fork_registry::instance().thread_went(*this);
+  fork_registry::instance().remove_thread(*this);
 }
 
-/// The first object in the function of a thread that belongs to a handler, and its last;
-/// expect_thread() was called before the thread was made.
+/// Marks the current thread as a thread of a handler. Construct it first in the thread's function;
+/// call expect_thread() before creating the thread.
 class fork_thread {
  public:
   explicit fork_thread(fork_registration& owner)
@@ -336,10 +336,10 @@ class fork_thread {
   std::uint32_t generation_;
 };
 
-/// While it lives no other thread forks through fork_process(), so that neither stop_threads() nor
-/// restart_threads() is running or begins. A handler makes one when it starts a thread, or
-/// joins one that has ended, and takes its own locks after it, not before. Not to be held while
-/// waiting for a thread that may fork itself.
+/// While it lives no other thread runs fork_process(), so neither stop_threads() nor
+/// restart_threads() runs. A handler holds one while it starts a thread or joins one that has
+/// ended, and takes its own locks after it. Do not hold it while waiting for a thread that may
+/// fork.
 class fork_pause {
  public:
   fork_pause() noexcept : generation_(process_generation()) {
@@ -356,22 +356,21 @@ class fork_pause {
 };
 
 inline int install_fork_handlers() {
-  if (!fork_registry::instance().becomes_known()) return 0;  // another module has done it
+  if (!fork_registry::instance().claim_installation()) return 0;  // another module has done it
   os::keep_loaded(reinterpret_cast<std::uintptr_t>(&install_fork_handlers));
   return pthread_atfork([] { fork_registry::instance().before_fork(); },
                         [] { fork_registry::instance().after_fork_in_parent(); },
                         [] { fork_registry::instance().after_fork_in_child(); });
 }
 
-/// Installed once per process, before main: children inherit the handlers.
+/// Installed once per process, before main. Children inherit the handlers.
 inline const int fork_handlers_installed = install_fork_handlers();
 
-/// Forks without any thread of the library in the process, with the standard streams flushed.
-/// Returns the child's process id in the parent and 0 in the child, whose handlers have
-/// abandoned what they had. Throws ProcessError (EAGAIN, ENOMEM ...) with nothing changed.
-///
-/// May be called on any thread, also on the library's own. The child has the calling thread's
-/// signal mask; no handler runs in it before it has become a process of its own.
+/// Stops the library's threads, flushes the standard streams and forks. May be called on any
+/// thread, also on the library's own. The child has the calling thread's signal mask; no signal
+/// handler runs in it before the fork handlers have abandoned the parent's resources.
+/// @returns the child's process id in the parent, 0 in the child
+/// @throws ProcessError (EAGAIN, ENOMEM ...) with nothing changed
 inline pid_t fork_process() {
   const fork_pause turn;
   auto& registry = fork_registry::instance();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How others see that this process has ended where there is no pidfd_open(2): a pipe whose only
-/// writing end is here, and closed by the kernel when the process ends.
+/// How other processes notice the end of this process where there is no pidfd_open(2): a pipe whose
+/// only writing end is here. The kernel closes it when the process ends.
 #pragma once
 
 #include <fcntl.h>
@@ -23,11 +23,11 @@ namespace procpool::detail {
 class life_line final : public fork_handler {
  public:
   static life_line& instance() {
-    static life_line& only = *new life_line;  // for handlers at exit: never destroyed
+    static life_line& only = *new life_line;  // never destroyed: exit handlers may use it
     return only;
   }
 
-  /// A descriptor that is readable (at its end) when this process has ended. @throws ProcessError
+  /// A descriptor that becomes readable (end of file) when this process ends. @throws ProcessError
   [[nodiscard]] os::fd end_of_this_process() {
     const std::lock_guard lock(mutex_);
     if (!writing_) open();
@@ -38,7 +38,7 @@ class life_line final : public fork_handler {
 
   void lock_for_fork() override { mutex_.lock(); }
   void release_locks() noexcept override { mutex_.unlock(); }
-  /// The end of the child is not the end of this process.
+  /// A child that kept the writing end would hide the end of its parent.
   void abandon() noexcept override {
     writing_.reset();
     reading_.reset();
@@ -63,11 +63,11 @@ class life_line final : public fork_handler {
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
 
-/// Made before main: the guard of a static object that another thread makes while this process
-/// forks would stay taken in the child.
+/// Made before main: if another thread were making the static object during a fork, its guard would
+/// stay locked in the child.
 inline auto& life_line_made_early = life_line::instance();
 
-/// By which others see that this process, @p pid, has ended. @throws ProcessError
+/// A descriptor that becomes readable when this process, @p pid, ends. @throws ProcessError
 inline os::fd end_of_this_process(pid_t pid) {
   os::fd process = os::find_process_if_possible(pid);
   return process ? std::move(process) : life_line::instance().end_of_this_process();

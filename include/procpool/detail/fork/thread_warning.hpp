@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a program is told that forks a pool beside threads of its own, as CPython 3.12 does.
+/// The warning for a program that forks a pool while it has other threads (CPython 3.12 warns,
+/// too).
 #pragma once
 
 #include <atomic>
@@ -10,10 +11,10 @@
 
 namespace procpool::detail {
 
-/// Whether this process, or one that it was forked from, has been told.
+/// Whether this process, or one that it was forked from, has printed the warning.
 inline std::atomic<bool> warned_of_threads{false};
 
-/// ThreadSanitizer has a thread of its own in every program.
+/// False under ThreadSanitizer, which adds a thread of its own to every program.
 constexpr bool threads_can_be_counted() noexcept {
 #if defined(__SANITIZE_THREAD__)
   return false;
@@ -28,18 +29,18 @@ constexpr bool threads_can_be_counted() noexcept {
 #endif
 }
 
-/// Once in a program, unless PROCPOOL_WARN_THREADS in the environment is 0.
-/// @param threads that there were at the fork, without the library's, which were stopped
+/// Prints the warning to stderr, once per program, unless PROCPOOL_WARN_THREADS is 0.
+/// @param threads the process's threads at the fork; the library's own were stopped
 inline void warn_of_threads(int threads) noexcept {
   if (threads <= 1 || !threads_can_be_counted()) return;
-  if (warned_of_threads.exchange(true, std::memory_order_relaxed)) return;  // nothing goes with it
+  if (warned_of_threads.exchange(true, std::memory_order_relaxed)) return;  // guards no other data
   const char* wanted = std::getenv("PROCPOOL_WARN_THREADS");
   if (wanted != nullptr && std::string_view(wanted) == "0") return;
   std::fprintf(
       stderr,
       "procpool: a pool was forked from a process with %d threads. A lock that another "
       "thread held at that moment stays locked in the workers, and a task that needs it "
-      "waits for ever. Make the pool before the threads, or use start_method::spawn. (Told "
+      "waits forever. Create the pool before the threads, or use start_method::spawn. (Printed "
       "once; pool_options::warn_about_threads or PROCPOOL_WARN_THREADS=0 turns it off.)\n",
       threads);
 }
