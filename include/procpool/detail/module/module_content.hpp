@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What tells builds of a module apart that has no build id: a hash of all of it that is never
-/// written, its code and constants, as they are in memory. Its file may be another one by now.
+/// Identifies the build of a module without a build id: a hash of its read-only segments (code and
+/// constants) in memory. Not of its file, which may have been replaced since.
 #pragma once
 
 #include <elf.h>
@@ -27,10 +27,10 @@
 
 namespace procpool::detail {
 
-/// Not against somebody who looks for collisions: such a one could as well forge a build id.
+/// A 128-bit hash. Not collision-resistant: an attacker could as well forge a build id.
 class content_hash {
  public:
-  /// @param bytes a multiple of 8, but for the last ones
+  /// @param bytes a multiple of 8 bytes, except in the last call
   void add(std::span<const std::byte> bytes) noexcept {
     std::size_t at = 0;
     for (; at + sizeof(std::uint64_t) <= bytes.size(); at += sizeof(std::uint64_t)) {
@@ -44,10 +44,10 @@ class content_hash {
     add(rest);
   }
   void add(std::uint64_t word) noexcept {
-    constexpr std::uint64_t one = 0x9E3779B97F4A7C15U;  // odd, with its bits well spread
-    constexpr std::uint64_t other = 0xC2B2AE3D27D4EB4FU;
-    state_[0] = std::rotl((state_[0] ^ word) * one, 31);
-    state_[1] = std::rotl((state_[1] + word) * other, 29) ^ state_[0];
+    constexpr std::uint64_t factor0 = 0x9E3779B97F4A7C15U;  // odd, with well spread bits
+    constexpr std::uint64_t factor1 = 0xC2B2AE3D27D4EB4FU;
+    state_[0] = std::rotl((state_[0] ^ word) * factor0, 31);
+    state_[1] = std::rotl((state_[1] + word) * factor1, 29) ^ state_[0];
   }
   [[nodiscard]] std::string text() const { return std::string("content ") + hex(0) + hex(1); }
 
@@ -63,13 +63,13 @@ class content_hash {
   std::uint64_t state_[2] = {1, 2};
 };
 
-/// Reads memory of this process that may not be there: the pages of a file that was cut off.
+/// Reads memory of this process that may fault: pages of a mapped file that was truncated.
 class own_memory {
  public:
   own_memory() : file_(PROCPOOL_SYSTEM(open("/proc/self/mem", O_RDONLY | O_CLOEXEC))) {}
 
   [[nodiscard]] bool read(std::uintptr_t address, std::span<std::byte> into) const {
-    if (!file_) {  // no /proc, or not for us: it will be there
+    if (!file_) {  // /proc is missing or forbidden: assume that the memory is readable
       std::memcpy(into.data(), reinterpret_cast<const void*>(address), into.size());
       return true;
     }
@@ -84,15 +84,15 @@ class own_memory {
   os::fd file_;
 };
 
-/// The contents of modules that are loaded, by where they are.
+/// The content hashes of loaded modules, by base address.
 class module_contents {
  public:
-  /// Of those at @p bases. Under the loader's lock, so that none is unloaded meanwhile.
+  /// Hashes the modules at @p bases, under the loader's lock, so that none is unloaded meanwhile.
   explicit module_contents(std::vector<std::uintptr_t> bases) : bases_(std::move(bases)) {
     if (!bases_.empty()) for_each_module(&module_contents::visit, this);
   }
 
-  /// Empty: it cannot be told. Then it is like no other.
+  /// The hash of the module at @p base. Empty if unknown; then it equals no other module's.
   [[nodiscard]] std::string of(std::uintptr_t base) const {
     for (const auto& [at, text] : found_) {
       if (at == base) return text;
@@ -108,7 +108,7 @@ class module_contents {
     return 0;
   }
 
-  // Code with relocations in it is another one in each process.
+  // Text relocations make the code differ between processes.
   static bool is_relocated(const dl_phdr_info& info, const ElfW(Phdr) & dynamic) {
     const auto* entry = reinterpret_cast<const ElfW(Dyn)*>(info.dlpi_addr + dynamic.p_vaddr);
     for (; entry->d_tag != DT_NULL; ++entry) {

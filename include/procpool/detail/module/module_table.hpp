@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The modules that code_ref.hpp names code by. Modules are the
-/// program and its shared libraries, numbered in the order in which this process met them; a
-/// process made from this one by fork has the same table, one made by spawn matches build ids.
+/// The table of modules (the program and its shared libraries) that code_ref refers to. They are
+/// numbered in the order in which this process found them. A forked process has the same table; a
+/// spawned one takes over the numbers by matching build ids.
 #pragma once
 
 #include <elf.h>
@@ -31,27 +31,27 @@
 
 namespace procpool::detail {
 
-/// One program or library that is loaded; without code when it is not any more.
+/// A loaded program or library; `begin` and `end` are 0 once it is unloaded.
 struct module_entry {
   std::uintptr_t base = 0;
-  std::uintptr_t begin = 0;  ///< of its executable part
+  std::uintptr_t begin = 0;  ///< begin and end of its executable segment
   std::uintptr_t end = 0;
   std::string name;
-  std::string build;         ///< the build id; of a module without one, the size of its code
-  bool has_build_id = true;  ///< without one its content tells builds apart (module_content.hpp)
+  std::string build;         ///< the build id; for a module without one, the size of its code
+  bool has_build_id = true;  ///< false: its content identifies the build (module_content.hpp)
 
   [[nodiscard]] bool loaded() const { return end != 0; }
   friend bool operator==(const module_entry&, const module_entry&) = default;
 };
 
-/// How a module is known in another process.
+/// The identity of a module, comparable between processes.
 struct module_id {
   std::string name;
-  std::string build;  ///< its build id, or else its content; empty: like no other
+  std::string build;  ///< its build id, or else its content hash; empty: matches no other
 };
 
-/// The modules of this process. Thread-safe without a lock, because a lock that another thread
-/// holds while this process forks would stay locked in the child. Entries are never renumbered.
+/// The modules of this process. Thread-safe without a lock: a lock that another thread holds during
+/// a fork would stay locked in the child. Entries are never renumbered.
 class module_table {
  public:
   using list = std::vector<module_entry>;
@@ -61,22 +61,22 @@ class module_table {
     return table;
   }
 
-  /// Looks for modules loaded or unloaded since the last time. @returns how many are known now.
+  /// Looks for modules loaded or unloaded since the last call. @returns the size of the table
   std::uint32_t refresh() {
-    const generation* known = newest_.load(std::memory_order_acquire);  // made by another thread
+    const generation* known = newest_.load(std::memory_order_acquire);  // to read its entries
     while (true) {
       module_list now;
       for_each_module(&module_table::note, &now);
       auto next = std::make_unique<generation>(generation{known->modules, now.unloaded, known});
       if (!update(next->modules, std::move(now.modules)) && now.unloaded == known->unloaded) break;
       if (newest_.compare_exchange_strong(known, next.get(), std::memory_order_acq_rel)) {
-        known = next.release();  // stays for ever: readers have no lock
+        known = next.release();  // never freed, because readers hold no lock
       }
     }
     return static_cast<std::uint32_t>(known->modules.size());
   }
 
-  /// Where @p address lies. @throws std::invalid_argument when it is no code of any module.
+  /// The module and offset of @p address. @throws std::invalid_argument if in no module's code.
   [[nodiscard]] code_ref find(std::uintptr_t address) {
     code_ref found = look_up(address);
     if (found.module != no_module) return found;
@@ -86,7 +86,7 @@ class module_table {
     throw std::invalid_argument("the function to run is not code of the program or of a library");
   }
 
-  /// The address of @p code in this process. @throws std::invalid_argument when it is not here
+  /// The address of @p code in this process. @throws std::invalid_argument if it is not loaded here
   [[nodiscard]] std::uintptr_t address(code_ref code) const {
     const list& known = modules();
     if (code.module >= known.size())
@@ -98,35 +98,36 @@ class module_table {
 
   [[nodiscard]] std::string name(std::uint32_t module) const { return modules().at(module).name; }
 
-  /// Null: there is none of this number.
+  /// The entry number @p module; null if there is none.
   [[nodiscard]] const module_entry* entry(std::uint32_t module) const {
     const list& known = modules();
     return module < known.size() ? &known[module] : nullptr;
   }
 
-  /// What is known here, in order.
+  /// The identities of all modules, in the order of their numbers.
   [[nodiscard]] std::vector<module_id> identities() const { return identities_of(modules()); }
 
-  /// Numbers the modules of this process as another process does that has the same program. While
-  /// there is one thread. @returns the numbers of those that are not here, or in another build
+  /// Renumbers the modules of this process like @p others, those of the process that spawned it.
+  /// Call it while there is one thread. @returns the numbers of modules that are missing here or
+  /// are another build
   [[nodiscard]] std::vector<std::uint32_t> adopt(const std::vector<module_id>& others) {
     refresh();
     list own = modules();
-    std::vector<module_id> known_as = identities_of(own);
+    std::vector<module_id> own_ids = identities_of(own);
     list numbered;
     std::vector<std::uint32_t> missing;
     for (const module_id& wanted : others) {
-      const auto found = std::ranges::find_if(known_as, [&](const module_id& each) {
+      const auto found = std::ranges::find_if(own_ids, [&](const module_id& each) {
         return each.name == wanted.name && each.build == wanted.build && !each.build.empty();
       });
-      if (found == known_as.end()) {
+      if (found == own_ids.end()) {
         missing.push_back(static_cast<std::uint32_t>(numbered.size()));
         numbered.push_back({.name = wanted.name, .build = wanted.build});
       } else {
-        const auto at = own.begin() + (found - known_as.begin());
+        const auto at = own.begin() + (found - own_ids.begin());
         numbered.push_back(std::move(*at));
         own.erase(at);
-        known_as.erase(found);
+        own_ids.erase(found);
       }
     }
     for (module_entry& each : own) numbered.push_back(std::move(each));
@@ -142,7 +143,7 @@ class module_table {
                                 ": this process does not have it, or another build of it");
   }
 
-  // A content takes a look at all of a module, so it is asked for when processes are spawned.
+  // Reads all of a module without a build id, so it is called only when processes are spawned.
   static std::vector<module_id> identities_of(const list& modules) {
     std::vector<std::uintptr_t> without;
     for (const module_entry& each : modules) {
@@ -158,13 +159,13 @@ class module_table {
 
   struct generation {
     list modules;
-    unsigned long long unloaded;  ///< when they were surveyed
-    const generation* older;      ///< kept reachable, for leak checkers
+    unsigned long long unloaded;  ///< the loader's unload count when this was made
+    const generation* older;      ///< keeps old generations reachable for leak checkers
   };
 
   struct module_list {
     list modules;
-    unsigned long long unloaded = 0;  ///< how many modules have been, as long as the process runs
+    unsigned long long unloaded = 0;  ///< modules unloaded since the process started (dlpi_subs)
   };
 
   static int note(dl_phdr_info* info, std::size_t, void* result) {
@@ -187,8 +188,8 @@ class module_table {
     return 0;
   }
 
-  /// Brings what was known up to date. A library that is loaded again gets another number: pools
-  /// made in between do not have it. @returns whether anything has changed
+  /// Updates @p known to the modules @p present. A library that is loaded again gets a new number,
+  /// because pools made in between do not have it. @returns whether anything has changed
   static bool update(list& known, list present) {
     bool changed = false;
     for (module_entry& each : known) {
@@ -201,19 +202,19 @@ class module_table {
     return changed;
   }
 
-  /// Whether libraries have been unloaded since a module_list, as the loader says, under its lock.
+  /// Whether libraries have been unloaded since @p known was made. Asks the loader, under its lock.
   [[nodiscard]] static bool outdated(const generation& known) {
     unsigned long long unloaded = 0;
     for_each_module(
         [](dl_phdr_info* info, std::size_t, void* result) {
           *static_cast<unsigned long long*>(result) = info->dlpi_subs;
-          return 1;  // the same for all modules
+          return 1;  // stop: dlpi_subs is the same for all modules
         },
         &unloaded);
     return unloaded != known.unloaded;
   }
 
-  // The description of type NT_GNU_BUILD_ID in a segment of notes (elf(5)); empty without one.
+  // The NT_GNU_BUILD_ID note in a segment of notes (elf(5)); empty if there is none.
   static std::string build_id(std::string_view notes) {
     constexpr std::size_t alignment = 4;
     const auto round = [](std::size_t n) { return (n + alignment - 1) / alignment * alignment; };
@@ -232,8 +233,8 @@ class module_table {
     return {};
   }
 
-  // Module no_module: in none. Not where a library was that may have been unloaded; the program
-  // itself stays.
+  // no_module if @p address is in no known module, or in a library that may have been unloaded. The
+  // program itself is never unloaded.
   [[nodiscard]] code_ref look_up(std::uintptr_t address) const {
     const generation& known = newest();
     for (const module_entry& module : known.modules) {
@@ -245,7 +246,7 @@ class module_table {
   }
 
   [[nodiscard]] const generation& newest() const noexcept {
-    return *newest_.load(std::memory_order_acquire);  // the entries behind the pointer
+    return *newest_.load(std::memory_order_acquire);  // to read its entries
   }
   [[nodiscard]] const list& modules() const noexcept { return newest().modules; }
 
@@ -255,8 +256,8 @@ class module_table {
   std::atomic<const generation*> newest_{&empty_};
 };
 
-/// Made before main: the guard of a static object that another thread makes while this process
-/// forks would stay taken in the child.
+/// Made before main: if another thread were making the static object during a fork, its guard would
+/// stay locked in the child.
 inline auto& module_table_made_early = module_table::instance();
 
 PROCPOOL_FUNCTION code_ref find_code(std::uintptr_t address) {

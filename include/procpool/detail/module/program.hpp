@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The file of the program that this process runs, and how to run it once more: also when it was
+/// The file of the program that this process runs, and how to start it again. Also works if it was
 /// started through the dynamic linker (`ld.so --library-path lib ./app`), or without /proc.
 #pragma once
 
@@ -22,14 +22,14 @@
 
 namespace procpool::detail::os {
 
-/// Where the kernel has the file that it runs, also when it has been replaced or removed since.
+/// A link to the running file, which works even if the file has been replaced or removed since.
 inline constexpr const char* kernels_program = "/proc/self/exe";
 
-/// Whether the file that the kernel runs is the dynamic linker, which has loaded the program: the
-/// kernel has loaded none for it (getauxval(3)), though the program names one.
+/// Whether the user started the dynamic linker, which then loaded the program: the kernel has
+/// loaded no linker (AT_BASE is 0, getauxval(3)), though the program names one (PT_INTERP).
 inline bool started_by_linker() {
   if (PROCPOOL_SYSTEM(getauxval(AT_BASE)) != 0) return false;
-  bool names_one = false;
+  bool names_linker = false;
   for_each_module(
       [](dl_phdr_info* info, std::size_t, void* result) {
         for (const auto& part : std::span(info->dlpi_phdr, info->dlpi_phnum)) {
@@ -37,14 +37,14 @@ inline bool started_by_linker() {
         }
         return 1;  // the program comes first
       },
-      &names_one);
-  return names_one;
+      &names_linker);
+  return names_linker;
 }
 
-/// The program's name as it was started, with the folder of that moment in front of a relative one.
-/// (When the dynamic linker has loaded it, glibc has put the program's name there.)
+/// The path under which the program was started; a relative one is completed with the current
+/// folder. (If the user started the dynamic linker, glibc has put the program's path there.)
 inline std::string started_as() {
-  constexpr unsigned long none = -1UL;  // in tests
+  constexpr unsigned long none = -1UL;  // a failure that a test injects
   const unsigned long name = PROCPOOL_SYSTEM(getauxval(AT_EXECFN));
   std::string path = name != 0 && name != none ? reinterpret_cast<const char*>(name) : "";
   if (path.find('/') == std::string::npos || path.front() == '/') return path;
@@ -53,24 +53,25 @@ inline std::string started_as() {
   return folder.data() + ("/" + path);
 }
 
-/// What is found out when the program starts, because it may go to another folder later.
+/// The program's file, determined at program start, because the current folder may change later.
 struct program_file {
-  std::string path = kernels_program;  ///< of the program
-  /// Run in its place with these words before the program's own: the linker with its options.
+  std::string path = kernels_program;  ///< the file of the program
+  /// The file to execute, and the arguments that precede the program's own. Both differ from the
+  /// program's if the user started the linker: its file, its options and the program's path.
   std::string run = kernels_program;
   std::vector<std::string> words = {};
 
-  /// Of this process; made before main.
+  /// That of this process; made before main.
   static program_file& own() {
-    static program_file& only = *new program_file(find());  // asked for in handlers at exit, too
+    static program_file& only = *new program_file(find());  // never destroyed, for exit handlers
     return only;
   }
 
-  /// @param arguments of main: how many there were
+  /// Sets the linker's options, if the user started it. @param arguments main's argc
   void set_arguments(int arguments) {
     if (words.empty()) return;
     const std::string all = read_small_file("/proc/self/cmdline");
-    auto given = split(all, '\0');  // what the linker was given, and the program behind it
+    auto given = split(all, '\0');  // the linker's arguments, then the program's
     const auto own = static_cast<std::size_t>(arguments);
     if (own == 0 || given.size() <= own) return;
     given.resize(given.size() - own);  // the linker's name and its options

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Names for code addresses of this process, for messages to people. The dynamic linker knows what
-/// modules export; the rest (static functions, lambdas, most of any program) is looked up in the
-/// symbol table of the module's file.
+/// Function names for code addresses of this process, for messages. The dynamic linker knows
+/// exported functions. The others (static functions, lambdas, most of any program) are looked up in
+/// the symbol table of the module's file.
 ///
-/// A file may be anything by now. It is read piece by piece with pread(2), since a mapping of a
-/// file that somebody shortens would end in SIGBUS, and no number in it is used unchecked: what is
-/// wrong with a file costs names, never more.
+/// The file may have changed since it was loaded. It is read in pieces with pread(2), because a
+/// mapping of a truncated file would raise SIGBUS. Every number in it is checked: a damaged file
+/// costs names and does no other harm.
 #pragma once
 
 #include <dlfcn.h>
@@ -37,17 +37,17 @@
 
 namespace procpool::detail::os {
 
-/// An address in code, and what is found out about it.
+/// A code address and, after name_code(), its function and module.
 struct code_place {
   std::uintptr_t address = 0;
-  /// Where to look: an address that a call returns to may already belong to the next function.
+  /// The address to look up. For a return address: one less, as it may be in the next function.
   std::uintptr_t lookup = 0;
-  std::string function = {};  ///< as the linker knows it, mangled; empty: not known
-  std::string module = {};    ///< name of its file; empty: no code that is loaded here
-  std::uintptr_t begin = 0;   ///< of the function, or else of the module
+  std::string function = {};  ///< mangled, as the linker knows it; empty: unknown
+  std::string module = {};    ///< name of its file; empty: not in code that is loaded here
+  std::uintptr_t begin = 0;   ///< of the function; if unknown, of the module
 };
 
-/// A piece of a module's file as it is in memory.
+/// The bytes of a part of a module's file, as they are in memory.
 struct module_piece {
   std::uint64_t offset = 0;  ///< in the file
   std::vector<char> bytes = {};
@@ -66,7 +66,7 @@ struct loaded_module {
   }
 };
 
-/// Finds the module whose code an address is.
+/// Finds the module whose code contains an address.
 class module_search {
  public:
   static std::optional<loaded_module> find(std::uintptr_t address) {
@@ -79,10 +79,10 @@ class module_search {
   explicit module_search(std::uintptr_t address) : address_(address) {}
 
   static int visit(dl_phdr_info* info, std::size_t, void* search) {
-    return static_cast<module_search*>(search)->is_in(*info) ? 1 : 0;
+    return static_cast<module_search*>(search)->take_if_inside(*info) ? 1 : 0;
   }
 
-  bool is_in(const dl_phdr_info& info) {
+  bool take_if_inside(const dl_phdr_info& info) {
     const std::span parts(info.dlpi_phdr, info.dlpi_phnum);
     for (const auto& part : parts) {
       const std::uintptr_t begin = info.dlpi_addr + part.p_vaddr;
@@ -96,8 +96,8 @@ class module_search {
   }
 
   void add_note(std::span<const ElfW(Phdr)> parts, const ElfW(Phdr) & note) {
-    constexpr std::size_t longest = 4096;
-    if (note.p_type != PT_NOTE || note.p_filesz > longest) return;
+    constexpr std::size_t max_size = 4096;
+    if (note.p_type != PT_NOTE || note.p_filesz > max_size) return;
     for (const auto& part : parts) {
       const auto at = note.p_vaddr - part.p_vaddr;
       if (part.p_type != PT_LOAD || at >= part.p_filesz) continue;
@@ -111,21 +111,21 @@ class module_search {
   loaded_module found_;
 };
 
-/// An ELF file of this machine's kind, as far as its functions' names are concerned.
+/// The function names of an ELF file for this kind of machine.
 class elf_file {
  public:
   explicit elf_file(fd file) noexcept : file_(std::move(file)) {}
 
-  /// Opens the file of @p module; one that is not the build in memory gives no names.
+  /// Opens the file of @p module; has no names if the file is not the build in memory.
   static elf_file of(const loaded_module& module) {
     const char* path = module.path.empty() ? program_file::own().path.c_str() : module.path.c_str();
-    const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;  // whatever is there now
-    const bool is_path = std::strchr(path, '/') != nullptr;  // the kernel's own module has none
+    const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;  // it may be any kind of file
+    const bool is_path = std::strchr(path, '/') != nullptr;          // the vdso has no file
     elf_file file{fd(is_path ? PROCPOOL_SYSTEM(open(path, flags)) : -1)};
     return file.is_build_of(module) ? std::move(file) : elf_file(fd());
   }
 
-  /// Fills in the function and its begin for those of @p places that its symbols cover.
+  /// Sets `function` and `begin` of those @p places that a symbol covers. Reorders @p places.
   /// @param base where the module is loaded
   void name(std::span<code_place*> places, std::uintptr_t base) const {
     Elf64_Shdr symbols{};
@@ -139,14 +139,14 @@ class elf_file {
       const std::size_t got = read(piece.data(), wanted, symbols.sh_offset + at);
       for (std::size_t i = 0; i < got / sizeof(Elf64_Sym); ++i)
         match(piece[i], strings, places, base);
-      if (got < wanted) return;  // the file ends here, whatever it says
+      if (got < wanted) return;  // the file is shorter than its header says
     }
   }
 
  private:
   static constexpr std::size_t longest_name = std::size_t{64} << 10;
 
-  // What could be read of @p size bytes at @p offset.
+  // Reads up to @p size bytes at @p offset. @returns the number of bytes read, 0 on failure
   std::size_t read(void* into, std::size_t size, std::uint64_t offset) const noexcept {
     const auto got = retry([&] {
       return PROCPOOL_SYSTEM(pread(file_.get(), into, size, static_cast<off_t>(offset)));
@@ -203,7 +203,7 @@ class elf_file {
     }
   }
 
-  // The name at @p offset in the table; empty if it does not end within reason.
+  // The name at @p offset in the string table; empty if it is longer than longest_name.
   std::string text(const Elf64_Shdr& strings, std::uint64_t offset) const {
     std::string name;
     std::array<char, 256> piece;
@@ -223,7 +223,7 @@ class elf_file {
   fd file_;
 };
 
-/// What the dynamic linker knows of the function at @p place.
+/// Sets `function` and `begin` of @p place if the dynamic linker knows its function.
 inline void ask_linker(code_place& place) {
   Dl_info info{};
   if (dladdr(reinterpret_cast<void*>(place.lookup), &info) == 0) return;
@@ -232,7 +232,7 @@ inline void ask_linker(code_place& place) {
   place.begin = reinterpret_cast<std::uintptr_t>(info.dli_saddr);
 }
 
-/// The name of the module's file without its folders.
+/// The module's file name without its folders.
 inline std::string short_name(const loaded_module& module) {
   std::string path = module.path.empty() ? program_file::own().path : module.path;
   if (path == kernels_program) {
@@ -243,10 +243,10 @@ inline std::string short_name(const loaded_module& module) {
   return path.substr(path.rfind('/') + 1);
 }
 
-/// Finds out all that can be found out about @p places, given their addresses.
+/// Fills in function, module and begin of @p places, as far as they can be found.
 inline void name_code(std::span<code_place> places) {
   for (code_place& place : places) {
-    if (!place.module.empty()) continue;  // came with another one
+    if (!place.module.empty()) continue;  // done with an earlier place in the same module
     const auto module = module_search::find(place.lookup);
     if (!module) continue;
     std::vector<code_place*> unnamed;
@@ -267,7 +267,7 @@ inline std::string in_hex(std::uintptr_t number) {
   return "0x" + std::string(digits.data(), end);
 }
 
-/// "function(int) + 0x12 in module", "module + 0x1234", or the bare address.
+/// "function(int) + 0x12 in module", "module + 0x1234", or only the address.
 inline std::string describe(const code_place& place) {
   if (place.module.empty()) return in_hex(place.address);
   const std::string offset = " + " + in_hex(place.address - place.begin);
