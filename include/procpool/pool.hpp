@@ -257,7 +257,7 @@ class Pool : detail::pool_misuse {
   }
 
   /// Changes the number of workers (Python has no equivalent). Any thread may call it while tasks
-  /// run. New workers start at once, with the initializer. Surplus workers leave after the items
+  /// run. New workers start at once, with the initializer. Surplus workers leave after the tasks
   /// they have begun; other workers do the rest. If the system refuses some of the new workers the
   /// pool is smaller; processes() returns the number. Memory and descriptors of workers that left
   /// are freed the next time this process waits for results.

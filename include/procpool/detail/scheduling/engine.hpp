@@ -201,7 +201,7 @@ class engine {
         supervisor_.break_pool(backend().gone());
       backend().each_flooding([&](std::uint32_t worker) {
         if (backend().present(worker))
-          pool_.kill_for_violation(worker, "it rang its bell when nobody slept");
+          pool_.kill_for_violation(worker, "it sent wake-ups while no thread slept");
       });
       sending_.dispatch();
     });

@@ -107,7 +107,7 @@ class supervisor {
     return restarts_.next();
   }
 
-  /// Changes the number of workers. New ones start; surplus ones leave after their current item.
+  /// Changes the number of workers. New ones start; surplus ones leave after their current task.
   /// @returns the new number; fewer than @p wanted if the system refuses more
   std::uint32_t resize(std::uint32_t wanted) noexcept {
     const std::uint32_t before = std::exchange(wanted_, wanted);
