@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The arguments of a call: how they travel, and how they become objects again.
+/// The arguments of a call: how they are encoded, decoded and passed.
 ///
-/// Flat arguments lie one behind the other, and are copied once, into the parameters. All others
-/// are a part of their own in the message, with its length in front: when they cannot be decoded,
-/// or are decoded in another length than they were encoded, the next item is still found.
+/// Flat arguments lie one behind the other and are copied once, into the parameters. Other
+/// arguments form a part of the message with its length in front. So the next item is found even if
+/// they cannot be decoded, or if a codec reads another length than it wrote.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +23,7 @@ inline constexpr bool all_flat_v = (is_flat_v<P> && ...);
 
 // ---- encoding --------------------------------------------------------------------------------
 
-/// Encodes one argument as the type S in which it travels.
+/// Encodes one argument as an S, converted if necessary.
 template <class S, class A>
 void put_as(encoder& out, A&& argument) {
   if constexpr (std::is_same_v<std::remove_cvref_t<A>, S>) {
@@ -46,7 +46,7 @@ void put_arguments(encoder& out, type_list<S...>, A&&... arguments) {
   }
 }
 
-/// A decoder of nothing but the next arguments of types P.
+/// A decoder of the next arguments, of types P, and nothing else.
 template <class... P>
 [[nodiscard]] decoder next_arguments(decoder& in) {
   if constexpr (all_flat_v<P...>) {
@@ -58,7 +58,7 @@ template <class... P>
 
 // ---- calling ---------------------------------------------------------------------------------
 
-/// Whether calling cannot change the callable, so that the items of a frame can share one.
+/// Whether a call cannot change the callable, so that the items of a frame can share one object.
 template <class F, class... P>
 consteval bool calls_as_const() {
   if constexpr (std::is_invocable_v<const F&, P&&...>) {
@@ -69,16 +69,16 @@ consteval bool calls_as_const() {
 template <class F, class... P>
 inline constexpr bool is_shareable_v = std::is_empty_v<F> || calls_as_const<F, P...>();
 
-/// What is called: a const F if that will do.
+/// The type that is called: const F if a const F gives the same result type.
 template <class F, class... P>
 using called_t = std::conditional_t<calls_as_const<F, P...>(), const F, F>;
 
-/// The callable of a frame: one object for all items, or, when a call may change it, a fresh one
-/// for each, so that what an item gives does not depend on those before it in its chunk.
+/// The callable of a frame: one object for all items, or, if a call may change it, a fresh one for
+/// each. So the result of an item does not depend on earlier items of its chunk.
 template <class F, bool shareable>
 class frame_callable {
  public:
-  /// Takes it from the begin of @p in.
+  /// Decodes it from the start of @p in.
   explicit frame_callable(decoder& in) : callable_(callable_codec<F>::decode(in)) {}
 
   template <class... P>
@@ -108,20 +108,21 @@ class frame_callable<F, false> {
   std::span<const std::byte> bytes_;
 };
 
-/// Calls a function through a pointer to member. Out of line: inlined, g++ 12 takes the look for a
-/// virtual function, which is not made for others, for one beyond a small object, and warns.
+/// Calls a function through a pointer to member. Out of line, because inlined code makes g++ 12
+/// warn: it takes the lookup of a virtual function, which never runs for other functions, for a
+/// read beyond a small object.
 template <class F, class... A>
 [[gnu::noinline]] decltype(auto) invoke_member(F& member, A&&... arguments) {
   return std::invoke(member, std::forward<A>(arguments)...);
 }
 
-/// Flat arguments of types P that lie one behind the other. Each is copied once, to where the
-/// parameter is.
+/// Flat arguments of types P, one behind the other. Each is copied once, into the parameter.
 template <class... P>
 struct packed_arguments {
   static constexpr std::size_t size = (sizeof(P) + ... + 0);
 
-  /// Gives what @p callable returns for those at @p from to @p take; a byte if it returns nothing.
+  /// Calls @p callable with the arguments at @p from and passes the result to @p take; a byte if
+  /// there is no result.
   template <class F, class Take>
   static void call(F& callable, const std::byte* from, Take take) {
     call(callable, from, take, std::index_sequence_for<P...>{});
@@ -138,15 +139,15 @@ struct packed_arguments {
   template <class F, class Take, std::size_t... I>
   static void call(F& callable, [[maybe_unused]] const std::byte* from, Take& take,
                    std::index_sequence<I...>) {
-    constexpr bool nothing = std::is_void_v<std::invoke_result_t<F&, P&&...>>;
+    constexpr bool returns_void = std::is_void_v<std::invoke_result_t<F&, P&&...>>;
     if constexpr (std::is_member_pointer_v<std::remove_cv_t<F>>) {
-      if constexpr (nothing) {
+      if constexpr (returns_void) {
         invoke_member(callable, load<P>(from + offset(I))...);
         take(std::byte{});
       } else {
         take(invoke_member(callable, load<P>(from + offset(I))...));
       }
-    } else if constexpr (nothing) {
+    } else if constexpr (returns_void) {
       callable(load<P>(from + offset(I))...);
       take(std::byte{});
     } else {
@@ -155,7 +156,7 @@ struct packed_arguments {
   }
 };
 
-/// Decoded arguments of one call, made in their places.
+/// The decoded arguments of one call, constructed in place.
 template <class... P>
 struct argument_list;
 template <>
@@ -171,11 +172,11 @@ struct argument_list<First, Rest...> {
   First first;
   argument_list<Rest...> rest;
 
-  // Braces: in this order.
+  // Braces: the arguments are decoded in order.
   static argument_list decode(decoder& in) {
     return {in.template get<First>(), argument_list<Rest...>::decode(in)};
   }
-  /// Calls with all of them as rvalues.
+  /// Calls @p callable with all arguments as rvalues.
   template <class F, class... Before>
   decltype(auto) pass_to(F& callable, Before&... before) {
     return rest.pass_to(callable, before..., first);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a task calls: the parameters of a callable, and how the callable itself travels.
+/// The callable of a task: its parameters, its encoding, checks at compile time, its name.
 #pragma once
 
 #include <bit>
@@ -70,7 +70,7 @@ template <class F>
 inline constexpr bool is_function_pointer_v =
     std::is_pointer_v<F>&& std::is_function_v<std::remove_pointer_t<F>>;
 
-/// The types in which the arguments of a call travel: the callee's parameter types without const
+/// The types as which the arguments of a call are sent: the callee's parameter types without const
 /// and reference; for a generic callable the types of the arguments.
 template <class F, class Arguments, class Signature = typename signature<F>::type>
 struct shipped_types;
@@ -82,7 +82,7 @@ template <class F, class... A, class... P>
 struct shipped_types<F, type_list<A...>, type_list<P...>> {
   using type = type_list<std::remove_cvref_t<P>...>;
 };
-/// Arguments of a call as a type_list.
+/// The same for a pack of argument types.
 template <class F, class... A>
 using shipped_types_t = typename shipped_types<F, type_list<A...>>::type;
 
@@ -97,14 +97,14 @@ struct listed_result;
 template <class F, class... A>
 struct listed_result<F, type_list<A...>> : call_result<F, shipped_types_t<F, A...>> {};
 
-/// What calling F with these shipped arguments gives; no member for what cannot be called.
+/// The result of calling F with these arguments; a substitution failure if it cannot be called.
 template <class F, class... A>
 using task_result_t = std::decay_t<typename call_result<F, shipped_types_t<F, A...>>::type>;
 
 // ---- the callable itself -----------------------------------------------------------------------
 
 /// Throws std::invalid_argument when the bytes of a closure hold an address in this thread's stack:
-/// almost surely it captured a local variable by reference, which no other process can follow.
+/// it almost certainly captured a local variable by reference, which no other process can follow.
 inline void reject_captured_references(const void* closure, std::size_t size) {
   const auto stack = os::thread_stack();
   const auto low = reinterpret_cast<std::uintptr_t>(stack.data());
@@ -119,8 +119,8 @@ inline void reject_captured_references(const void* closure, std::size_t size) {
   }
 }
 
-/// A pointer to a member function as it lies in memory: an address, or for a virtual function a
-/// place in the table of its class, and what is added to `this` (Itanium C++ ABI, 2.3).
+/// A pointer to a member function as it lies in memory: an address, or for a virtual function an
+/// offset in the table of its class, and the adjustment of `this` (Itanium C++ ABI, 2.3).
 struct member_code {
   std::uintptr_t function = 0;
   std::uintptr_t adjustment = 0;
@@ -134,10 +134,10 @@ struct member_code {
   }
 };
 
-/// Encodes and decodes callables of type F. A function pointer travels as code_ref, a closure or
-/// other trivially copyable object as its bytes, everything else by its codec: as a part of its own
-/// in the message, so that one that is decoded in another length than it was encoded moves nothing
-/// of what follows.
+/// Encodes and decodes callables of type F. A function pointer is sent as a code_ref, a closure or
+/// other trivially copyable object as its bytes, everything else by its codec. The latter is a part
+/// of the message with its own length, so that a codec that reads another length than it wrote does
+/// not shift what follows.
 template <class F>
 struct callable_codec {
   static constexpr bool by_codec = std::is_aggregate_v<F> && encodable<F>;
@@ -178,7 +178,7 @@ struct callable_codec {
       out.put(std::uint64_t{raw.adjustment});
       return raw.is_address() ? code : code_ref{};
     } else if constexpr (std::is_empty_v<F> && by_bytes) {
-      // Nothing in it.
+      // An empty class has no bytes to send.
     } else if constexpr (by_bytes) {
       reject_captured_references(&callable, sizeof callable);
       out.align(alignof(F) < 16 ? alignof(F) : 16);
@@ -221,7 +221,7 @@ struct callable_codec {
         F callable = part.template get<F>();
         part.finish();
         return callable;
-      } else {  // it cannot be held until it is known that nothing is left
+      } else {  // returned at once, as it cannot be moved: the rest is not checked
         return part.template get<F>();
       }
     }
@@ -233,11 +233,10 @@ struct callable_codec {
   };
 };
 
-// ---- checks
-// --------------------------------------------------------------------------------------
+// ---- checks ------------------------------------------------------------------------------------
 
-// The checks below fail to compile with one sentence each, and return whether all is well, so that
-// no more is instantiated after a complaint.
+// A failing check is a compile error with one sentence. Each check returns whether all is well, so
+// that nothing more is instantiated after an error.
 
 template <class P>
 consteval bool check_parameter() {
@@ -257,7 +256,7 @@ consteval bool check_encodable() {
   return encodable<T>;
 }
 
-/// Whether an argument is the options of a call, by their names.
+/// Whether an argument is the options of a call, judged by the name of its type.
 template <class A>
 consteval bool is_options() {
   if constexpr (std::is_aggregate_v<std::remove_cvref_t<A>>) {
@@ -267,7 +266,7 @@ consteval bool is_options() {
   return false;
 }
 
-/// Whether an argument is a tuple, pair or array of so many elements.
+/// Whether an argument is a tuple, pair or array of @p size elements.
 template <class A>
 consteval bool spreads_over(std::size_t size) {
   if constexpr (requires { std::tuple_size<std::remove_cvref_t<A>>::value; }) {
@@ -336,8 +335,7 @@ consteval bool check_result() {
   }
 }
 
-// ---- messages
-// ------------------------------------------------------------------------------------
+// ---- messages ----------------------------------------------------------------------------------
 
 /// Throws std::invalid_argument for a null function pointer.
 template <class F>
@@ -360,10 +358,10 @@ std::string callable_name(const F& callable) {
   }
 }
 
-/// Which code is run, for messages: its name is made when it is needed.
+/// Which code is run, for messages. The text is made on demand.
 struct callable_label {
   std::string (*name)(std::uintptr_t function) = nullptr;
-  std::uintptr_t function = 0;  ///< its address, for functions
+  std::uintptr_t function = 0;  ///< its address; 0 if it is no function
 
   [[nodiscard]] std::string text() const { return name != nullptr ? name(function) : ""; }
 };

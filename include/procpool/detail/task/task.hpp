@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The task as code: for every kind of call one function that a worker runs. It decodes the
+/// The code of tasks: one function for each kind of call, which a worker runs. It decodes the
 /// callable and the items of a frame, calls, and writes the outcomes. The same in every backend.
 #pragma once
 
@@ -38,8 +38,8 @@ struct frame_bytes {
   std::span<const std::byte> body;
 };
 
-/// A frame being run, as the task's code sees it: where its bytes are and where its outcomes go.
-/// Runs in a worker (worker_loop.hpp) or in the caller (inline_frame.hpp).
+/// A frame that is running, as the task's code sees it: its bytes, and the destination of its
+/// outcomes. It runs in a worker (worker_loop.hpp) or in the caller (inline_frame.hpp).
 class frame_context {
  public:
   frame_context(const frame_context&) = delete;
@@ -51,14 +51,13 @@ class frame_context {
   [[nodiscard]] std::uint32_t errors() const noexcept { return errors_; }
 
   [[nodiscard]] virtual frame_bytes bytes() = 0;
-  /// The first item of a frame has begun with it.
+  /// Item @p item starts now. Optional for the first item, which starts with its frame.
   virtual void begin_item(std::uint32_t item) = 0;
   /// The same for a part of the one item of a reduction.
   virtual void begin_part(std::uint32_t part) = 0;
-  /// Room for results of @p size bytes from @p item on; none when items have to begin one by one,
-  /// because somebody watches them.
+  /// Room for results of @p size bytes from @p item on; none if each item needs begin_item().
   [[nodiscard]] virtual result_window open_window(std::uint32_t item, std::size_t size) = 0;
-  /// So many results have been written into it.
+  /// @p items results were written to the window.
   virtual void close_window(std::uint32_t items, std::size_t size) = 0;
 
   template <class R>
@@ -74,13 +73,13 @@ class frame_context {
     }
   }
 
-  /// The outcome of @p item is the exception being handled.
+  /// Writes the exception being handled as the outcome of @p item.
   void put_error(std::uint32_t item, const callable_label& callable) {
     pass_on_thread_exit();
     ++errors_;
     put_exception(item, callable);
   }
-  /// The same for all items from @p item on, when they cannot even be looked at.
+  /// The same for all items from @p item on, if the frame cannot be decoded.
   void put_errors_from(std::uint32_t item, const callable_label& callable) {
     pass_on_thread_exit();
     for (; item < head_.item_count; ++item) {
@@ -100,10 +99,10 @@ class frame_context {
   }
 
   virtual void put_plain(std::uint32_t item, const void* value, std::size_t size) = 0;
-  /// What is in the scratch buffer, and @p rest behind it.
+  /// Writes the scratch buffer, and @p rest behind it.
   virtual void put_scratch(record_kind kind, std::uint32_t item,
                            std::span<const std::byte> rest) = 0;
-  /// The exception being handled, in running @p callable.
+  /// Writes the exception being handled, thrown while @p callable ran.
   virtual void put_exception(std::uint32_t item, const callable_label& callable) = 0;
 
  private:
@@ -115,7 +114,7 @@ class frame_context {
     return false;
   }
 
-  // Straight from the result to where it goes.
+  // Copies the elements once, from the result to the destination.
   template <class R>
   void put_block_of(std::uint32_t item, const R& value) {
     if constexpr (is_block_v<R>) {
@@ -135,7 +134,7 @@ class frame_context {
 /// The code of a task, as a frame names it.
 using task_entry = void (*)(frame_context&);
 
-/// Calls whose arguments and results are bytes of known size, and throw no more once they have one.
+/// Whether arguments and result of a call have fixed sizes, and nothing throws after it returned.
 template <class F, class... P>
 constexpr bool plain_calls() {
   using result = std::decay_t<std::invoke_result_t<F&, P&&...>>;
@@ -160,24 +159,24 @@ constexpr std::size_t plain_result_size() {
 template <class... P, class Callable>
 void run_packed_item(frame_context& frame, std::uint32_t item, Callable& callable,
                      const std::byte* from) {
-  bool told = false;
+  bool has_outcome = false;
   try {
     try {
       auto&& called = callable.template get<P...>();
       packed_arguments<P...>::call(called, from, [&](const auto& value) {
         frame.put_value(item, value);
-        told = true;
+        has_outcome = true;
       });
     } catch (...) {
-      if (!told) frame.put_error(item, callable.label());
-      told = true;
+      if (!has_outcome) frame.put_error(item, callable.label());
+      has_outcome = true;
     }
   } catch (...) {
-    end_handler(told);
+    end_handler(has_outcome);
   }
 }
 
-/// Runs all items of the window, or up to one that throws; @p done counts them.
+/// Runs the items of the window up to the first that throws; @p done counts those with a result.
 template <class... P, class Callable>
 void run_window(const result_window& window, Callable& callable, const std::byte* from,
                 std::uint32_t& done) {
@@ -206,7 +205,7 @@ void run_plain_items(frame_context& frame, Callable& callable, const std::byte* 
       continue;
     }
     std::uint32_t done = 0;
-    bool told = false;
+    bool has_outcome = false;
     try {
       try {
         run_window<P...>(window, callable, at, done);
@@ -217,10 +216,10 @@ void run_plain_items(frame_context& frame, Callable& callable, const std::byte* 
         item += done;
         frame.put_error(item, callable.label());
         ++item;
-        told = true;
+        has_outcome = true;
       }
     } catch (...) {
-      end_handler(told);
+      end_handler(has_outcome);
     }
   }
 }
@@ -240,11 +239,11 @@ template <class F, class... P, class Callable>
   }
 }
 
-/// Runs one item whose arguments are all that is in @p in. What its objects' destructors throw when
-/// it has its outcome is dropped.
+/// Runs one item, whose arguments are all of @p in. Exceptions of destructors that run after the
+/// outcome is written are dropped.
 template <class... P, class Callable>
 void run_decoded_item(frame_context& frame, std::uint32_t item, Callable& callable, decoder& in) {
-  bool told = false;
+  bool has_outcome = false;
   const auto run = [&] {
     auto arguments = argument_list<P...>::decode(in);
     in.finish();
@@ -253,21 +252,21 @@ void run_decoded_item(frame_context& frame, std::uint32_t item, Callable& callab
     if constexpr (std::is_void_v<result>) {
       arguments.pass_to(called);
       frame.put_value(item, std::byte{});
-      told = true;
-    } else {  // a reference is encoded where it refers to; told before a result is destroyed
-      const auto tell = [&](const std::decay_t<result>& value) {
+      has_outcome = true;
+    } else {  // a reference is encoded without a copy; put before the result is destroyed
+      const auto put = [&](const std::decay_t<result>& value) {
         frame.put_value(item, value);
-        told = true;
+        has_outcome = true;
       };
-      tell(arguments.pass_to(called));
+      put(arguments.pass_to(called));
     }
   };
   try_catch(run, [&] {
-    if (!told) frame.put_error(item, callable.label());
+    if (!has_outcome) frame.put_error(item, callable.label());
   });
 }
 
-/// The same for all items of a frame that do not have their outcomes from an earlier attempt.
+/// The same for all items of a frame that have no outcome from an earlier attempt.
 template <class... P, class Callable>
 void run_decoded_items(frame_context& frame, Callable& callable, decoder& in, std::uint32_t& item) {
   for (std::uint32_t passed = 0; passed < item; ++passed) static_cast<void>(in.part());
@@ -278,15 +277,15 @@ void run_decoded_items(frame_context& frame, Callable& callable, decoder& in, st
   }
 }
 
-/// Runs the items from @p item on of a frame of calls of an F with parameters that travel as P.
+/// Runs the items from @p item on of a frame that calls an F with arguments sent as P.
 template <class F, class... P>
 [[gnu::always_inline]] inline void run_items(frame_context& frame, std::uint32_t& item) {
   const frame_bytes bytes = frame.bytes();
   decoder body(bytes.body);
   decoder shared(bytes.callable);
-  const bool apart = !bytes.callable.empty();
-  frame_callable<F, is_shareable_v<F, P...>> callable(apart ? shared : body);
-  if (!apart) body.align(frame_alignment);
+  const bool is_shared = !bytes.callable.empty();
+  frame_callable<F, is_shareable_v<F, P...>> callable(is_shared ? shared : body);
+  if (!is_shared) body.align(frame_alignment);
   if constexpr (all_flat_v<P...>) {
     run_packed_items<F, P...>(frame, callable, body, item);
   } else {
@@ -294,20 +293,20 @@ template <class F, class... P>
   }
 }
 
-/// The code of such a frame.
+/// The task_entry of such a frame.
 template <class F, class... P>
 void run_frame(frame_context& frame) {
   std::uint32_t item = frame.first_item();
-  bool told = false;
+  bool handled = false;
   try {
     try {
       run_items<F, P...>(frame, item);
-    } catch (...) {  // not even the callable can be had, or an exception cannot be told of
+    } catch (...) {  // the callable cannot be decoded, or an exception cannot be written
       frame.put_errors_from(item, label_of_type<F>());
-      told = true;
+      handled = true;
     }
   } catch (...) {
-    end_handler(told);
+    end_handler(handled);
   }
 }
 
@@ -318,31 +317,31 @@ struct entry_of<F, type_list<P...>> {
   static constexpr task_entry value = &run_frame<F, P...>;
 };
 
-/// The name of the code at @p address, which is looked for once; @p known is 0 before that. No
-/// static object with a guard: one that another thread has while this process forks would stay
-/// taken in the child.
+/// The name of the code at @p address, looked up once and kept in @p known, which is 0 before that.
+/// Not a static object with a guard: a guard that another thread holds while this process forks
+/// would stay locked in the child.
 inline code_ref find_code_once(std::atomic<std::uint64_t>& known, std::uintptr_t address) {
-  // Both in one word, which is known or not; nothing is at module 0, offset 0.
-  constexpr int offset_bits = 48;                              // of an address
-  std::uint64_t word = known.load(std::memory_order_relaxed);  // all there is
+  // Module and offset in one word. 0 means unknown, as no code is at module 0, offset 0.
+  constexpr int offset_bits = 48;                              // in an address
+  std::uint64_t word = known.load(std::memory_order_relaxed);  // no other data
   if (word == 0) [[unlikely]] {
     const code_ref code = find_code(address);
     if (code.module >> (64 - offset_bits) != 0) return code;
     word = std::uint64_t{code.module} << offset_bits | code.offset;
-    known.store(word, std::memory_order_relaxed);  // the same by whichever thread
+    known.store(word, std::memory_order_relaxed);  // every thread stores the same
   }
   constexpr std::uint64_t offsets = (std::uint64_t{1} << offset_bits) - 1;
   return {word & offsets, static_cast<std::uint32_t>(word >> offset_bits)};
 }
 
-/// The name of the code that runs calls of an F with arguments that travel as Types.
+/// The name of the code that runs calls of an F with arguments sent as Types.
 template <class F, class Types>
 code_ref entry_point() {
   static constinit std::atomic<std::uint64_t> known{0};
   return find_code_once(known, reinterpret_cast<std::uintptr_t>(entry_of<F, Types>::value));
 }
 
-/// Calls an F and drops what it returns.
+/// Calls an F and discards its result.
 template <class F>
 struct discarding {
   F callable;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What is to be run, encoded, on its way to the pool.
+/// The encoded body of a task, from its submission to the ring.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -17,7 +17,7 @@
 
 namespace procpool::detail {
 
-/// Keeps something alive for the frames that refer to it: the block of a shared callable.
+/// Keeps the arena block of a shared callable alive for the frames that refer to it.
 class frame_keeper : public boost::intrusive_ref_counter<frame_keeper> {
  public:
   frame_keeper() = default;
@@ -26,37 +26,37 @@ class frame_keeper : public boost::intrusive_ref_counter<frame_keeper> {
   virtual ~frame_keeper() = default;
 };
 
-/// The encoded body of a frame, wherever it is. Small: there is one for each task that waits.
+/// The encoded body of a frame, wherever it lies. Kept small: every waiting task has one.
 struct task_body {
   body_place place = body_place::in_line;
-  std::uint32_t parts = 1;  ///< items that its one outcome stands for, in a reduction
+  std::uint32_t parts = 1;  ///< in a reduction: items that its one outcome stands for
   std::span<const std::byte>
-      bytes;  ///< in `owned`, in the arena, or the submitter's (in_line only)
+      bytes;  ///< in `owned`, in the arena, or in the submitter's memory (in_line only)
   byte_buffer owned;
   boost::intrusive_ptr<const frame_keeper> callable;
 
-  /// Is in this block of the arena, which is to be given back.
+  /// The body is in this block of the arena, which must be given back later.
   void set_block(std::span<std::byte> block) noexcept {
     place = body_place::arena;
     bytes = block;
   }
-  /// Goes through the ring piece by piece, from memory of its own.
+  /// The body goes through the ring piece by piece, from memory of its own.
   void set_stream(byte_buffer encoded) noexcept {
     place = body_place::stream;
     owned = std::move(encoded);
     bytes = owned.view();
   }
-  /// Its block of the arena; empty if it is elsewhere.
+  /// Its block of the arena; empty if the body is elsewhere.
   [[nodiscard]] std::span<std::byte> block() const noexcept {
     if (place != body_place::arena) return {};
     return {const_cast<std::byte*>(bytes.data()), bytes.size()};
   }
-  /// What goes through the ring.
+  /// The bytes that go through the ring.
   [[nodiscard]] std::span<const std::byte> in_ring() const noexcept {
     return place == body_place::arena ? std::span<const std::byte>() : bytes;
   }
 
-  /// Becomes @p other. An in-line body leaves our buffer alone: it is used if the task has to wait.
+  /// Takes over @p other. An in-line body leaves `owned` alone: it is used if the task must wait.
   void take(task_body& other) noexcept {
     place = other.place;
     parts = other.parts;
@@ -64,7 +64,7 @@ struct task_body {
     if (place != body_place::in_line) owned = std::move(other.owned);
     if (other.callable != nullptr) callable = std::move(other.callable);
   }
-  /// Becomes empty, and keeps a buffer of at most @p keep_bytes.
+  /// Becomes empty, but keeps a buffer of at most @p keep_bytes.
   void clear(std::size_t keep_bytes) noexcept {
     place = body_place::in_line;
     bytes = {};
@@ -74,10 +74,10 @@ struct task_body {
   }
 };
 
-/// What every worker runs first.
+/// The frame that every worker runs first.
 struct initializer_frame {
   code_ref entry;
-  code_ref function;  ///< that the body points to, if it does
+  code_ref function;  ///< the function that the body points to, if any
   byte_buffer body;   ///< callable and arguments
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The objects that a worker keeps from task to task: worker_local values and its random generator.
+/// The objects that a worker keeps across tasks: worker_local values and random generators.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace procpool::detail {
 
-/// Objects of any type under numbers. One thread: the worker's.
+/// Objects of any type, each under a number. Used on the worker's own thread only.
 class worker_locals {
  public:
   worker_locals() = default;
@@ -29,24 +29,24 @@ class worker_locals {
     return nullptr;
   }
 
-  /// Makes the object of type T that @p make returns and keeps it under @p key, where there is
-  /// none. @throws what make() throws: nothing is kept then; std::logic_error if make() asks for
-  /// that very object, or if the worker is about to leave
+  /// Stores the T that @p make returns under @p key, which must be free.
+  /// @throws what make() throws; nothing is stored then. std::logic_error if make() needs the
+  /// object under @p key, or if the worker is exiting
   template <class T, class Make>
   T& add(std::uint64_t key, Make make) {
     const construction now(*this, key, &type_name<T>);
     std::unique_ptr<T> object(new T(make()));
-    // Others that make() has added come before it: it may use them to its end.
+    // Behind the objects that make() has added, so that it may use them in its destructor.
     entries_.push_back({key, object.get(), [](void* of) { delete static_cast<T*>(of); }});
     return *object.release();
   }
 
-  /// Destroys all objects, the youngest first; there will be no others.
+  /// Destroys all objects, the youngest first. None can be added afterwards.
   void clear() noexcept {
     closed_ = true;
     while (!entries_.empty()) {
       const entry last = entries_.back();
-      entries_.pop_back();  // first: it is not to be found while it is being destroyed
+      entries_.pop_back();  // first: its destructor must not find it
       last.destroy(last.object);
     }
   }
@@ -58,7 +58,7 @@ class worker_locals {
     void (*destroy)(void*);
   };
 
-  // Keeps in mind what is being made, to tell a circle from a chain.
+  // Records what is being made, to detect an object whose construction needs itself.
   class construction {
    public:
     construction(worker_locals& store, std::uint64_t key, std::string (*name)()) : store_(&store) {
@@ -66,23 +66,23 @@ class worker_locals {
         throw std::logic_error("a worker_local<" + name() +
                                "> was used for the first time while its worker leaves");
       }
-      for (const std::uint64_t each : store.under_way_) {
+      for (const std::uint64_t each : store.in_construction_) {
         if (each == key) {
           throw std::logic_error("making a worker_local<" + name() + "> needs that very value");
         }
       }
-      store.under_way_.push_back(key);
+      store.in_construction_.push_back(key);
     }
     construction(const construction&) = delete;
     construction& operator=(const construction&) = delete;
-    ~construction() { store_->under_way_.pop_back(); }
+    ~construction() { store_->in_construction_.pop_back(); }
 
    private:
     worker_locals* store_;
   };
 
-  std::vector<entry> entries_;  ///< in the order in which they were completed
-  std::vector<std::uint64_t> under_way_;
+  std::vector<entry> entries_;                  ///< in the order in which they were completed
+  std::vector<std::uint64_t> in_construction_;  ///< keys
   bool closed_ = false;
 };
 
