@@ -20,7 +20,7 @@
 
 namespace {
 
-using core = procpool::detail::pool_core;
+using core = procpool::detail::worker_pool;
 using call = decltype(procpool::detail::start_call(boost::intrusive_ptr<core>(),
                                                    procpool::detail::attended::yes, {},
                                                    static_cast<void (*)()>(nullptr), {}));

@@ -6,10 +6,10 @@
  * only when the other thread has all its results, so whoever oversleeps does so for ever. Store
  * buffers on all sides; worker 1 may be killed at any step.
  *
- *   proctype leader   pool_core.hpp: lead, step, wait_for_news, anything_uncommitted, notify_waiters;
+ *   proctype leader   leader.hpp: lead, step, wait_for_results, anything_uncommitted, notify_waiters;
  *                     process_backend.hpp: arm, disarm, wait, reports;
  *                     engine.hpp: advance, each_busy_channel; dispatcher.hpp: poll_set_grew
- *   proctype other    pool_core.hpp: submit, wait, follow; dispatcher.hpp: send
+ *   proctype other    worker_pool.hpp: submit, wait; leader.hpp: follow; dispatcher.hpp: send
  *   proctype worker   worker_channel.hpp: done, flush; parking.hpp: parent_waker
  *
  * Workers wait for frames perfectly here; sleeps.pml is about that. The leader may skip its
@@ -43,11 +43,11 @@ bool rung[2];      /* the workers' event descriptors */
 bool report;       /* on the control socket: worker 1 has died */
 bool killed, restarted;
 
-bool locked;       /* pool_core::mutex_, and what it guards */
+bool locked;       /* guarded_engine::mutex, and what it guards */
 bool busy[2];      /* the scheduler has a task with this worker */
 byte received[2];  /* result_consumer::seen_ */
 byte results;      /* jobs of the other thread that are ready */
-bool notified;     /* pool_core::changed_ */
+bool notified;     /* guarded_engine::changed */
 bool all_received; /* the other thread has what it wanted */
 
 inline lock() { atomic { !locked -> locked = true } }

@@ -7,7 +7,7 @@
  *   proctype worker   parking.hpp: worker_parking, parent_waker; worker_channel.hpp: wait_until,
  *                     wait_for_parent, done, may_hold_back, flush
  *   proctype parent   parking.hpp: worker_waker; process_backend.hpp: arm, disarm, wait;
- *                     pool_core.hpp: step, wait_for_news; parent_channel.hpp: send, drain
+ *                     leader.hpp: step, wait_for_results; parent_channel.hpp: send, drain
  *
  * Both may sleep before they have spun and wake for no reason (SPURIOUS times each). A futex sleeps
  * if the doorbell still has the value it is given, in one step; a descriptor that was rung stays so

@@ -10,7 +10,7 @@
  *   proctype parent   parent_channel.hpp: send, take_back, anything_passed; task_producer.hpp:
  *                     note_refusal, passed_more, forget_skipped; dispatcher.hpp: dispatch,
  *                     resume_blocked, withdraw; scheduler.hpp: refused, resume, finished,
- *                     taken_back; engine.hpp: advance; pool_core.hpp: step, wait_for_news
+ *                     taken_back; engine.hpp: advance; leader.hpp: step, wait_for_results
  *
  * Checked: every task is done or cancelled in the end, and nobody sleeps before.
  *

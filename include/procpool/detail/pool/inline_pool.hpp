@@ -4,6 +4,7 @@
 /// find out whether a fault has to do with processes at all.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -41,8 +42,7 @@ class inline_pool final : public pool_interface, private fork_handler {
   /// Runs the initializer. If that fails the pool is broken.
   /// @param seed of the random numbers of its tasks
   inline_pool(const initializer_frame* initializer, std::uint64_t seed)
-      : pool_interface(1, every_module, std::numeric_limits<std::size_t>::max(),
-                       worker_kind::caller),
+      : pool_interface(every_module, std::numeric_limits<std::size_t>::max(), worker_kind::caller),
         generation_(process_generation()),
         seed_(seed) {
     if (initializer != nullptr) initialize(*initializer);
@@ -88,7 +88,10 @@ class inline_pool final : public pool_interface, private fork_handler {
   }
   void resize(std::uint32_t wanted) override {
     check_open();
-    set_workers(wanted);
+    workers_.store(wanted, std::memory_order_relaxed);  // as in workers()
+  }
+  [[nodiscard]] std::uint32_t workers() const noexcept override {
+    return workers_.load(std::memory_order_relaxed);  // one number
   }
   void ensure_service(job& what) override {
     check_open();
@@ -328,6 +331,7 @@ class inline_pool final : public pool_interface, private fork_handler {
 
   const std::uint32_t generation_;
   const std::uint64_t seed_;
+  std::atomic<std::uint32_t> workers_{1};  ///< as if there were so many
   std::mutex mutex_;
   std::condition_variable changed_;  ///< a result is ready, or a wait is to be looked at again
   std::map<std::thread::id, caller> callers_;

@@ -20,8 +20,8 @@
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/module/module_table.hpp>
 #include <procpool/detail/pool/inline_pool.hpp>
-#include <procpool/detail/pool/pool_core.hpp>
 #include <procpool/detail/pool/pool_settings.hpp>
+#include <procpool/detail/pool/worker_pool.hpp>
 #include <procpool/detail/submit/pool_interface.hpp>
 #include <procpool/options.hpp>
 #include <procpool/start_method.hpp>
@@ -60,7 +60,7 @@ inline boost::intrusive_ptr<pool_interface> start_pool_of(
   if (kind == worker_kind::caller) {
     return new inline_pool(settings.initializer.get(), settings.lives.limits.seed);
   }
-  return new pool_core(settings);
+  return new worker_pool(settings);
 }
 
 /// What a pool of processes is to be made of, if PROCPOOL_BACKEND in the environment says so.

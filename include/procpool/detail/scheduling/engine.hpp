@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// The pool's engine: no threads, no locks and no waiting. All of it runs under the lock of
-/// pool_core.
+/// guarded_engine.
 ///
 /// Out of memory: submit(), which a caller asked for, fails without any change, because it
 /// allocates before it changes anything. All other functions make progress for whichever thread

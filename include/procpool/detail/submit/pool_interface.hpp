@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// The interface of a pool for the code that submits work. A program need not compile what
-/// implements it (pool_core.hpp: the engine, the fork server, shared memory) to call a function in
-/// a worker.
+/// implements it (worker_pool.hpp: the engine, the fork server, shared memory) to call a function
+/// in a worker.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -114,9 +113,7 @@ class pool_interface : public driver {
   /// Whether this is the process that made the pool.
   [[nodiscard]] virtual bool ours() const noexcept = 0;
   /// The number of workers that the pool keeps.
-  [[nodiscard]] std::uint32_t workers() const noexcept {
-    return workers_.load(std::memory_order_relaxed);  // a single number
-  }
+  [[nodiscard]] virtual std::uint32_t workers() const noexcept = 0;
   /// Changes the number of workers, at least 1.
   /// @throws std::invalid_argument for more than there are slots; as check_open()
   virtual void resize(std::uint32_t wanted) = 0;
@@ -124,17 +121,9 @@ class pool_interface : public driver {
  protected:
   /// @param modules       number of modules that the workers know, see code_ref
   /// @param in_line_limit see in_line_limit()
-  pool_interface(std::uint32_t workers, std::uint32_t modules, std::size_t in_line_limit,
-                 worker_kind kind) noexcept
-      : workers_(workers),
-        modules_(modules),
-        known_modules_(modules),
-        in_line_limit_(in_line_limit),
-        kind_(kind) {}
+  pool_interface(std::uint32_t modules, std::size_t in_line_limit, worker_kind kind) noexcept
+      : modules_(modules), known_modules_(modules), in_line_limit_(in_line_limit), kind_(kind) {}
 
-  void set_workers(std::uint32_t wanted) noexcept {
-    workers_.store(wanted, std::memory_order_relaxed);  // as in workers()
-  }
   /// Call before other threads know the pool.
   /// @param missing modules that the workers do not have, ascending
   void lack_modules(std::vector<std::uint32_t> missing) {
@@ -146,7 +135,6 @@ class pool_interface : public driver {
   void check_rare_code(code_ref code) const;
   [[noreturn]] static void cannot_limit_time();
 
-  std::atomic<std::uint32_t> workers_;
   const std::uint32_t modules_;
   std::uint32_t known_modules_;         ///< the workers have all modules below this number
   std::vector<std::uint32_t> missing_;  ///< of the others

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// The bound on tasks that are not done (pool_options::max_pending). A thread that submits one too
+/// many waits, and leads meanwhile like a thread that waits for a result. A finished task makes
+/// room, whatever its callbacks do, so the wait ends if those tasks come to their ends.
+#pragma once
+
+#include <mutex>
+#include <optional>
+
+#include <procpool/detail/base/stop_token.hpp>
+#include <procpool/detail/pool/guarded_engine.hpp>
+#include <procpool/detail/pool/leader.hpp>
+#include <procpool/detail/result/job.hpp>
+#include <procpool/detail/result/job_list.hpp>
+#include <procpool/detail/submit/submission_terms.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+class pending_limit {
+ public:
+  /// @param owner whose wait() leads meanwhile
+  pending_limit(driver& owner, guarded_engine& pool, leader& lead)
+      : owner_(owner), pool_(pool), leader_(lead) {}
+
+  /// Whether a submission would wait now. Takes the lock.
+  [[nodiscard]] bool reached() {
+    job_list dead;  // dropped without the lock
+    const std::lock_guard lock(pool_.mutex);
+    const room_for_task room(pool_);
+    if (!room.resolved() && !leader_.present()) look_for_room(dead);
+    return !room.resolved();
+  }
+
+  /// Waits until a submission would not wait, @p until has come or a stop is requested; whether it
+  /// would not. Takes the lock.
+  [[nodiscard]] bool await_room(std::optional<time_point> until, const stop_token& stop) {
+    const counted_wait counted(pool_);
+    return wait_for(owner_, room_for_task(pool_), until, stop);
+  }
+
+  /// With the lock, which is given away for a while: waits by the terms of the calling thread.
+  /// @throws pool_full, CancelledError by these; as guarded_engine::check_open()
+  void await_room_for_submission() {
+    const submission_terms terms = submission_terms::own();
+    if (!terms.may_wait) throw pool_full();
+    const terms_scope of_callbacks;  // which may run here meanwhile
+    while (pool_.no_room()) {
+      const bool came = await_unlocked(terms.stop != nullptr ? *terms.stop : stop_token{});
+      pool_.check_open();
+      if (!came) throw CancelledError("the call was stopped while it waited for room in the pool");
+    }
+  }
+
+ private:
+  // There may be room that nobody has noticed: no thread waits, and none is there that would lead.
+  void look_for_room(job_list& dead) {
+    static_cast<void>(pool_.engine.advance());
+    leader_.run_maintenance();
+    dead = pool_.engine.take_dead();
+    leader_.notify_waiters();
+  }
+
+  bool await_unlocked(const stop_token& stop) {
+    struct unlocked {
+      explicit unlocked(std::mutex& which) : mutex(&which) { mutex->unlock(); }
+      unlocked(const unlocked&) = delete;
+      unlocked& operator=(const unlocked&) = delete;
+      ~unlocked() { mutex->lock(); }
+      std::mutex* mutex;
+    };
+    const unlocked meanwhile(pool_.mutex);
+    return await_room(std::nullopt, stop);
+  }
+
+  // Room for one more task; or there will be none.
+  struct room_for_task final : waitable {
+    explicit room_for_task(guarded_engine& of) : pool(&of) {}
+    bool ready() const noexcept override { return resolved(); }
+    bool resolved() const noexcept override {  // with the lock
+      return !pool->no_room() || pool->state != guarded_engine::phase::open ||
+             !pool->engine.broken().empty();
+    }
+    guarded_engine* pool;
+  };
+
+  // So that others tell when there is room.
+  class counted_wait {
+   public:
+    explicit counted_wait(guarded_engine& pool) : pool_(&pool) {
+      const std::lock_guard lock(pool.mutex);
+      ++pool.await_room;
+    }
+    counted_wait(const counted_wait&) = delete;
+    counted_wait& operator=(const counted_wait&) = delete;
+    ~counted_wait() {
+      const std::lock_guard lock(pool_->mutex);
+      --pool_->await_room;
+    }
+
+   private:
+    guarded_engine* pool_;
+  };
+
+  driver& owner_;
+  guarded_engine& pool_;
+  leader& leader_;
+};
+
+}  // namespace procpool::detail

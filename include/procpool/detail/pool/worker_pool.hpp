@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// A pool with workers: what the members of Pool call to submit work, to wait for results and to
+/// end it. Any thread calls it; each member takes the lock itself. Its parts, and who calls whom
+/// (never backwards):
+///
+///     worker_pool -> pool_shutdown   close, join, the end ---> service_thread  progress, callbacks
+///                 -> pending_limit   the bound on tasks          |
+///                 -> leader          who makes it move <---------+
+///                      -> guarded_engine  the engine under its lock
+#pragma once
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <procpool/detail/base/concat.hpp>
+#include <procpool/detail/base/stop_token.hpp>
+#include <procpool/detail/fork/fork_registry.hpp>
+#include <procpool/detail/os/event.hpp>
+#include <procpool/detail/pool/core_settings.hpp>
+#include <procpool/detail/pool/guarded_engine.hpp>
+#include <procpool/detail/pool/leader.hpp>
+#include <procpool/detail/pool/pending_limit.hpp>
+#include <procpool/detail/pool/pool_shutdown.hpp>
+#include <procpool/detail/pool/service_thread.hpp>
+#include <procpool/detail/result/continuation.hpp>
+#include <procpool/detail/result/job.hpp>
+#include <procpool/detail/result/job_list.hpp>
+#include <procpool/detail/result/ready_observer.hpp>
+#include <procpool/detail/ring/arena.hpp>
+#include <procpool/detail/ring/block_bin.hpp>
+#include <procpool/detail/ring/layout.hpp>
+#include <procpool/detail/task/task_body.hpp>
+#include <procpool/error.hpp>
+
+namespace procpool::detail {
+
+class worker_pool final : public pool_interface {
+ public:
+  /// Starts the workers. @throws ProcessError when that cannot be done; nothing is left then.
+  explicit worker_pool(const core_settings& settings, backend_maker make = &make_backend)
+      : pool_interface(module_table::instance().refresh(),  // before the workers are forked
+                       task_producer::in_line_limit(settings.sizes.ring_bytes), settings.kind),
+        pool_(settings, make),
+        leader_(pool_, settings.sizes.workers, settings.cpus),
+        service_(*this, pool_, leader_),
+        limit_(*this, pool_, leader_),
+        shutdown_(*this, pool_, leader_, service_),
+        places_(settings.sizes.workers) {
+    lack_modules(pool_.engine.backend().missing_modules());
+    if (settings.initializer != nullptr) {
+      check_code(settings.initializer->entry);
+      check_code(settings.initializer->function);
+    }
+    pool_.engine.start_all();
+  }
+  ~worker_pool() override { shutdown_.end(); }
+
+  // ---- submitting ----------------------------------------------------------------------------
+
+  void check_open() override {
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    pool_.check_open();
+  }
+
+  [[nodiscard]] std::span<std::byte> allocate(std::size_t size) override {
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    pool_.check_open();
+    arena& blocks = pool_.engine.backend().blocks();
+    unused_blocks_.empty([&](std::span<std::byte> block) { blocks.release(block); });
+    unused_blocks_.make_room(blocks.live() + 1);
+    return pool_.engine.backend().blocks().allocate(size).value_or(std::span<std::byte>());
+  }
+  void release(std::span<std::byte> block) noexcept override {
+    if (ours()) unused_blocks_.put(block);  // in a forked child its lock may be another thread's
+  }
+  [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) override {
+    return pool_.engine.backend().blocks().offset(block);
+  }
+
+  [[nodiscard]] std::uint64_t take_numbers(std::size_t items) override {
+    std::lock_guard lock(pool_.mutex);
+    return pool_.engine.take_numbers(items);
+  }
+
+  void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
+              task_body&& body) override {
+    pool_.check_usable();
+    job_list dead;  // dropped without the lock
+    std::lock_guard lock(pool_.mutex);
+    pool_.check_open();
+    if (pool_.no_room() && !on_worker()) [[unlikely]]
+      limit_.await_room_for_submission();
+    if (owner->unattended() && pool_.service.asleep) pool_.service.wakes.notify_one();
+    // A leader that has waited for some time may be asleep and balances nothing: what is under way
+    // takes long, so a queue behind it is no place for new work.
+    const bool long_tasks = leader_.backed_off();
+    if (pool_.engine.spinners_busy() && (pool_.engine.waiting() > 0 || !driven())) {
+      drain_before_submit(dead);
+      pool_.check_open();  // that the pool is broken may have come to light
+    }
+    const auto limit = owner->rules().timeout;
+    pool_.engine.submit(std::move(owner), head, first_index, std::move(body),
+                        long_tasks ? preference::idle : preference::awake);
+    if (limit.count() != 0) leader_.wake_by(limit);
+    leader_.interrupt_for_blocked();
+  }
+
+  void complete(job& nothing) override {
+    pool_.check_usable();
+    const std::lock_guard lock(pool_.mutex);
+    pool_.check_open();
+    pool_.engine.complete(nothing);
+    leader_.notify_waiters();
+  }
+
+  void resize(std::uint32_t wanted) override {
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    pool_.check_open();
+    if (wanted > places_) {
+      throw std::invalid_argument(concat({"the pool has room for ", places_,
+                                          " workers; make it with more of them to begin with"}));
+    }
+    pool_.set_workers(wanted);
+    leader_.resize();
+  }
+  [[nodiscard]] std::uint32_t workers() const noexcept override { return pool_.workers(); }
+
+  /// A task of a pool of threads does not wait for room: it could be for its own end.
+  [[nodiscard]] bool full() override {
+    pool_.check_usable();
+    return !on_worker() && limit_.reached();
+  }
+  [[nodiscard]] bool await_room(std::optional<time_point> until, const stop_token& stop) override {
+    pool_.check_usable();
+    return on_worker() || limit_.await_room(until, stop);
+  }
+  [[nodiscard]] pool_state state() override {
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    if (pool_.state == phase::terminated) return pool_state::terminated;
+    if (!pool_.engine.broken().empty()) return pool_state::broken;
+    return pool_.state == phase::closed ? pool_state::closed : pool_state::active;
+  }
+
+  void ensure_service(job& what) override {
+    pool_.check_usable();
+    what.leave_unattended();
+    if (!service_.there()) ensure_open_service();  // submit() has the lock
+  }
+
+  void fail_submission(job& what, const std::exception_ptr& why) override {
+    if (!pool_.ours()) return;
+    std::unique_ptr<done_callback> never_called;  // destroyed without the lock: it is the user's
+    std::lock_guard lock(pool_.mutex);
+    if (pool_.state != phase::terminated) static_cast<void>(pool_.engine.withdraw(what));
+    never_called = what.take_callbacks();
+    pool_.engine.abort(what, why);
+    leader_.notify_waiters();
+  }
+
+  bool cancel(job& what, bool kill) override {
+    if (what.ready() || !pool_.ours()) return false;
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    if (what.resolved() || pool_.state == phase::terminated) return false;
+    const std::size_t tasks = pool_.engine.outstanding();
+    const bool nothing_runs = pool_.engine.withdraw(what);
+    bool torn =
+        pool_.engine.outstanding() != tasks;  // what is gone does not come back: it must end
+    if (!nothing_runs && !kill && !what.cancellable_while_running()) return false;
+    bool stopped = true;
+    if (!nothing_runs && kill) {
+      pool_.engine.advance();  // so that what it looks like is what runs
+      if (what.resolved()) return leader_.notify_waiters(), false;
+      stopped = pool_.engine.stop_running(what, torn);
+    }
+    if (stopped || torn) pool_.engine.abort_cancelled(what);
+    leader_.notify_waiters();
+    if (!stopped) throw std::bad_alloc();
+    return true;
+  }
+
+  bool watch(job& what, observer_entry& by) override {
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    if (what.ready()) return false;
+    what.watch(by);
+    return true;
+  }
+
+  void unwatch(observer_entry& by) noexcept override {
+    if (!pool_.ours()) return;                                      // nobody is told anything here
+    if (pool_.engine.decoding()) return observer_list::remove(by);  // this thread has the lock
+    std::lock_guard lock(pool_.mutex);
+    observer_list::remove(by);
+  }
+
+  bool running(const job& what) override {
+    if (what.ready() || !pool_.ours()) return false;
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    return !what.resolved() && pool_.engine.running(what);
+  }
+
+  bool when_done(job& what, continuation& then) override {
+    if (what.ready()) return false;
+    pool_.check_usable();
+    if (!service_.there()) service_.ensure();  // the lock comes next
+    std::lock_guard lock(pool_.mutex);
+    if (what.ready()) return false;
+    what.continuations().push(then);
+    return true;
+  }
+
+  bool withdraw(continuation& then) noexcept override {
+    if (!pool_.ours()) return false;
+    boost::intrusive_ptr<job> held;  // let go without the lock
+    std::unique_lock lock(pool_.mutex, std::defer_lock);
+    if (!pool_.engine.decoding()) lock.lock();  // else by user's code under the lock
+    held = pool_.engine.due().withdraw(then);
+    return true;
+  }
+
+  int fileno() override {
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    if (!pool_.ready_event) {
+      pool_.ready_event = os::event::make();
+      static_cast<void>(pool_.engine.take_ready());  // it counts from now on
+    }
+    return pool_.ready_event.get();
+  }
+  void close_fileno() noexcept override {
+    if (!ours()) return;  // abandon() has closed it
+    std::lock_guard lock(pool_.mutex);
+    pool_.ready_event.reset();
+  }
+
+  // ---- waiting -------------------------------------------------------------------------------
+
+  bool wait(const waitable& what, std::optional<time_point> until) override {
+    pool_.check_usable();
+    std::unique_lock lock(pool_.mutex);
+    while (!what.ready()) {
+      if (pool_.service.failed && service_.run_unserved_callbacks(lock)) continue;
+      if (until && std::chrono::steady_clock::now() >= *until) return false;
+      ++pool_.activity;
+      if (what.resolved()) {
+        if (!service_.run_callbacks_inside(lock, what, !until)) leader_.follow(lock, until);
+      } else if (!leader_.present() && pool_.state != phase::terminated) {
+        leader_.lead(lock, leader::role::caller, what, until);
+      } else {
+        leader_.follow(lock, until);
+      }
+    }
+    return true;
+  }
+
+  /// By its service thread, unless that could not be had.
+  [[nodiscard]] bool drives_itself() override {
+    pool_.check_process();
+    std::lock_guard lock(pool_.mutex);
+    return !pool_.service.failed;
+  }
+
+  /// A stop was requested of a thread that waits.
+  void wake_waiters() override {
+    if (!pool_.ours()) return;  // the wait says what is wrong
+    if (pool_.engine
+            .decoding()) {  // by user's code under the lock: its thread looks when it is back
+      pool_.wake_requested = true;
+      return;
+    }
+    std::lock_guard lock(pool_.mutex);
+    pool_.changed.notify_all();
+    if (leader_.owner() == leader::role::caller) leader_.interrupt();
+  }
+
+  // ---- the end -------------------------------------------------------------------------------
+
+  void close() override { shutdown_.close(); }
+  bool join(std::optional<time_point> until, const stop_token& stop) override {
+    return shutdown_.join(until, stop);
+  }
+  void terminate() override { shutdown_.terminate(); }
+
+  [[nodiscard]] bool ours() const noexcept override { return pool_.ours(); }
+
+ private:
+  // With the lock: whether a leader takes what comes, or the service thread will when it has run
+  // the callback that submits. To disturb them costs more than it saves.
+  [[nodiscard]] bool driven() const noexcept {
+    return leader_.present() || pool_.service.callback_thread == std::this_thread::get_id();
+  }
+
+  // With the lock: takes what has come, so that no worker is woken, and no task waits, for want of
+  // a look at what those that are awake have done. Not again at once when that was nothing. Whoever
+  // submits and submits keeps the service thread away, so it does all that a leader does.
+  void drain_before_submit(job_list& dead) {
+    if (next_drain_in_ > 0) {
+      --next_drain_in_;
+    } else if (pool_.engine.advance()) {
+      ++pool_.activity;
+      if (++drains_ % maintenance_every == 0 && !leader_.present()) leader_.run_maintenance();
+      if (pool_.engine.any_dead()) dead = pool_.engine.take_dead();
+      leader_.notify_waiters(leader::urgency::later);
+    } else {
+      next_drain_in_ = drain_every;
+    }
+  }
+
+  void ensure_open_service() {
+    check_open();
+    service_.ensure();
+  }
+  [[nodiscard]] bool on_worker() noexcept { return pool_.engine.backend().on_worker(); }
+
+  using phase = guarded_engine::phase;
+
+  static constexpr int drain_every = 16;                 ///< submissions
+  static constexpr std::uint64_t maintenance_every = 8;  ///< drains: looks at the clock cost, too
+
+  guarded_engine pool_;
+  leader leader_;
+  service_thread service_;
+  pending_limit limit_;
+  pool_shutdown shutdown_;
+  const std::uint64_t places_;  ///< for workers
+  block_bin unused_blocks_;
+  std::uint64_t drains_ = 0;  ///< before submissions
+  int next_drain_in_ = 0;     ///< submissions; not 0 when the last drain found nothing
+  fork_membership known_{service_.registration()};  // last: when all else is there
+};
+
+}  // namespace procpool::detail
