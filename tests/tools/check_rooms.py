@@ -31,7 +31,8 @@ class Rooms:
     def __init__(self, page):
         self.names = []
         self.public = {}
-        for name, listed in ROW.findall(page):
+        table = page.partition("\n## Rooms\n")[2].partition(BEGIN)[0]
+        for name, listed in ROW.findall(table):
             for header in re.findall(r"`([a-z_/*]+(?:\.hpp)?)`", listed):
                 self.public[header] = name
             self.names.append(name)
