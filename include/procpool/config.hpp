@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Every macro of the library. Each may be defined before the first include to override it.
+/// The macros of the library. A program may override each by a definition before the first include.
 #pragma once
 
-// Each public header includes this one first, so that these errors come before those of the
-// standard library. A header that does not exist ends the compilation: nothing hides them either.
+// Each public header includes this one first, so that these errors precede those of the standard
+// library. The include of a file that does not exist ends the compilation, so that none follow.
 #if !defined(__cplusplus)
 #error "procpool is a C++ library: compile this file as C++20"
 #include <see-the-error-above>
@@ -25,17 +25,16 @@
 #include <see-the-error-above>
 #endif
 
-/// Every system call of the library is made through this hook, so that a test can make any of them
-/// fail: `#define PROCPOOL_SYSTEM(call) (should_fail(#call) ? (decltype(::call))-1 : ::call)`.
+/// The hook around every system call of the library, so that a test can make any of them fail:
+/// `#define PROCPOOL_SYSTEM(call) (should_fail(#call) ? (decltype(::call))-1 : ::call)`.
 #ifndef PROCPOOL_SYSTEM
 #define PROCPOOL_SYSTEM(call) ::call
 #endif
 
-/// Before the definition of a function that is no template, where it can be left out: by default
-/// the library is all headers; with PROCPOOL_COMPILED, which the CMake target procpool::compiled
-/// defines, the program sees declarations only and the definitions come from a static library,
-/// compiled once (detail/compiled.hpp, where this is empty). That makes no difference but for the
-/// time that compiling takes.
+/// Precedes definitions of non-template functions that can be compiled separately. By default all
+/// code is in headers. With PROCPOOL_COMPILED, which the CMake target procpool::compiled defines,
+/// the program sees declarations only, and a static library has the definitions, compiled once
+/// (detail/compiled.hpp, where this macro is empty). The only difference is the compile time.
 #ifndef PROCPOOL_FUNCTION
 #define PROCPOOL_FUNCTION inline
 #endif

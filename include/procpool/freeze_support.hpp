@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a program does to be started again by start_method::spawn.
+/// What a program calls in main to support start_method::spawn, which runs the program again.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -17,22 +17,23 @@ void take_part_in_spawning(int argc, char** argv);
 void spawn_program(const std::string& path);
 }  // namespace detail
 
-/// To be called first in main, before anything else happens there, by a program that uses
-/// start_method::spawn: in a process that was spawned it does what that process is for and does not
-/// return. In the program itself it returns at once. Register exception types that workers throw
-/// (procpool/exception.hpp) before it or as static objects. Python: multiprocessing.freeze_support
-/// (and the guard `if __name__ == "__main__"`).
-/// @param argc, argv those of main
+/// Runs a spawned process. A program that uses start_method::spawn calls it first in main. In the
+/// program itself it returns at once. In a spawned process it runs the tasks and never returns; an
+/// error there ends the process with exit code 1. Register exception types that workers throw
+/// (procpool/exception.hpp) before this call, or in the constructor of a static object. Without
+/// this call, making a pool or starting a Process by spawn throws std::logic_error.
+/// Python: multiprocessing.freeze_support, and the guard `if __name__ == "__main__"`.
+/// @param argc, argv the parameters of main
 inline void freeze_support(int argc, char** argv) {
   detail::take_part_in_spawning(argc, argv);
 }
 
-/// Which file to run for spawned processes, instead of the one that this process runs (which is
-/// found even when its file has been replaced or removed). It has to be the same build: another one
-/// is ProcessError when a pool is made, and exit code 1 of a Process (a program that does not call
-/// freeze_support() just runs, with whatever exit code). To be called before other threads start
-/// pools or processes. A script that runs the program will do if it passes on its arguments and
-/// descriptors. Python: multiprocessing.set_executable.
+/// Sets the file to run for spawned processes. Default: the file that this process runs, which is
+/// found even if it has been replaced or removed. Not thread-safe: call it before other threads
+/// start pools or processes. Python: multiprocessing.set_executable.
+/// @param path the same build of the program, or a script that runs it and passes on its arguments
+/// and descriptors. With another build, making a pool throws ProcessError, and a Process ends with
+/// exit code 1. A program that does not call freeze_support() simply runs, with its own exit code.
 inline void set_executable(const std::string& path) {
   detail::spawn_program(path);
 }

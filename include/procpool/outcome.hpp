@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Outcome: what became of one item of a map, a value or an exception.
+/// Outcome: the value or the exception of one item of a map.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -14,22 +14,23 @@
 
 namespace procpool {
 
-/// The outcome of one item, as Pool::map_outcomes gives it: in Python asyncio.gather with
-/// return_exceptions, in later C++ std::expected<T, std::exception_ptr>. For void there is no value
-/// to be had, only the absence of an exception.
+/// The value or the exception of one item, as Pool::map_outcomes returns it; similar to
+/// std::expected<T, std::exception_ptr> of C++23. An item whose worker died holds WorkerDied. For
+/// void, value() only tells that there is no exception. One thread at a time, like a std::variant.
+/// Python: asyncio.gather with return_exceptions=True.
 template <class T>
 class Outcome {
   using stored = std::conditional_t<std::is_void_v<T>, std::byte, T>;
 
  public:
-  /// Nothing yet: neither value nor error.
+  /// Holds neither value nor exception.
   Outcome() = default;
 
-  /// Whether there is a value.
+  /// @returns whether there is a value
   [[nodiscard]] bool has_value() const noexcept { return held_.index() == 1; }
   explicit operator bool() const noexcept { return has_value(); }
 
-  /// The value. @throws the exception that the item ended with
+  /// @returns the value. @throws the item's exception; std::logic_error if there is neither
   [[nodiscard]] const stored& value() const& {
     require();
     return std::get<1>(held_);
@@ -48,7 +49,7 @@ class Outcome {
   [[nodiscard]] const stored* operator->() const { return &value(); }
   [[nodiscard]] stored* operator->() { return &value(); }
 
-  /// The exception; null when there is a value.
+  /// @returns the item's exception; null if there is none
   [[nodiscard]] std::exception_ptr error() const noexcept {
     const auto* error = std::get_if<2>(&held_);
     return error != nullptr ? *error : nullptr;
@@ -56,14 +57,14 @@ class Outcome {
 
   // ---- for the pool --------------------------------------------------------------------------
 
-  /// Whether there is a value or an exception.
+  /// @returns whether there is a value or an exception
   [[nodiscard]] bool decided() const noexcept { return held_.index() != 0; }
   template <class... A>
   stored& emplace(A&&... arguments) {
     return held_.template emplace<1>(std::forward<A>(arguments)...);
   }
   void fail(std::exception_ptr error) noexcept { held_.template emplace<2>(std::move(error)); }
-  /// Becomes as it was at first.
+  /// Removes the value or exception.
   void reset() noexcept { held_.template emplace<0>(); }
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The version of the library. CMake and pkg-config read it from here; it is written nowhere else.
+/// The version of the library. CMake and pkg-config read the number from this file.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -21,7 +21,8 @@ struct version_number {
   friend constexpr auto operator<=>(const version_number&, const version_number&) = default;
 };
 
-/// The version of the headers that this translation unit was compiled with.
+/// The version of the headers that this translation unit was compiled with. Compare with
+/// `version >= version_number{0, 1, 0}`, or test the macros PROCPOOL_VERSION_MAJOR, _MINOR, _PATCH.
 inline constexpr version_number version{PROCPOOL_VERSION_MAJOR, PROCPOOL_VERSION_MINOR,
                                         PROCPOOL_VERSION_PATCH};
 

@@ -16,7 +16,7 @@ class replayable {
   virtual void run() const = 0;
 };
 
-/// Runs @p what. @throws std::logic_error when it is null, and whatever the item throws
-void replay(const std::shared_ptr<const replayable>& what);
+/// Runs @p record. @throws std::logic_error when it is null, and whatever the item throws
+void replay(const std::shared_ptr<const replayable>& record);
 
 }  // namespace procpool::detail
