@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// One call in another process: apply waits for its result, apply_async gives a handle to it.
+// One call in another process: apply waits for the result, apply_async returns a handle of it.
 //
 //     with multiprocessing.Pool(2) as pool:
 //         print(pool.apply(count_primes, (1000,)))
@@ -17,7 +17,7 @@
 
 using namespace std::chrono_literals;
 
-/// How many primes there are below `limit`; slow on purpose.
+/// The number of primes below `limit`; slow on purpose.
 int count_primes(int limit) {
   int count = 0;
   for (int n = 2; n < limit; ++n) {
@@ -44,5 +44,5 @@ int main() {
   } catch (const procpool::TimeoutError&) {
     fmt::print("not finished after 100 ms\n");
   }
-  // Leaving scope terminates the pool, and with it the task that sleeps.
+  // The destructor terminates the pool and its sleeping task.
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Many results at once: as_completed gives each when it is there, wait those that are there by
-// then.
+// Many results at once: as_completed yields each result when it is ready, wait returns those that
+// are ready in time.
 //
 //     futures = [executor.submit(render, *page) for page in pages]
 //     for future in concurrent.futures.as_completed(futures):
@@ -20,7 +20,7 @@
 
 using namespace std::chrono_literals;
 
-/// Something that takes its time.
+/// A slow function.
 std::string render(const std::string& page, std::chrono::milliseconds time) {
   std::this_thread::sleep_for(time);
   if (page.empty()) throw std::invalid_argument("an empty page");
@@ -42,7 +42,7 @@ int main() {
     }
   }
 
-  // The first of two answers is enough, and the other one is called off.
+  // Uses the first of two results and cancels the other.
   pages = {pool.apply_async(render, "slow", 60s), pool.apply_async(render, "quick", 0ms)};
   auto [done, pending] = procpool::wait(pages, procpool::FIRST_COMPLETED);
   fmt::print("first: {}\n", done.front().get());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The same work in processes, in threads and in the caller.
+// Runs the same tasks in processes, in threads and in the caller.
 #include <fmt/format.h>
 
 #include <procpool/procpool.hpp>
@@ -30,7 +30,7 @@ int main() {
     run(pool, "processes");
   }
   {
-    procpool::ThreadPool pool{1};  // one: `calls` is nobody's but this thread's
+    procpool::ThreadPool pool{1};  // one thread, because `calls` is not atomic
     run(pool, "threads");
   }
   procpool::Pool<procpool::Serial> pool;

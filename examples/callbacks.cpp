@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Callbacks run in the parent, on a thread of the pool, as soon as a result is there and before it
+// Callbacks run in the parent, on a thread of the pool, when a result has arrived and before it
 // becomes ready.
 //
 //     with multiprocessing.Pool(2) as pool:
@@ -39,7 +39,7 @@ int main() {
   pool.apply_async({.callback = print_value, .error_callback = print_error}, half, 8).wait();
   pool.apply_async({.callback = print_value, .error_callback = print_error}, half, 7).wait();
 
-  // map_async calls once, with all results.
+  // map_async calls its callback once, with all results.
   pool.map_async(half, std::vector<long>{2, 4, 6},
                  {.callback = [](std::vector<long>& all) { fmt::print("halves are {}\n", all); }})
       .wait();

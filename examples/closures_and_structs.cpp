@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What can be sent to a worker: functions, lambdas whose captures are plain values, function
+// Types that can be sent to a worker: functions, lambdas whose captures are plain values, function
 // objects and structs with members of any encodable type. No macro, no registration.
 
 #include <fmt/ranges.h>
@@ -15,13 +15,13 @@
 
 #include <procpool/procpool.hpp>
 
-/// A function object: its members travel with it.
+/// A function object: its members are sent with it.
 struct Scale {
   std::vector<double> weights;
   double operator()(std::size_t i) const { return 2 * weights[i]; }
 };
 
-/// A plain struct as result.
+/// A plain struct as a result.
 struct Row {
   std::string name;
   std::optional<int> score;
@@ -50,7 +50,7 @@ int main() {
     fmt::print("{} {} {}\n", row.name, row.score ? std::to_string(*row.score) : "none", row.tags);
   }
 
-  // A span or string_view parameter looks at the received bytes; nothing is copied.
+  // A span or string_view parameter refers to the received bytes; nothing is copied.
   const std::vector<double> large(1'000'000, 0.5);
   const auto sum = [](std::span<const double> v) { return std::reduce(v.begin(), v.end()); };
   fmt::print("{}\n", pool.apply(sum, large));

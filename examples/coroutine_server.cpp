@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
 // A server on Boost.Asio coroutines that computes in a pool of processes. One thread serves all
-// connections; while a worker factorizes a number the others are answered at once, and a request
-// that kills its worker is answered with what happened.
+// connections. While a worker factorizes a number, other requests are answered at once. A request
+// that kills its worker gets an error as the answer.
 //
-// The program is its own client: it asks for a heavy computation on one connection and pings on
-// another one meanwhile.
+// The program is also the client: it requests a long computation on one connection and sends pings
+// on another one at the same time.
 
 #include <fmt/format.h>
 
@@ -25,10 +25,10 @@ using asio::use_awaitable;
 using asio::ip::tcp;
 using namespace std::chrono_literals;
 
-// ---- what the workers do ------------------------------------------------------------------------
+// ---- the tasks ----------------------------------------------------------------------------------
 
 long largest_factor(long number) {
-  std::this_thread::sleep_for(1s);  // a hard one
+  std::this_thread::sleep_for(1s);  // stands for a long computation
   long largest = 1;
   for (long factor = 2; factor * factor <= number; ++factor) {
     while (number % factor == 0) number /= largest = factor;
@@ -41,10 +41,10 @@ long crash(long /*number*/) {
   return 0;
 }
 
-// ---- the bridge ---------------------------------------------------------------------------------
+// ---- from the pool to Asio ----------------------------------------------------------------------
 
-// Waits for a result of a pool in an Asio coroutine. The pool calls back on its own thread; from
-// there the completion is posted to where the coroutine runs, so it goes on there.
+// Waits for a result of a pool in an Asio coroutine. The pool runs the callback on its own thread,
+// which posts the completion to the coroutine's executor, so that the coroutine resumes there.
 template <class T>
 asio::awaitable<T> result_of(procpool::AsyncResult<T> result) {
   co_await asio::async_initiate<decltype(use_awaitable), void()>(
@@ -55,7 +55,7 @@ asio::awaitable<T> result_of(procpool::AsyncResult<T> result) {
                                      auto&) mutable { asio::post(work, std::move(handler)); });
       },
       use_awaitable);
-  co_return std::move(result).get();  // it is there: no wait
+  co_return std::move(result).get();  // ready: does not wait
 }
 
 // ---- the server ---------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ asio::awaitable<void> serve(procpool::Pool<>& pool, tcp::socket peer) {
       const std::string reply = co_await answer(pool, request) + "\n";
       co_await asio::async_write(peer, asio::buffer(reply), use_awaitable);
     }
-  } catch (const boost::system::system_error&) {  // it has hung up
+  } catch (const boost::system::system_error&) {  // the client has closed the connection
   }
 }
 
@@ -137,7 +137,7 @@ void be_client(const tcp::endpoint& server) {
 }
 
 int main() {
-  procpool::Pool pool{2};  // before there are sockets and threads
+  procpool::Pool pool{2};  // before there are sockets and threads, which a fork would copy
   asio::io_context context;
   tcp::acceptor acceptor(context, {asio::ip::address_v4::loopback(), 0});
   asio::co_spawn(context, listen(pool, acceptor), asio::detached);

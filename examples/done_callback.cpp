@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// A done callback gets the result itself once it is there, however it ended: here each result that
-// comes decides what is computed next. (callbacks.cpp has the callbacks of Python's AsyncResult.)
+// A done callback gets the AsyncResult when it is ready, with a value or an error. Here each result
+// decides which task is submitted next. (For the callbacks of Python's AsyncResult see
+// callbacks.cpp.)
 //
 //     with concurrent.futures.ProcessPoolExecutor(2) as pool:
 //         future = pool.submit(collatz, 27)
@@ -21,7 +22,7 @@ long collatz(long number) {
   return number % 2 == 0 ? number / 2 : 3 * number + 1;
 }
 
-// Called on a thread of the pool, or at once if the result is there already.
+// Called on a thread of the pool, or at once if the result is ready already.
 void show(const procpool::AsyncResult<long>& done) {
   if (done.cancelled()) {
     fmt::print("cancelled\n");
@@ -55,7 +56,7 @@ int main() {
 
   auto good = pool.apply_async(collatz, 27);
   good.wait();
-  good.add_done_callback(show);  // it is there: called at once
+  good.add_done_callback(show);  // ready: called at once
 
   std::promise<void> shown;
   pool.apply_async(collatz, -1).add_done_callback([&](const auto& done) {
@@ -64,7 +65,7 @@ int main() {
   });
   shown.get_future().wait();
 
-  // A callback may submit the next task: nobody waits, and no thread is held up.
+  // A callback may submit the next task: no thread waits or is blocked.
   walk from_27{pool};
   from_27.go_on(27);
   fmt::print("from 27 to 1 in {} steps\n", from_27.steps_to_1.get_future().get());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A pool in an event loop: poll(2) watches its descriptor beside all others that the program has.
-// The loop never blocks on a result; it is told when there are any.
+// A pool in an event loop: poll(2) watches the pool's descriptor together with all others of the
+// program. The loop never blocks on a result; the descriptor is readable when there are any.
 
 #include <fmt/format.h>
 #include <poll.h>
@@ -25,7 +25,7 @@ long slow_square(long x) {
   return x * x;
 }
 
-// Something else that the loop looks after: it ticks every 20 ms.
+// Another event source of the loop: a timer that ticks every 20 ms.
 int make_timer() {
   const int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
   const timespec every{.tv_sec = 0, .tv_nsec = 20'000'000};
@@ -54,7 +54,7 @@ int main() {
     poll(watched.data(), watched.size(), -1);
     if ((watched[1].revents & POLLIN) != 0) ticks += take(timer);
     if ((watched[0].revents & POLLIN) == 0) continue;
-    take(pool.fileno());  // before the results are looked at: what comes later is told again
+    take(pool.fileno());  // before ready(): a result that comes later makes it readable again
     std::erase_if(results, [&](const auto& result) {
       if (!result.ready()) return false;
       sum += result.get();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// An initializer runs once in each worker before its first task: for what is expensive to make
-// and can be used by many tasks.
+// An initializer runs once in each worker before its first task: it makes objects that are
+// expensive to make and are used by many tasks.
 //
 //     def load_words(name): global words; words = ...
 //
@@ -34,7 +34,8 @@ int main() {
   fmt::print("{}\n", pool.map(look_up, std::vector<std::string>{"two", "three", "ten"}));
   fmt::print("in the parent: {} words\n", words.size());
 
-  // One that fails does not hang: the work ends with BrokenPool, which says why.
+  // If the initializer throws, the pool does not hang: the tasks end with BrokenPool and the
+  // reason.
   procpool::Pool broken{{.processes = 2, .initializer = {load_words, std::string{"verbs"}}}};
   try {
     broken.apply(look_up, "go");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Code that hangs, crashes now and then, or eats memory: limits end it, retries try it again, and
-// map_outcomes tells what became of every item.
+// Code that hangs, crashes at times, or uses too much memory: limits end it, retries run it again,
+// and map_outcomes returns the outcome of every item.
 
 #include <fmt/format.h>
 
@@ -17,7 +17,7 @@
 
 using namespace std::chrono_literals;
 
-/// Stands for a converter that hangs on some files, crashes on others, and at times for no reason.
+/// Stands for a converter that hangs on some files and crashes on others, sometimes at random.
 std::string convert(std::string file) {
   if (file == "endless") std::this_thread::sleep_for(1h);
   if (file == "broken") std::abort();
@@ -32,7 +32,8 @@ std::size_t unpack(std::size_t bytes) {
 int main() {
   procpool::Pool pool{{.processes = 2, .memory_limit = 64 << 20}};
 
-  // Each item has its own limit; a worker that dies or takes too long is tried once more.
+  // Each item has its own time limit. An item whose worker dies or that takes too long is tried
+  // once more.
   const std::vector<std::string> files{"good", "endless", "flaky", "broken", "fine"};
   const auto outcomes = pool.map_outcomes(convert, files, {.timeout = 200ms, .retries = 1});
   for (std::size_t i = 0; i < files.size(); ++i) {
@@ -46,14 +47,14 @@ int main() {
     fmt::print("---\n{}\n---\n", death);
   }
 
-  // Memory: the task fails, its worker and the machine go on.
+  // The memory limit fails the task; its worker and the machine go on.
   try {
     static_cast<void>(pool.apply(unpack, std::size_t{1} << 30));
   } catch (const procpool::MemoryLimitError& error) {
     fmt::print("unpack: {}\n", error);
   }
 
-  // A task that runs can be stopped.
+  // A running task can be stopped.
   auto endless = pool.apply_async(convert, "endless");
   while (!endless.cancel({.kill = true})) {
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// map_reduce: the workers put their results together before they send them, so that the program
-// gets one result for each chunk and not one for each item.
+// map_reduce: the workers combine their results before they send them, so that the program gets one
+// result for each chunk instead of one for each item.
 //
 //     with multiprocessing.Pool(4) as pool:
 //         print(functools.reduce(add_up, pool.map(letters, words)))
@@ -22,7 +22,7 @@
 
 using histogram = std::map<char, long>;
 
-/// What is accumulated, for a single item.
+/// The value of a single item, to be added up.
 histogram letters(const std::string& word) {
   histogram counts;
   for (const char letter : word) ++counts[letter];
@@ -45,8 +45,8 @@ int main() {
   const std::vector<std::string> words{"map", "and", "reduce", "and", "map", "again"};
   fmt::print("{}\n", pool.map_reduce(letters, words, add_up));
 
-  // Sums of floating-point numbers depend on where the chunks begin, on nothing else. With a chunk
-  // size they are the same for any number of workers.
+  // Sums of floating-point numbers depend only on where the chunks begin. With a given chunk size
+  // they are the same for any number of workers.
   const auto pi = [](int workers) {
     procpool::Pool some{workers};
     return some.map_reduce(slice, std::views::iota(0, 1'000'000), std::plus<double>(),
@@ -54,7 +54,7 @@ int main() {
   };
   fmt::print("pi is {:.10f}, the same by 1 and by 3 workers: {}\n", pi(1), pi(1) == pi(3));
 
-  // Without items the result is the initial value; if there is none, that is an error.
+  // Without items the result is the initial value; without an initial value it is an error.
   const std::vector<std::string> none;
   fmt::print("{}\n", pool.map_reduce(letters, none, add_up, histogram{{'a', 1}}));
   try {
@@ -63,7 +63,7 @@ int main() {
     fmt::print("{}\n", error.what());
   }
 
-  // A failure is told by the index of its item, as by map.
+  // As with map, the first failure by index is thrown.
   try {
     pool.map_reduce([](int x) { return x == 7 ? std::abort(), 0 : x; }, std::views::iota(0, 20),
                     [](int a, int b) { return std::max(a, b); });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // imap and imap_unordered: results one by one, while the rest is still being computed. The input
-// may be endless: only as much of it is taken as the buffer holds.
+// may be endless: the pool reads only as many items as the buffer holds.
 //
 //     with multiprocessing.Pool(2) as pool:
 //         for x in pool.imap(square, itertools.count(), buffersize=8):
@@ -38,10 +38,10 @@ int main() {
 
   std::vector<long> arrived;
   for (long x : pool.imap_unordered(square, std::views::iota(0L, 5L))) arrived.push_back(x);
-  std::ranges::sort(arrived);  // they came as they were finished
+  std::ranges::sort(arrived);  // they arrived in the order in which they finished
   fmt::print("all there: {}\n", arrived);
 
-  // next() can go on after an item that failed, and can be given a time limit.
+  // next() takes a time limit, and goes on after a failed item.
   auto halves = pool.imap(half, std::views::iota(0L, 5L));
   for (bool more = true; more;) {
     try {

@@ -33,7 +33,7 @@ int main() {
   const std::vector<std::string> words{"ein", "zwei", "drei"};
   fmt::print("{}\n", pool.map(upper, words));
 
-  // Any range will do. Many small items travel in chunks; the pool chooses the size unless told.
+  // Takes any range. Many small items are sent in chunks; by default the pool chooses the size.
   const auto squares = pool.map(square, std::views::iota(0L, 1000L), {.chunksize = 20});
   fmt::print("sum of 1000 squares: {}\n", std::reduce(squares.begin(), squares.end()));
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Processes one at a time: what they are called, how they end, how to stop them.
+// Processes one at a time: their names, their exit codes, and how to stop them.
 //
 //     p = multiprocessing.Process(target=greet, args=("world",), name="greeter")
 //     p.start(); p.join(); print(p.exitcode)                  # 0
@@ -26,7 +26,7 @@ void greet(const std::string& whom) {
   fmt::print("Hello {} from {}, child of {}\n", whom, self.name(), parent->name());
 }
 
-/// Runs a process to its end.
+/// Starts a process and waits for its end.
 int exitcode_of(procpool::Process process) {
   process.start();
   process.join();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Monte Carlo in parallel, with the same result for any number of workers: each item has a random
-// generator that depends only on the pool's seed and the item's number.
+// number generator that depends only on the pool's seed and the item's number.
 //
-// In Python each worker has to be given a generator by hand:
+// In Python the program has to seed a generator for each item:
 //
 //     def walk(seed_and_steps): rng = random.Random(seed_and_steps[0]); ...
 //
@@ -19,7 +19,7 @@
 #include <procpool/procpool.hpp>
 #include <procpool/random.hpp>
 
-/// How far from its start a walk of so many steps, left or right, ever gets.
+/// The greatest distance from its start that a random walk of this number of steps reaches.
 int walk(int steps) {
   auto& random = procpool::current_worker().random();
   int place = 0;
@@ -48,13 +48,13 @@ int main() {
     fmt::print("the same with {} workers: {}\n", workers, same);
   }
 
-  // Without a seed each pool has another one. A task can tell, so that a run can be repeated.
+  // By default each pool has a new seed. A task can read it, so that a run can be repeated.
   procpool::Pool pool{2};
   const auto seed = pool.apply([] { return procpool::current_worker().seed(); });
   procpool::Pool again{{.processes = 2, .seed = seed}};
   fmt::print(
       "repeated: {}\n", pool.apply(walk, 400) == [&] {
-        again.apply([] {});  // the walk is the second item there, too
+        again.apply([] {});  // so that the walk is the second item, as in the first pool
         return again.apply(walk, 400);
       }());
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What killed a worker is run once more in the program, where a debugger can follow it.
+// Runs an item that killed its worker again in the program, where a debugger can follow it.
 #include <fmt/format.h>
 
 #include <cstdlib>
@@ -10,7 +10,7 @@
 
 namespace {
 
-// Aborts in a worker. Here it throws, or this example would end.
+// Aborts in a worker. In the program it throws, because abort would end this example.
 int parse(const std::string& text) {
   if (text != "bad") return static_cast<int>(text.size());
   if (procpool::current_process().name() != "MainProcess") std::abort();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A forked process knows what the program knew; a spawned one only what it is sent.
+// A forked process has a copy of the program's memory; a spawned process has only what it is sent.
 #include <fmt/format.h>
 
 #include <procpool/procpool.hpp>

@@ -29,9 +29,9 @@
 #include <procpool/procpool.hpp>
 
 namespace fs = std::filesystem;
-using batch = std::vector<std::string>;  // files that are counted together, by one task
+using batch = std::vector<std::string>;  // names of files that one task counts
 
-/// What one task has to say.
+/// The result of one task.
 struct tally {
   std::unordered_map<std::string, long> words;
   std::vector<std::string> unreadable;
@@ -50,7 +50,7 @@ void count_words(std::string text, std::unordered_map<std::string, long>& words)
   }
 }
 
-/// False, with the reason in errno, when the file cannot be opened or not be read to its end.
+/// Returns false, with the reason in errno, if the file cannot be opened or read to its end.
 bool read_file(const std::string& name, std::string& text) {
   std::ifstream file(name, std::ios::binary);
   std::array<char, 65536> buffer;
@@ -80,14 +80,14 @@ void add(tally part, tally& total) {
   total.files += part.files;
 }
 
-/// What is worth opening; a link that leads nowhere is, since it will be reported.
+/// Whether to open a file. A broken link is opened too, so that it is reported.
 bool is_wanted(const fs::directory_entry& entry) {
   std::error_code error;
   if (entry.path().extension() == ".gz") return false;
   return entry.is_regular_file(error) || (entry.is_symlink(error) && !entry.exists(error));
 }
 
-/// All files but the compressed ones, 16 to a batch, in the order of their names.
+/// All files except compressed ones, 16 to a batch, in the order of their names.
 std::vector<batch> find_files(const fs::path& directory) {
   batch names;
   const auto options = fs::directory_options::skip_permission_denied;
@@ -103,7 +103,7 @@ std::vector<batch> find_files(const fs::path& directory) {
   return batches;
 }
 
-/// Adds up what @p parts yields; the time is printed, the progress shown.
+/// Adds up the results that @p parts yields. Shows the progress and prints the time.
 template <class Range>
 tally sum_up(const char* name, Range&& parts, bool progress) {
   const auto start = std::chrono::steady_clock::now();

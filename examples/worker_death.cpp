@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A task that crashes costs that task, nothing else: its result is WorkerDied, the worker is
-// replaced, the pool goes on. (Python's Pool waits for ever here.)
+// A task that crashes affects only itself: its result is WorkerDied, the worker is replaced, the
+// pool goes on. (Python's Pool waits for ever here.)
 
 #include <fmt/ranges.h>
 #include <signal.h>
@@ -23,7 +23,7 @@ long fragile(long x) {
 int main() {
   procpool::Pool pool{2};
 
-  // One by one: each item has its own value or its own error.
+  // One by one: each item has its own value or error.
   auto results = pool.imap(fragile, std::vector<long>{1, 2, 3, 4, 5, 6});
   for (bool more = true; more;) {
     try {
@@ -37,7 +37,7 @@ int main() {
     }
   }
 
-  // All at once: map finishes the others, then throws.
+  // All at once: map finishes the other items, then throws.
   try {
     static_cast<void>(pool.map(fragile, std::vector<long>{1, 2, 3}));
   } catch (const procpool::WorkerDied& death) {

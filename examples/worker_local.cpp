@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// worker_local: what is expensive to make, or not to be shared, is made once in each worker when
-// a task first needs it, kept from task to task, and destroyed when the worker leaves in order.
+// worker_local: an object that is expensive to make, or that must not be shared. Each worker makes
+// it when a task first needs it, keeps it from task to task, and destroys it when it leaves in
+// order.
 //
-// In Python an initializer puts such things into a global, whether they are needed or not:
+// In Python an initializer puts these objects into a global, whether they are needed or not:
 //
 //     def open_users(): global users; users = Database("users.db")
 //
@@ -20,7 +21,7 @@
 
 #include <procpool/procpool.hpp>
 
-/// Stands for a connection: it may not be copied, and opening takes its time.
+/// Stands for a connection: it cannot be copied, and to open it is slow.
 class Database {
  public:
   explicit Database(const std::string& file) {
@@ -42,7 +43,7 @@ class Database {
 
 procpool::worker_local<Database> users{[] { return Database("users.db"); }};
 procpool::worker_local<Database> orders{[] { return Database("orders.db"); }};
-procpool::worker_local<std::string> line;  // a buffer that keeps its memory
+procpool::worker_local<std::string> line;  // a buffer that keeps its memory between tasks
 
 std::string greet(int id) {
   line->assign("hello, ");
@@ -51,26 +52,26 @@ std::string greet(int id) {
 }
 
 int main() {
-  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // lines of all processes as they come
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // lines of all processes in their true order
   procpool::Pool pool{1};
   pool.apply([] {});  // needs no database: none is opened
   fmt::print("{}\n", pool.map(greet, {1, 2, 3}));
   fmt::print("{} queries by one connection\n", pool.apply([] { return users->queries(); }));
 
-  // What the constructor throws is thrown by the task; the next one tries again.
+  // If the constructor throws, the task throws that exception; the next task tries again.
   try {
     pool.apply([] { return orders->queries(); });
   } catch (const std::runtime_error& error) {
     fmt::print("{}\n", error.what());
   }
 
-  // The program itself is no worker.
+  // The program itself is not a worker.
   try {
     users->name(1);
   } catch (const std::logic_error&) {
     fmt::print("here is no worker\n");
   }
 
-  pool.close();  // then workers leave in order, and their values are destroyed
+  pool.close();  // workers then leave in order and destroy their values
   pool.join();
 }

@@ -54,7 +54,7 @@ pipe_ends make_pipe() {
   return {ends[0], ends[1]};
 }
 
-/// Reads what has come; at the end of the stream closes @p fd and makes it -1.
+/// Reads the available bytes; at the end of the stream closes @p fd and sets it to -1.
 void drain(int& fd, std::string& into) {
   std::array<char, 65536> buffer;
   const ssize_t got = read(fd, buffer.data(), buffer.size());
@@ -66,7 +66,7 @@ void drain(int& fd, std::string& into) {
   }
 }
 
-/// Reads both until both have ended, whichever fills first.
+/// Reads both streams in turn until both have ended, so that neither pipe stays full.
 void drain_both(int out, int err, captured& result) {
   while (out >= 0 || err >= 0) {
     std::array<pollfd, 2> fds{{{out, POLLIN, 0}, {err, POLLIN, 0}}};
@@ -99,7 +99,7 @@ void child_failed(const char* condition, const char* file, int line) {
 }
 
 pid_t start_child(const std::function<int()>& body) {
-  flush_all();  // or the child would write our text once more
+  flush_all();  // otherwise the child would write the buffered text again
   const pid_t pid = fork();
   if (pid < 0) fail("fork");
   if (pid == 0) leave_with(body);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Code run in a process of its own, seen from outside: exit status and output.
+/// Runs code in a child process and returns its exit status and output.
 #pragma once
 
 #include <sys/types.h>
@@ -11,36 +11,37 @@
 
 namespace support {
 
-/// Status of a child whose function threw; the text is on its stderr.
+/// Exit status of a child whose function threw. The text of the exception is on its stderr.
 inline constexpr int child_threw = 99;
 
-/// Inside a child, where Catch2's macros report to nobody: says what is wrong and leaves.
+/// For use in a child, where failures of Catch2's macros are not reported: prints the failed
+/// condition and exits.
 #define CHILD_REQUIRE(condition) \
   (static_cast<bool>(condition) ? void() : ::support::child_failed(#condition, __FILE__, __LINE__))
 
 [[noreturn]] void child_failed(const char* condition, const char* file, int line);
 
-/// How a child ended and what it and its descendants wrote.
+/// The exit code of a child, and the output of the child and its descendants.
 struct captured {
   int exitcode = 0;  ///< Python's: the exit status, or minus the signal's number
   std::string out;
   std::string err;
 };
 
-/// Forks; the child runs @p body and leaves by _exit with what it returned, stdio flushed. No
-/// destructor of the test runs there.
+/// Forks. The child runs @p body, flushes stdio and calls _exit with the value that it returned. No
+/// destructor of the test runs in the child.
 [[nodiscard]] pid_t start_child(const std::function<int()>& body);
 
-/// Waits for @p pid; its exit code as Python gives it.
+/// Waits for @p pid. @returns its exit code, as Python defines it
 [[nodiscard]] int wait_child(pid_t pid);
 
 /// start_child and wait_child in one.
 [[nodiscard]] int run_child(const std::function<int()>& body);
 
-/// run_child with stdout and stderr collected until the last holder has closed them.
+/// run_child that collects stdout and stderr until the last process has closed them.
 [[nodiscard]] captured capture_child(const std::function<int()>& body);
 
-/// Runs a program, found by PATH, with its arguments.
+/// Runs a program, found through PATH, with its arguments.
 [[nodiscard]] captured run_program(const std::vector<std::string>& command);
 
 /// Runs this test program again with other arguments.
@@ -55,13 +56,13 @@ struct captured {
   static const ::support::named_program registered_##name(#name, &named_program_##name); \
   static int named_program_##name()
 
-/// Puts a function into the list that run_named chooses from.
+/// Adds a function to the list of run_named.
 class named_program {
  public:
   named_program(const char* name, int (*body)());
 };
 
-/// For main: runs the named program that the command line asks for, or returns -1.
+/// For main: runs the named program if the command line asks for one, else returns -1.
 [[nodiscard]] int run_if_named(int argc, char** argv);
 
 }  // namespace support

@@ -18,8 +18,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// Ours, and the orphans that the watchdog has taken over. A dead orphan waits for the watchdog to
-/// reap it and is nobody's fault; a dead child of our own is a missing waitpid.
+/// The descendants of this process, and the orphans that the watchdog has adopted. Zombies of the
+/// watchdog are left out: it will reap them. A zombie of this process is a missing waitpid.
 std::vector<process_info> processes_of_tests() {
   const pid_t self = getpid();
   const pid_t reaper = watchdog_pid();
@@ -53,7 +53,7 @@ void add_fds(const snapshot& before, const snapshot& now, std::vector<std::strin
   }
 }
 
-/// What the guard's own test leaves there on purpose; other tests run at the same time.
+/// Memory that the guard's own test, run at the same time by another process, leaves on purpose.
 bool left_by_another_guard_test(const std::string& name) {
   const std::string prefix = "procpool-support-test-";
   return name.starts_with(prefix) && name != prefix + std::to_string(getpid());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What a test may leave behind: nothing.
+/// The leak guard: finds processes, descriptors, threads and shared memory that a test leaves
+/// behind.
 #pragma once
 
 #include <sys/types.h>
@@ -12,7 +13,7 @@
 
 namespace support {
 
-/// Everything the guard counts, at one moment.
+/// The resources that the guard compares, at one moment.
 struct snapshot {
   std::map<int, std::string> fds;
   std::set<std::string> shared_memory;  ///< names in /dev/shm
@@ -23,11 +24,11 @@ struct snapshot {
 
 [[nodiscard]] snapshot take_snapshot();
 
-/// One sentence for each thing that is there now and was not in @p before. Looks again for up to
-/// two seconds before it says anything, since a killed process takes a moment to go.
+/// One line for each resource that exists now and did not in @p before. Looks again for up to 2 s,
+/// because a killed process needs some time to end.
 [[nodiscard]] std::vector<std::string> leaks_since(const snapshot& before);
 
-/// Kills and reaps what @p before did not have, so that one leak is reported once.
+/// Kills and reaps the processes that are not in @p before, so that a leak is reported only once.
 void kill_leaked(const snapshot& before);
 
 }  // namespace support

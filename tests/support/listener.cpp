@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Tells the watchdog about every test and looks after each for what it left behind.
+// Reports each test to the watchdog when it starts, and checks for leaks when it ends.
 #include <catch2/catch_test_case_info.hpp>
 #include <catch2/reporters/catch_reporter_event_listener.hpp>
 #include <catch2/reporters/catch_reporter_registrars.hpp>
@@ -18,7 +18,7 @@ namespace {
 
 int failures = 0;
 
-/// The number in a tag like [limit:300]; the default without one.
+/// The number in a tag like [limit:300], or the default.
 std::chrono::seconds limit_of(const Catch::TestCaseInfo& test) {
   const std::string key = "limit:";
   for (const auto& tag : test.tags) {

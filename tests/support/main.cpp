@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// main of every test program: spawned processes, named programs, the watchdog, Catch2, the leak
-// guard's verdict.
+// main of every test program: spawned processes, named programs, the watchdog, Catch2, the result
+// of the leak guard.
 #include <pthread.h>
 #include <signal.h>
 
@@ -17,8 +17,8 @@
 
 namespace {
 
-/// In a forked child Catch2's handlers would report the running test a second time, and a child
-/// that should die of a signal would die of something else.
+/// Removes Catch2's signal handlers in a forked child: they would report the running test a second
+/// time, and change the cause of death of a child that should die of a signal.
 void reset_crash_handlers() {
   for (int number : {SIGINT, SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTERM, SIGABRT}) {
     struct sigaction action {};
@@ -31,13 +31,13 @@ void reset_crash_handlers() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // Not in programs that redefine the library's hooks: nothing of the library is compiled without.
+  // Null in programs that redefine the library's hooks: they link no library code without the hooks.
   const bool spawnable = support::begin_spawnable != nullptr;
   if (spawnable) support::begin_spawnable(argc, argv);
   support::create_shared_memory(spawnable);
   if (const int status = support::run_if_named(argc, argv); status >= 0) return status;
   support::start_watchdog();
-  if (support::thread_sanitizer) std::thread([] {}).join();  // it has one of its own from then on
+  if (support::thread_sanitizer) std::thread([] {}).join();  // starts the sanitizer's own thread
   pthread_atfork(nullptr, nullptr, reset_crash_handlers);
   const int status = Catch::Session().run(argc, argv);
   const int leaking = support::leaking_tests();

@@ -22,7 +22,7 @@ std::optional<int> to_number(const std::string& text) {
   return number;
 }
 
-/// The name may contain blanks and brackets, so the line is cut at its last bracket.
+/// The name may contain blanks and brackets, so it ends at the last bracket of the line.
 std::optional<process_info> parse_stat(const std::string& line) {
   const auto open = line.find('(');
   const auto close = line.rfind(')');
@@ -38,7 +38,7 @@ std::optional<process_info> parse_stat(const std::string& line) {
 std::optional<process_info> read_process(const std::string& pid) {
   std::ifstream file("/proc/" + pid + "/stat");
   std::string line;
-  if (!std::getline(file, line)) return std::nullopt;  // it ended while we looked
+  if (!std::getline(file, line)) return std::nullopt;  // the process has ended meanwhile
   return parse_stat(line);
 }
 
@@ -105,7 +105,7 @@ std::map<int, std::string> open_fds() {
     const auto number = to_number(name);
     std::error_code error;
     const auto target = std::filesystem::read_symlink("/proc/self/fd/" + name, error);
-    if (number && !error) fds[*number] = target.string();  // reading the folder takes one: gone now
+    if (number && !error) fds[*number] = target.string();  // skips the one that read the folder
   }
   return fds;
 }

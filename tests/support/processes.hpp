@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What runs and what is open, read from /proc: for tests that count processes and descriptors.
+/// Running processes and open descriptors, read from /proc, for tests that count them.
 #pragma once
 
 #include <sys/types.h>
@@ -25,7 +25,7 @@ struct process_info {
 /// "1234 (name, state S, child of 1200)".
 [[nodiscard]] std::string describe(const process_info& process);
 
-/// Every process that can be seen, in no particular order.
+/// Every visible process, in unspecified order.
 [[nodiscard]] std::vector<process_info> all_processes();
 
 /// The direct children of @p pid, zombies included.
@@ -34,13 +34,13 @@ struct process_info {
 /// Children, grandchildren and so on of @p pid, zombies included.
 [[nodiscard]] std::vector<process_info> descendants_of(pid_t pid);
 
-/// True while @p pid is a process that is not a zombie.
+/// Whether @p pid is a process that is not a zombie.
 [[nodiscard]] bool is_running(pid_t pid);
 
-/// The open descriptors of this process and what each stands for.
+/// The open descriptors of this process and the target of each link in /proc/self/fd.
 [[nodiscard]] std::map<int, std::string> open_fds();
 
-/// How many descriptors this process has open.
+/// The number of open descriptors of this process.
 [[nodiscard]] std::size_t count_fds();
 
 /// The names in a directory; empty if it cannot be read.

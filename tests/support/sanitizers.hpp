@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Which sanitizer a test is compiled with: gcc says so by a macro, clang as a feature.
+/// Which sanitizer a test is compiled with. gcc defines a macro, clang has a feature test.
 #pragma once
 
 #ifndef __has_feature

@@ -15,16 +15,16 @@ namespace support {
 namespace {
 
 constexpr const char* where = "PROCPOOL_TEST_MEMORY";
-constexpr std::size_t arena_bytes = std::size_t{1} << 30;  // none of it is there until it is used
+constexpr std::size_t arena_bytes = std::size_t{1} << 30;  // pages are allocated when first used
 constexpr std::size_t slot_bytes = 4096;
 constexpr std::size_t page = 4096;
 
-/// Between what the sanitizers use and where the kernel puts libraries and stacks.
+/// Between the addresses of the sanitizers and those of libraries and stacks.
 void* const address = reinterpret_cast<void*>(0x7e90'0000'0000);
 
 struct arena {
-  std::atomic<std::size_t> used;  ///< behind this head and the slots
-  std::atomic<std::size_t> live;  ///< blocks
+  std::atomic<std::size_t> used;  ///< bytes, after this head and the slots
+  std::atomic<std::size_t> live;  ///< number of blocks
 };
 
 arena& head() {

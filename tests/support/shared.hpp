@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Memory that a test and all processes started from it see, forked and spawned ones, at the same
-/// address in each.
+/// Memory that a test shares with all processes started from it, forked and spawned ones, at the
+/// same address in each.
 #pragma once
 
 #include <atomic>
@@ -13,8 +13,9 @@
 
 namespace support {
 
-/// For main, once spawned processes have gone their way: memory for this program and those that it
-/// spawns (which attach to it by themselves, before main).
+/// Makes the memory. For main, after spawned processes have left it for freeze_support(): these
+/// attach to the memory before their main.
+/// @param for_spawned whether processes that this program spawns are to find the memory
 void create_shared_memory(bool for_spawned);
 
 [[nodiscard]] void* allocate_shared(std::size_t bytes);
@@ -39,9 +40,9 @@ class shared {
   T* value_;
 };
 
-/// A global variable with one value in all processes, a pointer to something shared as a rule. At
-/// namespace scope only: that is what gives it the same place in each of them. Tests set it before
-/// they submit what uses it.
+/// A global variable with one value in all processes, usually a pointer to a shared object. Only at
+/// namespace scope, because the order of construction determines its place. Tests set it before
+/// they submit tasks that use it.
 template <class T>
 class common {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof(void*));
@@ -67,7 +68,7 @@ class common {
   std::size_t slot_;
 };
 
-/// Waits until @p condition holds, looking every millisecond; false when @p limit is over.
+/// Waits until @p condition is true, checked every millisecond. @returns false after @p limit
 template <class Condition>
 [[nodiscard]] bool eventually(Condition condition,
                               std::chrono::milliseconds limit = std::chrono::seconds(20)) {
@@ -79,7 +80,7 @@ template <class Condition>
   return true;
 }
 
-/// A door between processes: tasks arrive and wait, the test opens.
+/// A gate between processes: tasks wait at it until the test opens it.
 struct gate {
   std::atomic<int> arrived{0};
   std::atomic<bool> opened{false};
@@ -98,7 +99,7 @@ struct gate {
   }
 };
 
-/// A task that waits at @p door, and then returns 1.
+/// A task that waits at @p door and then returns 1.
 inline auto waiting_at(const shared<gate>& door) {
   return [gate = door.get()] {
     gate->pass();

@@ -11,7 +11,7 @@ namespace support {
 
 void begin_spawnable(int argc, char** argv) {
   procpool::freeze_support(argc, argv);
-  // PROCPOOL_BACKEND chooses for pools; this is for Process.
+  // PROCPOOL_BACKEND affects only pools; this does the same for Process.
   const char* backend = std::getenv("PROCPOOL_BACKEND");
   if (backend == nullptr || std::string_view(backend) != "spawn") return;
   procpool::set_start_method(procpool::start_method::spawn);

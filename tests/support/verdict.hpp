@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What the listener found, for main.
+/// The result of the leak guard, for main.
 #pragma once
 
 namespace support {
 
-/// How many test cases have left something behind.
+/// The number of test cases with leaks.
 [[nodiscard]] int leaking_tests() noexcept;
 
 }  // namespace support

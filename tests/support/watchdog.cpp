@@ -32,7 +32,7 @@ struct {
   int messages = -1;
 } watchdog;
 
-/// What the parent half does. Single-threaded; ends by _exit, never by returning.
+/// The parent's part. Single-threaded; ends by _exit, never returns.
 class supervisor {
  public:
   supervisor(pid_t tests, int messages) : tests_(tests), messages_(messages) {
@@ -41,20 +41,20 @@ class supervisor {
     sigaddset(&child, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child, nullptr);
     signals_ = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
-    signal(SIGINT, SIG_IGN);  // Ctrl-C reaches the tests as well; their end is ours
+    signal(SIGINT, SIG_IGN);  // Ctrl-C reaches the tests too, and this process ends after them
   }
 
   [[noreturn]] void run() {
     for (;;) {
       reap();
       if (deadline_ && clock::now() >= *deadline_) time_is_up();
-      wait_for_news();
+      wait_for_event();
       read_messages();
     }
   }
 
  private:
-  /// Takes in the test program and every orphan that came to us.
+  /// Reaps the test program and the adopted orphans.
   void reap() {
     int status = 0;
     for (pid_t pid = 0; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
@@ -62,7 +62,7 @@ class supervisor {
     }
   }
 
-  void wait_for_news() {
+  void wait_for_event() {
     std::array<pollfd, 2> fds{{{messages_, POLLIN, 0}, {signals_, POLLIN, 0}}};
     poll(fds.data(), fds.size(), milliseconds_left());
     std::array<signalfd_siginfo, 16> ignored;
@@ -84,13 +84,13 @@ class supervisor {
     }
     if (got == 0) messages_ = -1;  // poll skips it from now on
     for (auto end = pending_.find('\n'); end != std::string::npos; end = pending_.find('\n')) {
-      obey(pending_.substr(0, end));
+      set_limit(pending_.substr(0, end));
       pending_.erase(0, end + 1);
     }
   }
 
-  /// "seconds name", or "seconds" alone for the test that is running.
-  void obey(const std::string& message) {
+  /// Sets the limit. @param message "seconds name", or "seconds" for the running test
+  void set_limit(const std::string& message) {
     std::istringstream words(message);
     long seconds = 0;
     words >> seconds;
@@ -124,7 +124,7 @@ class supervisor {
     _exit(time_limit_status);
   }
 
-  /// More than once, since a process that is being killed may have just forked.
+  /// Repeats, because a process may fork just before it is killed.
   static void kill_everything() {
     for (int attempt = 0; attempt < 1000; ++attempt) {
       while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
@@ -171,7 +171,7 @@ void start_watchdog() {
   std::array<int, 2> ends{};
   if (!wanted() || pipe2(ends.data(), O_CLOEXEC) != 0) return;
   const pid_t parent = getpid();
-  prctl(PR_SET_CHILD_SUBREAPER, 1);  // not inherited: the tests themselves reap no orphans
+  prctl(PR_SET_CHILD_SUBREAPER, 1);  // not inherited: the tests themselves adopt no orphans
   const pid_t child = fork();
   if (child < 0) {
     std::perror("watchdog");
