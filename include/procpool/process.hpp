@@ -253,7 +253,7 @@ class ParentProcess {
 
 /// The running children of this process, in the order of their start. Reaps the children that have
 /// ended, so that no zombie stays. Any thread. Python: multiprocessing.active_children.
-/// @throws ProcessError when the system refuses to tell the state of a child
+/// @throws ProcessError when the system refuses a call
 [[nodiscard]] inline std::vector<Process> active_children() {
   std::vector<Process> children;
   for (auto& record : detail::running_children()) {

@@ -31,7 +31,7 @@ void reset_crash_handlers() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // Null in programs that redefine the library's hooks: they link no library code without the hooks.
+  // Null in programs that redefine the library's hooks: they link no library code without these.
   const bool spawnable = support::begin_spawnable != nullptr;
   if (spawnable) support::begin_spawnable(argc, argv);
   support::create_shared_memory(spawnable);

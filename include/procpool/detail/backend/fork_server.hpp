@@ -60,14 +60,14 @@ struct server_request {
 
 class fork_server {
  public:
-  /// @param parent identity of the workers, without their name; its parent is the program
-  fork_server(os::message_socket control, process_identity parent)
-      : control_(std::move(control)), identity_(std::move(parent)) {}
+  /// @param workers identity of the workers, without a name; their parent is the program
+  fork_server(os::message_socket control, process_identity workers)
+      : control_(std::move(control)), identity_(std::move(workers)) {}
 
   /// The main function of the forked process. No exception leaves it.
-  [[noreturn]] static void become(os::message_socket control, process_identity parent) noexcept {
+  [[noreturn]] static void become(os::message_socket control, process_identity workers) noexcept {
     try {
-      fork_server server(std::move(control), std::move(parent));
+      fork_server server(std::move(control), std::move(workers));
       os::run_on_process_stack([](void* self) { static_cast<fork_server*>(self)->run(); }, &server);
     } catch (...) {
       uncaught("procpool-server");

@@ -84,7 +84,7 @@ class orphan_reaper {
   }
 
  private:
-  // One round. Descendants of other workers, which live or have left in order, are left alone. A
+  // One round. Descendants of other workers, which live or have left normally, are left alone. A
   // process without a mark of this pool is killed: a nested pool has lost it, or it has set the
   // limit itself. Where marks cannot be set its origin is unknown, and it is left until the end of
   // the pool.

@@ -249,24 +249,24 @@ class process_backend final : public worker_backend {
   // By descriptor where there is one: if a waitpid for any child in the host program has reaped the
   // server, its number may belong to another child by now, which must not be reaped here.
   void end_server() noexcept {
-    bool in_order = false;
+    bool ended_normally = false;
     if (!server_process_) {
       int status = 0;
       if (os::is_own_child(server_pid_)) PROCPOOL_SYSTEM(kill(server_pid_, SIGCONT));  // as below
       const pid_t reaped =
           os::retry([&] { return PROCPOOL_SYSTEM(waitpid(server_pid_, &status, 0)); });
-      in_order = reaped == server_pid_ && status == 0;
+      ended_normally = reaped == server_pid_ && status == 0;
     } else {
       // A stopped server (SIGSTOP) would not see that the socket has closed.
       PROCPOOL_SYSTEM(syscall(SYS_pidfd_send_signal, server_process_.get(), SIGCONT, nullptr, 0U));
-      in_order = os::await_end(server_process_.get(), server_pid_) == 0;
+      ended_normally = os::await_end(server_process_.get(), server_pid_) == 0;
       server_process_.reset();
     }
-    if (mark_ != 0 && !in_order && !reported_its_end()) end_descendants();
+    if (mark_ != 0 && !ended_normally && !reported_its_end()) end_descendants();
   }
 
   // The exit code of the server may be lost: the host program has reaped it, or ignores SIGCHLD.
-  // Then the last event shows whether the server has ended in order.
+  // Then the last event shows whether the server has ended normally.
   bool reported_its_end() noexcept {
     worker_event report{};
     while (receive(report) == os::transfer::message) {

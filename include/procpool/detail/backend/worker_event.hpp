@@ -24,7 +24,7 @@ struct worker_event {
     missing_module,
     module_place,
     ready,
-    ended  ///< the fork server itself, in order
+    ended  ///< the fork server itself has ended normally
   } kind;
   std::uint32_t worker;       ///< place in the pool; of module events: number of the module
   std::uint64_t incarnation;  ///< number of the start; module_place: address of the module

@@ -48,7 +48,7 @@ class process_table final : public fork_handler {
     return table;
   }
 
-  /// Collects the children that have ended and returns those that run.
+  /// Reaps the children that have ended. @returns the running children
   std::vector<std::shared_ptr<process_record>> running();
 
   void lock_for_fork() override { mutex.lock(); }

@@ -62,7 +62,7 @@ class worker_channel {
   [[nodiscard]] frame_head next() {
     const frame_head head = tasks_.next([this](auto ready) { wait_until(ready, max_idle_); },
                                         [this](auto ready) { wait_until(ready); });
-    check_stop();  // for a frame that was ready there was no wait, which would have checked
+    check_stop();  // when a frame is ready at once, no wait has checked it
     backlog_ = head.backlog != 0;
     results_.begin_frame(head.ordinal, head.first_item, head.timed != 0);
     return head;

@@ -177,7 +177,7 @@ inline int run_frames(worker_channel& channel, worker_equipment& worker) try {
   return channel.note_leaving(), 0;
 }
 
-/// Runs frames and ends the worker in order. Frames that it has not claimed are run by other
+/// Runs frames and ends the worker normally. Frames that it has not claimed are run by other
 /// workers. @returns the exit code
 inline int run_worker(worker_channel& channel, worker_equipment& worker) {
   running_worker = &worker.context;
