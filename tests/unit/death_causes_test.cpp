@@ -89,7 +89,7 @@ TEST_CASE("The file that counts out-of-memory kills is found", "[death]") {
                    {"/sys/fs/cgroup/memory/m/memory.oom_control", "under_oom 0\noom_kill 7\n"},
                    {"/proc/vmstat", "oom_kill 8\n"}});
   CHECK(old.file == "/sys/fs/cgroup/memory/m/memory.oom_control");
-  CHECK_FALSE(old.of_all);
+  CHECK_FALSE(old.whole_system);
 }
 
 TEST_CASE("Without a count of the control group the system's is taken", "[death]") {
@@ -97,7 +97,7 @@ TEST_CASE("Without a count of the control group the system's is taken", "[death]
                                   {"/proc/self/mountinfo", unified},
                                   {"/proc/vmstat", "pgfault 5\noom_kill 8\n"}});
   CHECK(found.file == "/proc/vmstat");
-  CHECK(found.of_all);
+  CHECK(found.whole_system);
   CHECK(source_with({}).file.empty());
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What the parent makes of a worker's last words. A forked worker's code addresses are those of
-/// the parent, a spawned one has told where its modules are; code that only the worker had loaded
-/// stays a number.
+/// Turns the crash_note of a worker into text, in the parent. A forked worker has its code at the
+/// parent's addresses; a spawned one has reported where its modules are. Code that only the worker
+/// had loaded stays a number.
 #pragma once
 
 #include <signal.h>
@@ -21,20 +21,20 @@
 
 namespace procpool::detail {
 
-/// A crash as far as the worker could tell of it.
+/// A crash as far as the worker could note it.
 struct crash_report {
   std::optional<std::uintptr_t> fault_address;
   std::string reason;              ///< "address not mapped", or empty
   std::vector<std::string> stack;  ///< innermost frame first
 };
 
-/// A signal that the kernel sent because of an access to memory that failed.
+/// The cause of a signal that the kernel sent for a failed memory access.
 inline std::string describe_bad_access(int signal, std::int32_t code) {
-  if (code == SI_KERNEL) return "not an address at all, or a forbidden instruction";
+  if (code == SI_KERNEL) return "not a valid address, or a forbidden instruction";
   if (signal == SIGBUS) {
     if (code == BUS_ADRALN) return "misaligned address";
-    if (code == BUS_ADRERR) return "no memory there, as beyond the end of a mapped file";
-    return "memory error of the hardware";
+    if (code == BUS_ADRERR) return "no memory at the address, as beyond the end of a mapped file";
+    return "hardware memory error";
   }
   if (code == stack_overflow_code) return "stack overflow";
   if (code == SEGV_MAPERR) return "address not mapped";
@@ -43,7 +43,7 @@ inline std::string describe_bad_access(int signal, std::int32_t code) {
   return "";
 }
 
-/// On x86-64 the first of them also stands for a quotient that is too large, as of INT_MIN / -1.
+/// On x86-64 FPE_INTDIV also stands for a quotient that is too large, as of INT_MIN / -1.
 inline std::string describe_arithmetic(std::int32_t code) {
   if (code == FPE_INTDIV) return "division by zero, or a quotient out of range";
   if (code == FPE_INTOVF) return "integer overflow";
@@ -55,7 +55,8 @@ inline std::string describe_arithmetic(std::int32_t code) {
   return "";
 }
 
-/// A signal that some process sent. @param sender its process id, for a signal to the whole process
+/// The origin of a signal that a process sent.
+/// @param sender its process id, for a signal to the whole process
 inline std::string describe_sender(int signal, std::int32_t code, std::uint64_t sender) {
   if (code == SI_USER) return "sent by kill() from process " + std::to_string(sender);
   if (code == SI_QUEUE) return "sent by sigqueue() from process " + std::to_string(sender);
@@ -64,8 +65,8 @@ inline std::string describe_sender(int signal, std::int32_t code, std::uint64_t 
   return signal == SIGABRT ? "abort()" : "sent by raise() or to one thread";
 }
 
-/// Why a process was sent @p signal, given what the kernel says in si_code; empty if that says
-/// nothing more than the signal's own name.
+/// Why a process was sent @p signal, according to si_code; empty if that says no more than the
+/// signal's name.
 inline std::string describe_cause(int signal, std::int32_t code, std::uint64_t address) {
   if (code <= 0) return describe_sender(signal, code, address & 0xFFFFFFFFU);
   if (signal == SIGSEGV || signal == SIGBUS) return describe_bad_access(signal, code);
@@ -76,7 +77,7 @@ inline std::string describe_cause(int signal, std::int32_t code, std::uint64_t a
   return "";
 }
 
-/// Whether si_addr is the address of a fault: other signals have other things in its place.
+/// Whether si_addr is the address of a fault. Other signals have other data in its place.
 inline bool has_fault_address(int signal, std::int32_t code) {
   constexpr std::array with_address{SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
   const bool is_one =
@@ -84,7 +85,7 @@ inline bool has_fault_address(int signal, std::int32_t code) {
   return is_one && code > 0 && code != SI_KERNEL;
 }
 
-/// Reads one word once, whatever the compiler thinks of it: it may change at any moment.
+/// Reads one word exactly once: it may change at any moment, which the compiler does not know.
 template <class T>
 T read_once(const T& word) noexcept {
   return static_cast<const volatile T&>(word);
@@ -94,15 +95,15 @@ T read_once(const T& word) noexcept {
 struct moved_code {
   std::uintptr_t begin;  ///< in the worker
   std::uintptr_t end;
-  std::uintptr_t shift;  ///< to be added, modulo 2^64: where the parent has it
+  std::uintptr_t shift;  ///< added to an address, modulo 2^64, gives the parent's
 };
 
-/// The stack in @p note with names. Callers are looked up where their call is; the first frame is
-/// where the thread itself was.
+/// The stack in @p note with names. Callers are looked up at their call, one byte before the return
+/// address; the first frame at its address.
 inline std::vector<std::string> read_stack(const crash_note& note,
                                            std::span<const moved_code> moved) {
   const auto count = std::min<std::uint64_t>(note.frames.load(std::memory_order_acquire),
-                                             crash_note::max_frames);  // goes with the frames
+                                             crash_note::max_frames);  // with the frames it counts
   std::vector<os::code_place> places(count);
   for (std::size_t i = 0; i < count; ++i) {
     std::uintptr_t address = read_once(note.stack[i]);
@@ -121,12 +122,12 @@ inline std::vector<std::string> read_stack(const crash_note& note,
   return stack;
 }
 
-/// Reads the note of a dead worker that died of @p signal; empty if it left none. Believes nothing:
-/// what comes of a forged note is a wrong report about the worker that forged it.
+/// Reads the note of a worker that died of @p signal; empty if it left none. Trusts nothing: a
+/// forged note only gives a wrong report about the worker that forged it.
 inline crash_report read_crash(const crash_note& note, int signal,
                                std::span<const moved_code> moved = {}) {
   crash_report report;
-  const auto noted = note.signal.load(std::memory_order_acquire);  // goes with all but the stack
+  const auto noted = note.signal.load(std::memory_order_acquire);  // with all but the stack
   if (noted != static_cast<std::uint32_t>(signal)) return report;
   const std::int32_t code = read_once(note.code);
   const std::uint64_t address = read_once(note.address);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The words and exceptions for tasks whose worker died.
+/// Messages and exceptions for items whose worker died. In the parent.
 #pragma once
 
 #include <signal.h>
@@ -40,12 +40,12 @@ inline std::string describe_end(const worker_death& death) {
                   static_cast<std::uintmax_t>(*death.fault_address));
     text = concat({text, " at address ", address});
   }
-  const bool by_whom = death.exitcode == -SIGKILL;  // of others nothing but the cause is known
-  if (!death.reason.empty()) text = concat({text, by_whom ? ", " : ": ", death.reason});
+  const bool is_sender = death.exitcode == -SIGKILL;  // for other signals, the reason is the cause
+  if (!death.reason.empty()) text = concat({text, is_sender ? ", " : ": ", death.reason});
   return text;
 }
 
-/// Whether a process gets this signal for what it does itself.
+/// Whether a process gets this signal for its own actions.
 constexpr bool is_crash(int signal) noexcept {
   return signal == SIGABRT || signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE ||
          signal == SIGILL || signal == SIGSYS || signal == SIGTRAP;
@@ -63,7 +63,7 @@ inline std::string describe_death(const worker_death& death) {
   return text;
 }
 
-/// One line for each frame; a recursion is told once.
+/// One line for each frame; equal frames in a row share one.
 inline std::string describe_stack(const std::vector<std::string>& stack) {
   std::string text;
   for (std::size_t i = 0; i < stack.size();) {
@@ -91,7 +91,7 @@ inline std::string describe_attempt(const worker_death& death) {
   return death.attempt > 1 ? concat({", attempt ", death.attempt}) : "";
 }
 
-/// A stack without the frames of the library that called the task: everybody has those.
+/// A stack without the library's frames that called the task: they are the same for every task.
 inline std::vector<std::string> without_callers(std::vector<std::string> stack) {
   constexpr std::array<std::string_view, 9> ours{
       "procpool::detail::run_item<",        "procpool::detail::run_items<",
@@ -101,7 +101,7 @@ inline std::vector<std::string> without_callers(std::vector<std::string> stack) 
       "procpool::detail::run_worker("};
   const auto is_ours = [&](const std::string& frame) {
     return std::ranges::any_of(ours, [&](std::string_view name) {
-      const auto at = frame.find(name);  // behind the type of its result
+      const auto at = frame.find(name);  // after the result type
       return at != std::string::npos && at < frame.find('(');
     });
   };
@@ -110,7 +110,7 @@ inline std::vector<std::string> without_callers(std::vector<std::string> stack) 
   return stack;
 }
 
-/// For an item whose worker died. @param attempts at it, the last one is the one that counts
+/// WorkerDied, for an item whose worker died. @param attempts at the item; the last one is final
 inline std::exception_ptr worker_died(std::vector<worker_death> attempts,
                                       std::shared_ptr<const replayable> again) {
   const worker_death& last = attempts.back();
@@ -128,7 +128,7 @@ inline std::string in_seconds(std::chrono::nanoseconds time) {
   return text;
 }
 
-/// For an item that ran longer than it may, in a worker that was killed for it.
+/// TimeoutError, for an item that exceeded its time limit, for which its worker was killed.
 inline std::exception_ptr too_late(const std::vector<worker_death>& attempts,
                                    std::chrono::nanoseconds limit) {
   const worker_death& last = attempts.back();
@@ -138,7 +138,7 @@ inline std::exception_ptr too_late(const std::vector<worker_death>& attempts,
        describe_attempt(last), describe_details(attempts)})));
 }
 
-/// For an item that used more CPU time than it may.
+/// TimeoutError, for an item that exceeded its limit of CPU time.
 inline std::exception_ptr out_of_time(const std::vector<worker_death>& attempts,
                                       std::chrono::nanoseconds limit) {
   return std::make_exception_ptr(TimeoutError(

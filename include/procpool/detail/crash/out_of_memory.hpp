@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How many processes the kernel's out-of-memory killer has ended here, as far as it tells: in this
-/// process's control group (memory.events, version 2; memory.oom_control, version 1), or, where the
-/// groups have no such file, in the whole system (/proc/vmstat).
+/// Counts processes that the kernel's out-of-memory killer has ended: in this process's control
+/// group (memory.events, version 2; memory.oom_control, version 1), or, if the groups have no such
+/// file, in the whole system (/proc/vmstat). In the parent.
 #pragma once
 
 #include <algorithm>
@@ -19,10 +19,10 @@
 
 namespace procpool::detail::os {
 
-/// Where the kernel counts them.
+/// The file with the kernel's count.
 struct oom_source {
-  std::string file;     ///< empty: nowhere
-  bool of_all = false;  ///< of the whole system, not of our control group
+  std::string file;           ///< empty: there is none
+  bool whole_system = false;  ///< not only this process's control group
 };
 
 /// The number behind "oom_kill " in such a file.
@@ -36,8 +36,8 @@ inline std::optional<std::uint64_t> oom_kills_in(std::string_view text) {
   return std::nullopt;
 }
 
-/// The path of our group in /proc/self/cgroup, lines "id:controllers:path"; version 2 has no
-/// controllers. Empty: there is none.
+/// The path of this process's group in /proc/self/cgroup, whose lines are "id:controllers:path";
+/// version 2 has no controllers. Empty: there is none.
 inline std::string memory_group(std::string_view cgroups, bool unified) {
   for (auto line : split(cgroups, '\n')) {
     next_field(line, ':');
@@ -47,7 +47,7 @@ inline std::string memory_group(std::string_view cgroups, bool unified) {
   return {};
 }
 
-/// Looks for the file. @p read gives the text of a file, empty if there is none.
+/// Finds the file. @p read(path) returns the text of a file, empty if there is none.
 template <class Read>
 oom_source find_oom_source(Read read) {
   constexpr std::string_view outside = "outside";
@@ -69,12 +69,13 @@ oom_source find_oom_source(Read read) {
   return {};
 }
 
-/// The one of this process, looked for once: to read the table of mounts takes half as long as a
-/// fork. Not a static object of a function: its guard may be locked at a fork.
+/// The source of this process, found once: reading the mount table takes half as long as a fork.
+/// Not a static object of a function: its guard may be locked during a fork.
 inline std::atomic<const oom_source*> known_oom_source{nullptr};
 
 inline const oom_source& own_oom_source() {
-  if (const auto* known = known_oom_source.load(std::memory_order_acquire)) return *known;  // made
+  if (const auto* known = known_oom_source.load(std::memory_order_acquire))
+    return *known;  // with its content
   auto fresh = std::make_unique<const oom_source>(find_oom_source(read_small_file));
   const oom_source* known = nullptr;  // release: what it points to; acquire: another thread's
   if (!known_oom_source.compare_exchange_strong(known, fresh.get(), std::memory_order_acq_rel)) {
@@ -83,16 +84,16 @@ inline const oom_source& own_oom_source() {
   return *fresh.release();
 }
 
-/// Compares the count with what it was before.
+/// Detects kills by comparing the count with an earlier one.
 class oom_counter {
  public:
   explicit oom_counter(oom_source source) : source_(std::move(source)), accounted_(now()) {}
 
-  /// What can be said of a process that was killed by SIGKILL and nobody here sent it.
+  /// Explains the death of a process by a SIGKILL that this library did not send.
   [[nodiscard]] const char* about_a_kill() {
     if (now() <= accounted_) return "often the kernel's out-of-memory killer";
-    ++accounted_;  // it was this one: each counts for one death
-    return source_.of_all
+    ++accounted_;  // each kill explains one death
+    return source_.whole_system
                ? "probably by the kernel's out-of-memory killer (it has ended a process meanwhile, "
                  "see oom_kill in /proc/vmstat)"
                : "by the kernel's out-of-memory killer (oom_kill of this process's control group "

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Names of signals as people search for them. Not strsignal(3): its words depend on the language,
-/// and looking them up takes locks of the C library.
+/// Names of signals as people search for them. Not strsignal(3): its text depends on the locale,
+/// and the lookup takes locks of the C library.
 #pragma once
 
 #include <signal.h>
