@@ -61,7 +61,8 @@ concept target_argument = !std::same_as<F, process_options> && !std::same_as<F, 
 /// When the program ends (return from main, std::exit), its daemonic children are terminated, with
 /// SIGKILL after 3 s, and all children are waited for (Python: the same, without SIGKILL). At the
 /// end of a child the same happens to the children of the child. If the parent is killed, its
-/// children live on, daemonic ones too, as in Python.
+/// children live on, daemonic ones too, as in Python; for those that a pool's task has started see
+/// pool_options::kill_descendants.
 ///
 /// With start_method::fork, the default, the child has a copy of the parent's memory, and the
 /// callable and its arguments may be of any type. With start_method::spawn the child is a fresh
