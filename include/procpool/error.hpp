@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The exceptions that procpool throws. All derive from procpool::Error, with three exceptions:
+/// The exceptions that procpool throws. All derive from procpool::Error, except three:
 /// std::invalid_argument for bad arguments, std::logic_error for a call that the state of a Process
 /// or Pool does not allow, and MemoryLimitError, which is a std::bad_alloc.
 ///
@@ -183,7 +183,9 @@ class WorkerDied : public Error {
   void replay() const { detail::replay(replay_); }
 
   /// For the pool: sets the record that replay() runs.
-  void keep(std::shared_ptr<const detail::replayable> what) noexcept { replay_ = std::move(what); }
+  void keep(std::shared_ptr<const detail::replayable> record) noexcept {
+    replay_ = std::move(record);
+  }
 
   /// @returns all attempts at the item that ended with a worker's death, this one last
   [[nodiscard]] const std::vector<worker_death>& attempts() const noexcept { return *attempts_; }

@@ -50,12 +50,12 @@ class fifo {
   }
 
   [[gnu::noinline]] void grow() {
-    const std::size_t wider = capacity_ == 0 ? 16 : capacity_ * 2;  // a power of two
-    auto moved = std::make_unique<T[]>(wider);
+    const std::size_t new_capacity = capacity_ == 0 ? 16 : capacity_ * 2;  // a power of two
+    auto moved = std::make_unique<T[]>(new_capacity);
     const std::size_t count = size();
     for (std::size_t i = 0; i < count; ++i) moved[i] = (*this)[i];
     memory_ = std::move(moved);
-    capacity_ = wider;
+    capacity_ = new_capacity;
     first_ = 0;
     end_ = count;
   }

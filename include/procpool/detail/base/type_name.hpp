@@ -17,11 +17,11 @@ namespace procpool::detail {
 /// "... [with T = int; X = Y]", clang "... [T = int]".
 template <class T>
 [[nodiscard]] constexpr std::string_view spelled_name() noexcept {
-  constexpr std::string_view where = __PRETTY_FUNCTION__;
-  constexpr auto begin = where.find("T = ") + 4;
-  constexpr auto end = where.find("; std::string_view", begin);
-  constexpr auto last = end == std::string_view::npos ? where.rfind(']') : end;
-  return where.substr(begin, last - begin);
+  constexpr std::string_view signature = __PRETTY_FUNCTION__;
+  constexpr auto begin = signature.find("T = ") + 4;
+  constexpr auto end = signature.find("; std::string_view", begin);
+  constexpr auto last = end == std::string_view::npos ? signature.rfind(']') : end;
+  return signature.substr(begin, last - begin);
 }
 
 /// Whether `name` starts with "std::" and one of `stems`. The stem of a template ends in '<'.

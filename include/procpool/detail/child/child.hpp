@@ -78,9 +78,9 @@ inline void kill_and_reap(pid_t pid) noexcept {
   for (;;) PROCPOOL_SYSTEM(_exit(code));
 }
 
-/// The same with exit code 1, after a message about @p what and errno on stderr.
-[[noreturn]] inline void leave_saying(const char* what) noexcept {
-  std::fprintf(stderr, "procpool: %s: %s\n", what, std::strerror(errno));
+/// The same with exit code 1, after printing @p problem and the text of errno to stderr.
+[[noreturn]] inline void leave_saying(const char* problem) noexcept {
+  std::fprintf(stderr, "procpool: %s: %s\n", problem, std::strerror(errno));
   std::fflush(stderr);
   leave_now(1);
 }
@@ -94,7 +94,7 @@ inline void end_exit_with(void (*last)(int)) noexcept {
     reinterpret_cast<void (*)(int)>(target)(code);
   };
   if (PROCPOOL_SYSTEM(on_exit(forward, reinterpret_cast<void*>(last))) != 0) {
-    leave_saying("a process cannot arrange for its end (on_exit)");
+    leave_saying("a process cannot register its exit handler (on_exit)");
   }
 }
 

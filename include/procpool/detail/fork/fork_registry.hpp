@@ -50,7 +50,7 @@ class fork_registration {
   /// object, and stays registered in each child.
   enum class scope { one_process, every_process };
 
-  explicit fork_registration(fork_handler& handler, scope where = scope::one_process);
+  explicit fork_registration(fork_handler& handler, scope extent = scope::one_process);
   /// For a handler that is still under construction: a fork_membership registers it later.
   struct later {};
   fork_registration(fork_handler& handler, later) noexcept;
@@ -274,8 +274,8 @@ class fork_registry {
   std::thread::id forker_;  // the thread that has the turn
 };
 
-inline fork_registration::fork_registration(fork_handler& handler, scope where)
-    : handler_(handler), scope_(where) {
+inline fork_registration::fork_registration(fork_handler& handler, scope extent)
+    : handler_(handler), scope_(extent) {
   fork_registry::instance().add(*this);
 }
 

@@ -20,6 +20,7 @@
 
 namespace procpool::detail {
 
+/// The pipe, one per process, made on first use. Any thread.
 class life_line final : public fork_handler {
  public:
   static life_line& instance() {

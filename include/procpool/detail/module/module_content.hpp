@@ -52,10 +52,10 @@ class content_hash {
   [[nodiscard]] std::string text() const { return std::string("content ") + hex(0) + hex(1); }
 
  private:
-  [[nodiscard]] std::string hex(int which) const {
+  [[nodiscard]] std::string hex(int half) const {
     std::string digits;
     for (int shift = 60; shift >= 0; shift -= 4) {
-      digits += "0123456789abcdef"[state_[which] >> shift & 15U];
+      digits += "0123456789abcdef"[state_[half] >> shift & 15U];
     }
     return digits;
   }

@@ -138,9 +138,9 @@ class module_table {
   }
 
  private:
-  [[noreturn]] static void missing(const std::string& where) {
-    throw std::invalid_argument("the function to run is in " + where +
-                                ": this process does not have it, or another build of it");
+  [[noreturn]] static void missing(const std::string& module) {
+    throw std::invalid_argument("the function to run is in " + module +
+                                ": this process does not have it, or has another build of it");
   }
 
   // Reads all of a module without a build id, so it is called only when processes are spawned.

@@ -94,8 +94,8 @@ class process_objects {
     return only;
   }
 
-  /// Any thread. Lock-free, because another thread may fork at any moment. @throws what make()
-  /// throws
+  /// Any thread. Lock-free, because another thread may fork at any moment.
+  /// @throws whatever make() throws
   void* find_or_make(const maker& wanted) {
     const entry* known = first_.load(std::memory_order_acquire);  // to read the entries
     if (void* object = find(known, wanted)) return object;

@@ -102,10 +102,10 @@ class message_socket {
   };
 
   // Translates errno.
-  static transfer failed(const char* what) {
+  static transfer failed(const char* operation) {
     if (errno == EAGAIN) return transfer::nothing_yet;
     if (errno == EPIPE || errno == ECONNRESET) return transfer::hang_up;
-    throw_errno(what);
+    throw_errno(operation);
   }
 
   template <class Message>

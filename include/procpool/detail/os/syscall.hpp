@@ -12,16 +12,15 @@
 
 namespace procpool::detail::os {
 
-/// Throws ProcessError for @p error; @p what names the failed operation, "cannot map memory
-/// (mmap)".
-[[noreturn]] inline void throw_errno(const std::string& what, int error = errno) {
-  throw ProcessError(what, std::error_code(error, std::generic_category()));
+/// Throws ProcessError for @p error. @param operation the text: "cannot map memory (mmap)"
+[[noreturn]] inline void throw_errno(const std::string& operation, int error = errno) {
+  throw ProcessError(operation, std::error_code(error, std::generic_category()));
 }
 
 /// @returns @p result. @throws ProcessError for errno if it is -1
 template <class Result>
-Result check(Result result, const char* what) {
-  if (result == static_cast<Result>(-1)) throw_errno(what);
+Result check(Result result, const char* operation) {
+  if (result == static_cast<Result>(-1)) throw_errno(operation);
   return result;
 }
 
