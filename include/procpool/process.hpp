@@ -72,14 +72,14 @@ concept target_argument = !std::same_as<F, process_options> && !std::same_as<F, 
 /// The child has one thread. Its stdin is the null device. It has the signal handlers and the mask
 /// of the thread that called start(); by spawn, signals that were caught have their default action,
 /// as after execve(2). The exit code is 0 when the callable returns, n when it calls std::exit(n),
-/// and 1 when it throws: the exception is then written to stderr. At its end the child flushes the
-/// standard streams, runs the atexit handlers that were registered in it and destroys the static
-/// objects that were made in it: by spawn all of them, by fork not the parent's.
+/// and 1 when it throws: the exception is then written to stderr. At its end the child runs the
+/// atexit handlers that were registered in it and destroys the static objects that were made in it
+/// (by spawn all of them, by fork not the parent's), then flushes the standard streams.
 ///
 /// Any thread may call any member, but only in the process that made the object. In another process
-/// (a child) all members except name(), set_name(), daemon() and pid() throw std::logic_error. All
-/// members throw std::logic_error in a wrong state (Python: AssertionError, ValueError) and
-/// ProcessError when the operating system refuses a call.
+/// (a child) all members except name(), set_name(), daemon() and pid() throw std::logic_error. A
+/// member that is called in a wrong state throws std::logic_error (Python: AssertionError,
+/// ValueError). A call that the operating system refuses throws ProcessError.
 class [[nodiscard]] Process {
  public:
   /// Makes a process; start() starts it.
