@@ -50,11 +50,11 @@ struct counting_sink {
 
   delivery check(const record_head& head) const {
     if (head.kind != record_kind::run && head.length > most_bytes) throw protocol_violation("long");
-    if (task.finished() || head.ordinal != 0 || !outcomes::fits(task, head)) {
+    if (task.finished() || head.ordinal != 0 || !completion::fits(task, head)) {
       throw protocol_violation("out of turn");
     }
     const bool in_pieces = head.kind == record_kind::value && head.length % 12 == 8;
-    return in_pieces ? delivery{.head = 8, .granule = 12} : outcomes::delivery_of(head);
+    return in_pieces ? delivery{.head = 8, .granule = 12} : completion::delivery_of(head);
   }
   void record(const record_head& head, std::span<const std::byte> bytes) const {
     if (bytes.size() != head.length) std::abort();
@@ -64,7 +64,7 @@ struct counting_sink {
   void piece(const record_head& head, std::uint64_t offset,
              std::span<const std::byte> bytes) const {
     const bool run = head.kind == record_kind::run;
-    if (run && !outcomes::run_fits(task, head)) throw protocol_violation("out of turn");
+    if (run && !completion::run_fits(task, head)) throw protocol_violation("out of turn");
     if (!run && offset != 0) check_granules(offset, bytes);
     if (!run && offset == 0 && bytes.size() != 8) std::abort();
     if (offset + bytes.size() > head.length) std::abort();
