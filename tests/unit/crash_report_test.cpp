@@ -64,7 +64,7 @@ crash crash_of(const std::function<int()>& body) {
   const support::shared<crash_note> note;
   const int exitcode = support::run_child([&] {
     drop_signal_stack();
-    const crash_handler crash_text(*note);
+    const crash_handler handler(*note);
     return body();
   });
   return {exitcode, read_crash(*note, -exitcode)};
@@ -283,7 +283,7 @@ TEST_CASE("a signal sent from outside ends the process as such and names the sen
   const support::shared<crash_note> note;
   const support::shared<std::atomic<bool>> ready;
   const pid_t pid = support::start_child([&] {
-    const crash_handler crash_text(*note);
+    const crash_handler handler(*note);
     *ready = true;
     return burn_time();
   });
@@ -324,7 +324,7 @@ TEST_CASE("a process that used up its CPU time is reported with what it did", "[
 TEST_CASE("the signal that ends the process carries the true cause, for a core dump", "[crash]") {
   const support::shared<crash_note> note;
   const pid_t pid = support::start_child([&] {
-    const crash_handler crash_text(*note);
+    const crash_handler handler(*note);
     CHILD_REQUIRE(ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) == 0);
     return call_one_that_crashes();
   });
@@ -346,7 +346,7 @@ TEST_CASE("the signal that ends the process carries the true cause, for a core d
 TEST_CASE("a child of the process dies of its own signals and does not touch the note", "[crash]") {
   const support::shared<crash_note> note;
   const int exitcode = support::run_child([&] {
-    const crash_handler crash_text(*note);
+    const crash_handler handler(*note);
     CHILD_REQUIRE(support::run_child(call_one_that_crashes) == -SIGSEGV);
     CHILD_REQUIRE(support::run_child(abort_here) == -SIGABRT);
     CHILD_REQUIRE(support::run_child([] { return raise(SIGTRAP); }) == -SIGTRAP);
@@ -363,7 +363,7 @@ TEST_CASE("a child can have a note of its own", "[crash]") {
   const support::shared<crash_note> note;
   const support::shared<crash_note> childs;
   const int exitcode = support::run_child([&] {
-    const crash_handler crash_text(*note);
+    const crash_handler handler(*note);
     CHILD_REQUIRE(support::run_child([&] {
                     const crash_handler own(*childs);
                     return call_one_that_crashes();
@@ -388,7 +388,7 @@ TEST_CASE("signals that are ignored stay ignored", "[crash]") {
   const support::shared<crash_note> note;
   const int exitcode = support::run_child([&] {
     signal(SIGXCPU, SIG_IGN);
-    const crash_handler crash_text(*note);
+    const crash_handler handler(*note);
     return raise(SIGXCPU);
   });
   CHECK(exitcode == 0);
@@ -398,7 +398,7 @@ TEST_CASE("signals that are ignored stay ignored", "[crash]") {
 TEST_CASE("after the end of the handler's life a crash is only a crash", "[crash]") {
   const support::shared<crash_note> note;
   const int exitcode = support::run_child([&] {
-    { const crash_handler crash_text(*note); }
+    { const crash_handler handler(*note); }
     return call_one_that_crashes();
   });
   CHECK(exitcode == -SIGSEGV);

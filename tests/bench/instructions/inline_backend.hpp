@@ -80,7 +80,8 @@ class inline_backend final : public detail::worker_backend {
   }
   [[nodiscard]] bool can_kill() const noexcept override { return false; }
   void kill(std::uint32_t /*worker*/) noexcept override {}
-  [[nodiscard]] detail::crash_report crash_text(std::uint32_t /*worker*/, int /*signal*/) override {
+  [[nodiscard]] detail::crash_report crash_report_of(std::uint32_t /*worker*/,
+                                                     int /*signal*/) override {
     return {};
   }
   [[nodiscard]] std::optional<detail::worker_event> next_event() override { return {}; }

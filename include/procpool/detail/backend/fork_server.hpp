@@ -354,7 +354,7 @@ class fork_server {
         {inbound.data() + region_sizes::results_at(), sizes_.ring_bytes}};
     // Also when the program ignores SIGXCPU: the limit is the pool's.
     if (request.limits.cpu_ns != 0) os::set_disposition(SIGXCPU, SIG_DFL);
-    const crash_handler crash_text(*new (inbound.data() + region_sizes::crash_at()) crash_note{});
+    const crash_handler handler(*new (inbound.data() + region_sizes::crash_at()) crash_note{});
     worker_channel channel(memory, os::event(std::move(descriptors[1])),
                            &os::flush_standard_streams, nullptr, {PROCPOOL_SYSTEM(getppid())});
     const worker_in_children in_children(channel);

@@ -64,8 +64,8 @@ class orphan_reaper {
     if (!ending_.empty()) kill_round(is_worker);
   }
 
-  /// Called when all workers are reaped. Kills all children and waits for them, for 1 s at most:
-  /// processes that fork faster than they are killed, or may not be killed, are left to init.
+  /// Called when all workers are reaped. Kills all adopted processes and waits for them, for 1 s at
+  /// most: processes that fork faster than they are killed, or may not be killed, are left to init.
   /// @param signals a signalfd that becomes readable by SIGCHLD
   void end_all(int signals) const noexcept {
     constexpr std::chrono::seconds time_limit{1};
@@ -73,7 +73,10 @@ class orphan_reaper {
     const auto until = std::chrono::steady_clock::now() + time_limit;
     while (!reap_all() && std::chrono::steady_clock::now() < until) {
       bool any = false;
-      os::for_own_children([&](pid_t pid) { any |= PROCPOOL_SYSTEM(kill(pid, SIGKILL)) == 0; });
+      os::for_own_children([&](pid_t pid) {
+        if (made_earlier(pid)) return;
+        any |= PROCPOOL_SYSTEM(kill(pid, SIGKILL)) == 0;
+      });
       if (!any) return;
       pollfd died{signals, POLLIN, 0};
       PROCPOOL_SYSTEM(poll(&died, 1, 10));
@@ -93,13 +96,17 @@ class orphan_reaper {
     bool any = false;
     os::for_own_children([&](pid_t pid) {
       if (is_worker(pid)) return;
-      if (std::ranges::find(earlier_children_, pid) != earlier_children_.end()) return;
+      if (made_earlier(pid)) return;
       const os::process_mark mark = os::mark_of(pid);
       const bool may_belong_to_others = os::same_pool(mark, pool_) || !can_mark_;
       if (may_belong_to_others && std::ranges::find(ending_, mark) == ending_.end()) return;
       any |= PROCPOOL_SYSTEM(kill(pid, SIGKILL)) == 0;
     });
     if (!any) ending_.clear();
+  }
+
+  [[nodiscard]] bool made_earlier(pid_t pid) const noexcept {
+    return std::ranges::find(earlier_children_, pid) != earlier_children_.end();
   }
 
   static bool has_children() noexcept {

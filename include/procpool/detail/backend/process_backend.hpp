@@ -89,7 +89,7 @@ class process_backend final : public worker_backend {
     }
   }
 
-  [[nodiscard]] crash_report crash_text(std::uint32_t worker, int signal) override {
+  [[nodiscard]] crash_report crash_report_of(std::uint32_t worker, int signal) override {
     crash_report report = read_crash(places_[worker]->inbound.crash(), signal, moved_);
     if (signal == SIGKILL) report.reason = oom_kills_.about_a_kill();
     return report;

@@ -79,7 +79,7 @@ class thread_backend final : public worker_backend {
     std::erase_if(leaving_, [](const auto& each) { return each->try_join(); });
     worker_backend::free_slot(worker);
   }
-  [[nodiscard]] crash_report crash_text(std::uint32_t /*worker*/, int /*signal*/) override {
+  [[nodiscard]] crash_report crash_report_of(std::uint32_t /*worker*/, int /*signal*/) override {
     return {};
   }
 

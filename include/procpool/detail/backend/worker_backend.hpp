@@ -51,7 +51,7 @@ class worker_backend {
     places_[worker] = nullptr;
   }
   /// The crash note that a dead worker left.
-  [[nodiscard]] virtual crash_report crash_text(std::uint32_t worker, int signal) = 0;
+  [[nodiscard]] virtual crash_report crash_report_of(std::uint32_t worker, int signal) = 0;
 
   [[nodiscard]] bool present(std::uint32_t worker) const noexcept {
     return places_[worker] != nullptr;

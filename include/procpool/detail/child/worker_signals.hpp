@@ -25,6 +25,7 @@
 #include <string_view>
 
 #include <procpool/config.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/os/signals.hpp>
 
 namespace procpool::detail::os {
@@ -55,15 +56,18 @@ inline bool ends_or_stops(int number) noexcept {
   return number < first_real_time || number >= SIGRTMIN;  // the C library uses those in between
 }
 
-/// The input of the handler: one per process, because a handler has no parameter for it. Written
-/// before the handler is installed.
+/// The input of the handler, which has no parameter for it. One for all modules of the process: a
+/// plugin may make a pool in a task of the program's pool. Written before the handler is installed.
 struct worker_signal_state {
+  using handler_type = void (*)(int, siginfo_t*, void*);
   std::atomic<pid_t> worker{0};  ///< the process with these rules; its forked children differ
   std::atomic<pid_t> program{0};
   std::atomic<signal_bits> handled{0};
-  std::atomic<bool> filters{false};  ///< false: every signal takes its default action
+  std::atomic<bool> filters{false};            ///< false: every signal takes its default action
+  std::atomic<handler_type> handler{nullptr};  ///< of the module that installed it
 };
-inline constinit worker_signal_state worker_signals{};
+inline worker_signal_state& worker_signals =
+    one_per_process<worker_signal_state>("worker signals");  // made early, for the handler
 
 /// The hexadecimal number after @p name in the text of /proc/PID/status; 0 if @p name is missing.
 inline signal_bits status_bits(std::string_view text, std::string_view name) noexcept {
@@ -138,6 +142,7 @@ inline void on_worker_signal(int number, siginfo_t* info, void* context) noexcep
 inline void set_worker_handler(int number) noexcept {
   struct sigaction action {};
   action.sa_sigaction = &on_worker_signal;
+  worker_signals.handler.store(&on_worker_signal, std::memory_order_relaxed);  // for this process
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   if (number != SIGTTIN && number != SIGTTOU) action.sa_flags |= SA_RESTART;
   sigfillset(&action.sa_mask);  // no nesting: many handlers at once would need a large stack
@@ -169,7 +174,8 @@ inline void on_worker_signal(int number, siginfo_t* info, void* /*context*/) noe
 inline bool has_worker_handler(int number) noexcept {
   struct sigaction action {};
   if (PROCPOOL_SYSTEM(sigaction(number, nullptr, &action)) != 0) return false;
-  return (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == &on_worker_signal;
+  return (action.sa_flags & SA_SIGINFO) != 0 &&
+         action.sa_sigaction == worker_signals.handler.load(std::memory_order_relaxed);  // as above
 }
 
 /// In the program, before it forks the fork server: records which signals the program handles.

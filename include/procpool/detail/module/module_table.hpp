@@ -78,11 +78,12 @@ class module_table {
 
   /// The module and offset of @p address. @throws std::invalid_argument if in no module's code.
   [[nodiscard]] code_ref find(std::uintptr_t address) {
-    code_ref found = look_up(address);
-    if (found.module != no_module) return found;
-    refresh();
-    found = look_up(address);
-    if (found.module != no_module) return found;
+    constexpr int max_attempts = 4;  // other threads may load and unload modules meanwhile
+    for (int attempt = 0; attempt < max_attempts; ++attempt) {
+      if (attempt > 0) refresh();
+      const code_ref found = look_up(address);
+      if (found.module != no_module) return found;
+    }
     throw std::invalid_argument("the function to run is not code of the program or of a library");
   }
 

@@ -75,10 +75,10 @@ class death_attribution {
     if (state.kill == killing::violation) death.cause = state.violation;
     if (state.kill == killing::late) death.cause = "it ran longer than its time limit";
     if (state.kill != killing::no || death.exitcode >= 0) return;
-    crash_report crash_text = pool_.backend->crash_text(worker, -death.exitcode);
-    death.fault_address = crash_text.fault_address;
-    death.reason = std::move(crash_text.reason);
-    death.stack = without_callers(std::move(crash_text.stack));
+    crash_report report = pool_.backend->crash_report_of(worker, -death.exitcode);
+    death.fault_address = report.fault_address;
+    death.reason = std::move(report.reason);
+    death.stack = without_callers(std::move(report.stack));
   }
 
   // Adds a death to those of the item. False: no memory.
