@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What can be sent to another process, and as which bytes. Numbers, enums, strings, vectors,
-/// arrays and plain structs of such need nothing but this header; the other standard types have
-/// their codecs in <procpool/codec/...>, and a class of your own gets one by specializing
-/// procpool::codec. See docs/codec.md.
+/// Which types can be sent to another process, and as which bytes. Numbers, enums, strings,
+/// vectors, arrays and plain structs of these need only this header. Other standard types have
+/// codecs in <procpool/codec/...>. A class of your own gets one by specializing procpool::codec.
+/// See docs/codec.md. Python: pickle, but the types are known at compile time.
 ///
 /// The encoding is for processes of one program on one kind of machine: native byte order and
 /// sizes, no names, no versions.
@@ -29,29 +29,30 @@
 
 namespace procpool {
 
-/// How values of type `T` are sent: the one point of customization. A specialization has
+/// How values of type `T` are sent: the only point of customization. A specialization has
 ///
-///     static void encode(encoder&, const T&);   // put what makes up the value
-///     static T decode(decoder&);                // get the same in the same order, and check it
-///     static constexpr std::size_t min_wire_size = 8;  // optional: the least number of bytes
+///     static void encode(encoder&, const T&);   // put the parts of the value
+///     static T decode(decoder&);                // get the parts in the same order, and check them
+///     static constexpr std::size_t min_wire_size = 8;  // optional: the minimum number of bytes
 ///     static void decode_into(decoder&, T&);           // optional: for objects of many kilobytes
 ///
-/// decode calls decoder::fail for values that cannot be. With min_wire_size, a container of `T`
-/// is refused before memory is taken for elements that the message has no room for.
+/// decode calls decoder::fail for an impossible value. With min_wire_size, a container of `T` is
+/// refused before memory is allocated for elements that the message has no room for. Several
+/// threads may call a codec at once. Python: __reduce__().
 template <class T>
 struct codec;
 
-/// Whether values of type `T`, with all they consist of, can be sent and received.
+/// Whether values of type `T`, with all their components, can be sent and received.
 template <class T>
 concept encodable =
     !std::is_reference_v<T> && std::is_same_v<detail::offender_t<T>, detail::type_list<>>;
 
-/// Whether a received `T` is a view: it borrows from the message and is valid as long as that.
+/// Whether a received `T` is a view: it refers to the message and is valid as long as the message.
 template <class T>
 inline constexpr bool is_view_v = detail::is_view<std::remove_cv_t<T>>::value;
 
-/// Compiles if `T` is encodable; else the compiler says which part of it is not, why, and what to
-/// do about it.
+/// Compiles if `T` is encodable. Otherwise the compiler says which part of `T` is not, why, and
+/// what to do about it.
 template <class T>
 consteval void assert_encodable() {
   if constexpr (!encodable<T>) {
@@ -59,7 +60,7 @@ consteval void assert_encodable() {
   }
 }
 
-/// Base for the codec of a class whose bytes are its value, although it has constructors:
+/// Base for the codec of a class with constructors whose bytes are nevertheless its value:
 ///
 ///     template <> struct procpool::codec<Point> : procpool::flat_codec<Point> {};
 ///
@@ -70,12 +71,12 @@ struct flat_codec {
   static constexpr bool flat = std::is_trivially_copyable_v<T>;
 };
 
-/// Base for the codec of an enum of which not every number is a value:
+/// Base for the codec of an enum for which not every number is a value:
 ///
 ///     constexpr bool is_color(Color c) { return c <= Color::blue; }
 ///     template <> struct procpool::codec<Color> : procpool::checked_enum<Color, is_color> {};
 ///
-/// Receiving a number for which `Valid` is false is a DecodeError.
+/// A received number for which `Valid` returns false is a DecodeError.
 template <class Enum, auto Valid = nullptr>
 struct checked_enum : detail::same_level {
   using number = std::underlying_type_t<Enum>;
@@ -92,11 +93,11 @@ struct checked_enum : detail::same_level {
   }
 };
 
-/// Enums, through their underlying type: any of its numbers is accepted.
+/// Enums are sent as their underlying type. Any number of that type is accepted.
 template <detail::enumeration Enum>
 struct codec<Enum> : checked_enum<Enum> {};
 
-/// One byte, 0 or 1.
+/// bool is sent as one byte, 0 or 1.
 template <>
 struct codec<bool> : detail::same_level {
   static constexpr std::size_t min_wire_size = 1;
@@ -104,7 +105,7 @@ struct codec<bool> : detail::same_level {
   static bool decode(decoder& d) { return detail::get_flag(d); }
 };
 
-/// Where it has 80 bits in 16 bytes, the other 6 are sent as zeros.
+/// A long double of 80 bits in 16 bytes: the other 6 bytes are sent as zeros.
 template <detail::padded_scalar T>
 struct codec<T> : detail::same_level {
   using bytes = std::array<std::byte, sizeof(T)>;
@@ -118,7 +119,7 @@ struct codec<T> : detail::same_level {
   static T decode(decoder& d) { return std::bit_cast<T>(d.get<bytes>()); }
 };
 
-/// Plain structs, member by member.
+/// Plain structs are sent member by member.
 template <detail::plain_aggregate T>
 struct codec<T> : detail::same_level {
   using parts = detail::field_types_t<T>;
@@ -134,7 +135,7 @@ struct codec<T> : detail::same_level {
   }
 
  private:
-  // Braces: the fields are read in their order, and need not be movable.
+  // Braces: the fields are read in order, and need not be movable.
   template <class... Fields>
   static T from_fields([[maybe_unused]] decoder& d, detail::type_list<Fields...>) {
     return T{d.get<Fields>()...};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Exceptions of your own that keep their type on the way from a worker.
+/// register_exception(): exceptions of your own that keep their type on the way from a worker.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -9,18 +9,21 @@
 
 namespace procpool {
 
-/// From now on an exception of exactly type @p E that a task throws is thrown as an E in the
-/// parent, with a RemoteTraceback nested inside; without this it arrives as RemoteError. To be
-/// called before the pool is made, in main for instance. Thread-safe.
+/// Registers an exception type: when a task throws an exception of exactly type @p E, the parent
+/// throws an E with a RemoteTraceback nested inside. An unregistered type arrives as RemoteError.
+/// Call it before the pool is made, for example in main. Thread-safe.
 ///
-/// An E that is encodable arrives as it was. Else it is made again as `E(what())`: members besides
-/// the text are lost (refused when E derives from std::runtime_error or std::logic_error), and a
-/// constructor that adds to its text adds twice. One without members that cannot be made from a
-/// text is made again as `E()`.
+/// An E that is encodable arrives with all its members. Otherwise it is rebuilt as `E(what())`:
+/// members besides the text are lost (a compile error if E derives from std::runtime_error or
+/// std::logic_error), and a constructor that adds to its text adds twice. An E without members that
+/// cannot be made from a text is rebuilt as `E()`.
 ///
 /// @tparam E derived from std::exception, not final, and either encodable (has a codec), or
 /// constructible from a std::string or const char*, or default constructible and without members.
-/// The exceptions of the standard library and of procpool are registered already.
+/// The exceptions of the standard library and of procpool are already registered.
+/// @throws std::bad_alloc
+///
+/// Python: not needed, because exceptions are pickled.
 template <class E>
 void register_exception() {
   detail::add_exception<E>();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// current_worker().random(): random numbers in tasks that are the same whatever worker runs what.
+/// current_worker().random(): random numbers in tasks that do not depend on which worker runs what.
 ///
 ///     double wind(double mean) {
 ///       std::normal_distribution<double> around(mean, 1.0);
@@ -25,16 +25,16 @@ namespace procpool {
 
 namespace detail {
 
-/// A generator of a worker, made by the first task that asks for it: one for each depth, so that a
-/// task that runs in the midst of another one leaves that one's sequence alone.
+/// A generator of a worker, made by the first task that asks for it. There is one for each depth,
+/// so that a task that runs inside another one leaves that one's sequence alone.
 struct item_random {
-  /// In the worker's worker_locals: 0 and down, worker_local values count up from 1.
+  /// Its key in the worker's worker_locals, from 0 down. Keys of worker_local values go up from 1.
   static constexpr std::uint64_t key(std::uint64_t depth) { return 0 - depth; }
 
-  std::uint64_t item = nothing_started;  ///< that it was seeded for, as in `started`
+  std::uint64_t item = nothing_started;  ///< for which it is seeded, as in `started`
   std::mt19937_64 engine;
 
-  // Not by std::seed_seq, which takes ten times as long.
+  // Without std::seed_seq, which takes ten times as long.
   void seed_for(std::uint64_t mark, std::uint64_t seed, std::uint64_t number) {
     engine.seed(splitmix(splitmix(seed) + number));
     item = mark;
@@ -43,17 +43,17 @@ struct item_random {
 
 }  // namespace detail
 
-/// A generator for the item that runs: std::mt19937_64, seeded with one number that is mixed from
-/// the pool's seed and the item's task_number(), another one for each item. So what an item draws
-/// depends on nothing else: not on the number of workers, chunk sizes, or which worker runs it, and
-/// a retry draws the same again. Further calls in the same item go on in the same sequence. Made
-/// when it is first asked for: an item that does not ask pays nothing, one that does about 2 us.
+/// A generator for the running item: a std::mt19937_64, seeded with one number that is mixed from
+/// the pool's seed and the item's task_number(). So the numbers of an item depend on nothing else:
+/// not on the number of workers, chunk sizes, or which worker runs it, and a retry gets the same
+/// again. Further calls in the same item continue the same sequence. The first call in an item
+/// takes about 2 us; items without a call pay nothing.
 ///
-/// The engine's numbers are the same everywhere. Those of the standard distributions are so for one
-/// standard library only.
+/// The engine's numbers are the same on every platform. Those of the standard distributions depend
+/// on the standard library.
 ///
-/// Not for secrets. For the task's own thread, until the item ends.
-/// @throws std::logic_error in an initializer, which is no item
+/// Not for secrets. To be used on the task's own thread, until the item ends. Python: none.
+/// @throws std::logic_error in an initializer, which is not an item; std::bad_alloc
 inline auto& WorkerContext::random() const {
   using detail::item_random;
   const std::uint64_t number = task_number();

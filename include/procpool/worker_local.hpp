@@ -28,23 +28,23 @@ inline std::atomic<std::uint64_t>& last_local_key() {
   static auto& last = os::one_per_process<std::atomic<std::uint64_t>>("worker_local");
   return last;
 }
-/// Made before main, as the guard of a static object that another thread makes while this process
-/// forks would stay taken in the child.
+/// Made before main: the guard of a static object that another thread initializes while this
+/// process forks would stay locked in the child.
 inline const auto& last_local_key_made_early = last_local_key();
 
-/// Tells worker_locals apart: unlike an address, a number is never used again.
+/// Identifies a worker_local: unlike an address, a number is never reused.
 inline std::uint64_t next_local_key() {
   return last_local_key().fetch_add(1, std::memory_order_relaxed) +
-         1;  // only to be unique; 0: for random()
+         1;  // relaxed: it is only unique; 0 belongs to random()
 }
 
-[[noreturn]] inline void no_worker_for_local(const std::string& type) {
+[[noreturn]] inline void throw_outside_of_task(const std::string& type) {
   throw std::logic_error("a worker_local<" + type +
                          "> was used outside of a task of a pool: only workers have one, not the "
                          "program itself, nor threads and processes that a task starts");
 }
 
-[[noreturn]] inline void local_not_made(const std::string& type) {
+[[noreturn]] inline void throw_older_worker(const std::string& type) {
   throw std::logic_error("a worker_local<" + type +
                          "> was used in a worker that was started before it was made: define the "
                          "worker_local above the pool, or the pool in main, so that the workers "
@@ -53,40 +53,41 @@ inline std::uint64_t next_local_key() {
 
 }  // namespace detail
 
-/// A value that each worker has for itself and keeps from task to task: a connection, a cache, a
-/// scratch buffer.
+/// A value that each worker has for itself and keeps across tasks: a connection, a cache, a scratch
+/// buffer.
 ///
 ///     inline procpool::worker_local<Database> users{[] { return Database("users.db"); }};
 ///
 ///     std::string name_of(int id) { return users->name(id); }   // in a task
 ///
-/// Made on first use, by a task or an initializer; a worker that does not use it has none. If that
-/// throws, so does the use, and the next one tries again. It may use other worker_locals.
-/// Destroyed when the worker leaves in order (close and join, maxtasksperchild, max_resident),
-/// after all its results were sent, the youngest value first; a value outlives those that used it
-/// in their construction. Not destroyed when the worker is killed, crashes or calls exit:
-/// terminate(), which the pool's destructor calls, kills. So what must be saved, a task saves.
+/// Made when a task or an initializer first uses it in a worker. If its construction throws, the
+/// use throws the same, and the next use tries again. The construction may use other worker_locals.
+/// Destroyed when the worker exits in order (close and join, maxtasksperchild, max_resident), after
+/// all its results were sent, the youngest value first: a value outlives those that used it in
+/// their construction. Not destroyed when the worker is killed, crashes or calls exit. terminate(),
+/// which the pool's destructor calls, kills. So a task must save what has to be saved.
 ///
-/// Define it at namespace scope, or static, above a pool that is defined there, too: workers have
-/// what was made before them, and an earlier use is a std::logic_error that says so. The values
-/// stay with the worker even if the worker_local is destroyed before. It is not copied into tasks;
+/// Define it at namespace scope, or static, and above a pool that is defined there: workers have
+/// only what was made before them, and a use in an older worker is a std::logic_error. The values
+/// stay with the worker even if the worker_local is destroyed earlier. It is not copied into tasks;
 /// they refer to it by its name.
 ///
-/// Threads: each worker's value is its own, also when several workers are threads of one process.
+/// Threads: each worker has its own value, also when several workers are threads of one process.
+/// Python: a global variable that the pool's initializer sets.
 template <class T>
 class worker_local {
   static_assert(std::is_object_v<T> && !std::is_array_v<T>,
                 "procpool: worker_local holds objects: no references, arrays or functions");
   static_assert(!std::is_object_v<T> || std::is_array_v<T> || std::is_nothrow_destructible_v<T>,
                 "procpool: worker_local holds objects whose destructor is public and noexcept: "
-                "they are destroyed when their worker leaves, and nobody is there to catch what "
-                "a destructor throws");
+                "they are destroyed when their worker exits, where nothing catches what a "
+                "destructor throws");
 
  public:
-  /// Values are value-initialized: T().
+  /// Each value is value-initialized: T().
   worker_local() requires std::default_initializable<T> : make_([] { return T(); }) {}
-  /// Values are what @p make() returns, a T or something that a T can be made of. It is called in
-  /// the workers.
+  /// Each value is constructed from the result of @p make().
+  /// @param make called, on a copy, in each worker that uses the value
   template <class Make>
     requires(std::invocable<Make&>&& std::copy_constructible<Make>)
   explicit worker_local(Make make)
@@ -94,15 +95,15 @@ class worker_local {
   worker_local(const worker_local&) = delete;
   worker_local& operator=(const worker_local&) = delete;
 
-  /// The value of the worker that runs the calling task.
-  /// @throws std::logic_error outside of a task; in a worker that is older than it; if its
-  /// construction needs itself; for a first use while the worker leaves, by the destructor of
-  /// another value. What making it throws.
+  /// The value of the worker that runs the calling task, made now if this is the first use.
+  /// @throws std::logic_error outside of a task; in a worker that is older than the worker_local;
+  /// if the construction needs the same value; for a first use while the worker exits, by the
+  /// destructor of another value. Whatever the construction throws.
   T& get() const {
     const WorkerContext* const worker = detail::running_worker;
-    if (worker == nullptr) detail::no_worker_for_local(detail::type_name<T>());
-    // In static memory that no constructor has seen: zero, which is the key of another object.
-    if (key_ == 0) detail::local_not_made(detail::type_name<T>());
+    if (worker == nullptr) detail::throw_outside_of_task(detail::type_name<T>());
+    // Static memory before the constructor has run is zero, which is the key of another object.
+    if (key_ == 0) detail::throw_older_worker(detail::type_name<T>());
     detail::worker_locals& mine = worker->locals();
     if (void* value = mine.find(key_)) return *static_cast<T*>(value);
     return mine.add<T>(key_, make_);

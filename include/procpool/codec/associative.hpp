@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// Codecs of std::map, std::set, their multi and unordered forms. Comparators and hash functions
-/// are not sent, so they must be without state. Two equal keys where there can be one are a
-/// DecodeError. The containers are known by their names and members, so that nobody pays for the
-/// headers of those that he does not use.
+/// are not sent, so they must have no state. Two equal keys where only one is allowed are a
+/// DecodeError. The containers are recognized by their names and members, so that this header
+/// includes none of theirs.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -21,8 +21,8 @@ namespace procpool {
 
 namespace detail {
 
-/// Puts `key` at the end of `container` (ordered ones arrive in order), with its value if there
-/// is one.
+/// Inserts a key, with its value if it has one, at the end of `container`: keys of ordered
+/// containers arrive in order.
 template <bool Unique, class Container, class... Parts>
 void insert_decoded(decoder& d, Container& container, Parts&&... parts) {
   const std::size_t before = container.size();
@@ -113,7 +113,7 @@ concept mapping = associative<T> && requires {
   typename T::mapped_type;
 };
 
-/// Whether there can be one element of a key only.
+/// Whether a container has at most one element for each key.
 template <class T>
 inline constexpr bool unique_keys_v = requires(T& container, typename T::value_type value) {
   container.insert(value).second;

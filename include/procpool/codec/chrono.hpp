@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Codecs of std::chrono durations and time points. Points of std::chrono::steady_clock mean the
-/// same in every process of one machine.
+/// Codecs of std::chrono durations and time points. A time point of std::chrono::steady_clock means
+/// the same in every process of one machine.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Codec of std::complex. A header of its own because <complex> includes half of the streams.
+/// Codec of std::complex. A separate header, because <complex> includes half of the stream library.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors

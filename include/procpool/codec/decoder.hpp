@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// decoder: turns bytes that may be anything into values, or into a DecodeError.
+/// decoder: turns arbitrary bytes into values, or into a DecodeError.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -25,9 +25,8 @@ namespace procpool {
 
 namespace detail {
 
-/// Makes the compiler forget where `value` was copied from. The message may lie in memory that
-/// another process is writing; without this, the compiler may load a value again after it was
-/// checked.
+/// Hides from the compiler where `value` was copied from. The message may lie in memory that
+/// another process is writing. Without this, the compiler may load a value again after its check.
 template <class T>
 inline void settle(T& value) noexcept {
   if constexpr (std::is_integral_v<T> && sizeof(T) <= sizeof(void*)) {
@@ -37,8 +36,8 @@ inline void settle(T& value) noexcept {
   }
 }
 
-/// The flat value whose bytes are at `from`, aligned or not. A variable that is returned is made
-/// where the caller wants it, but by g++ before 14 only if it is in no inner block.
+/// The flat value whose bytes are at `from`, aligned or not. A separate function: g++ before 14
+/// constructs a returned variable in the caller's place only if it is not in an inner block.
 template <class T>
 [[nodiscard]] T load(const std::byte* from) noexcept {
   T value;
@@ -57,14 +56,14 @@ template <class T>
 
 }  // namespace detail
 
-/// Reads values from one message, in the order in which an encoder put them. Decoding is total:
-/// whatever the bytes are, the result is a value or a DecodeError, in time and memory proportional
-/// to the length of the message. Each byte is read at most once, so that somebody who changes the
-/// message meanwhile can change values but break nothing; only views (std::span,
-/// std::string_view) go on looking at it. One thread at a time.
+/// Reads values from one message, in the order in which an encoder put them. Decoding is total: for
+/// any bytes the result is a value or a DecodeError, in time and memory proportional to the length
+/// of the message. Each byte is read at most once, so a process that changes the message meanwhile
+/// can change values but not break the decoder. Only views (std::span, std::string_view) keep
+/// referring to the message. One thread at a time. Python: pickle.loads(), but safe for any bytes.
 class decoder {
  public:
-  /// Reads `message`, which must outlive the decoder and every view that comes out of it.
+  /// Reads `message`, which must outlive the decoder and every view decoded from it.
   explicit decoder(std::span<const std::byte> message, decode_limits limits = {}) noexcept
       : begin_(message.data()),
         next_(message.data()),
@@ -75,7 +74,7 @@ class decoder {
   decoder(const decoder&) = delete;
   decoder& operator=(const decoder&) = delete;
 
-  /// The next value. Throws DecodeError, or what constructing a `T` throws.
+  /// The next value. @throws DecodeError, or what constructing a `T` throws
   template <class T>
   [[nodiscard]] T get() {
     using type = std::remove_cv_t<T>;
@@ -92,9 +91,9 @@ class decoder {
     }
   }
 
-  /// The same into an existing object. A large one, or one that has large ones inside, needs no
-  /// room on the stack then, if its codec has decode_into. After an exception `value` is valid, but
-  /// has no particular value.
+  /// The same into an existing object. A large object, or one that contains large ones, then takes
+  /// no room on the stack if its codec has decode_into. After an exception `value` is valid but
+  /// unspecified.
   template <class T>
   void get_to(T& value) {
     if constexpr (detail::is_flat_v<T>) {
@@ -111,7 +110,7 @@ class decoder {
     }
   }
 
-  /// The next `n` bytes as they lie in the message.
+  /// The next `n` bytes, in the message itself. @throws DecodeError if there are fewer
   [[nodiscard]] std::span<const std::byte> bytes(std::size_t n) {
     if (n > remaining()) [[unlikely]] {
       ends_early(n);
@@ -121,18 +120,18 @@ class decoder {
     return {first, n};
   }
 
-  /// Passes over the next part, see encoder::begin_part(), and returns a decoder of it: whatever
-  /// becomes of that, this one goes on behind the part.
+  /// Skips the next part (see encoder::begin_part()) and returns a decoder of that part. Whatever
+  /// that decoder does, this one continues behind the part. @throws DecodeError
   [[nodiscard]] decoder part() { return part(get<std::uint64_t>()); }
-  /// The same for one of known length.
+  /// The same for a part of known length in bytes.
   [[nodiscard]] decoder part(std::size_t length) { return decoder(*this, bytes(length)); }
 
-  /// Skips to where offset() is a multiple of `alignment`, a power of two up to 16.
+  /// Skips bytes until offset() is a multiple of `alignment`, a power of two up to 16.
   void align(std::size_t alignment) { static_cast<void>(bytes((0 - offset()) & (alignment - 1))); }
 
-  /// A number of elements that the rest of the message has room for, if each takes at least
-  /// `min_wire_size` bytes; checked before anything is allocated for them. Elements that may take
-  /// no bytes have to be reported to pass_empty_element.
+  /// The next number of elements, for which the rest of the message has room if each takes at least
+  /// `min_wire_size` bytes. Checked before anything is allocated for them. Elements that may take
+  /// no bytes must be reported to pass_empty_element(). @throws DecodeError
   [[nodiscard]] std::size_t count(std::size_t min_wire_size) {
     const auto n = get<std::uint64_t>();
     const std::size_t room =
@@ -143,16 +142,16 @@ class decoder {
     return n;
   }
 
-  /// How many of `n` elements of type `T` to make room for at once: never for more memory than
-  /// the message has bytes left, whatever `n` says.
+  /// How many of `n` elements of type `T` to reserve memory for: never more bytes than the message
+  /// has left, whatever `n` is.
   template <class T>
   [[nodiscard]] std::size_t reserve_hint(std::size_t n) const noexcept {
     const std::size_t affordable = remaining() / sizeof(T);
     return n < affordable ? n : affordable;
   }
 
-  /// Codecs of containers call this for each element that took no bytes in the message, with its
-  /// size in memory.
+  /// To be called by codecs of containers for each element that took no bytes in the message.
+  /// @param size of the element in memory, in bytes. @throws DecodeError
   void pass_empty_element(std::size_t size) {
     if (empty_elements_left_ < size) fail("too many empty elements");
     empty_elements_left_ -= size;
@@ -167,18 +166,18 @@ class decoder {
     return static_cast<std::size_t>(end_ - next_);
   }
 
-  /// Throws DecodeError if anything is left.
+  /// @throws DecodeError if any bytes are left.
   void finish() {
     if (next_ != end_) too_long();
   }
 
-  /// Throws DecodeError with this reason and the present offset.
+  /// @throws DecodeError with this reason and the present offset, always.
   [[noreturn, gnu::cold, gnu::noinline]] void fail(std::string_view why) const {
     throw DecodeError(std::string(why), offset());
   }
 
  private:
-  // Offsets and alignments count from the begin of the whole message.
+  // Offsets and alignments count from the start of the whole message.
   decoder(const decoder& whole, std::span<const std::byte> part) noexcept
       : begin_(whole.begin_),
         next_(part.data()),

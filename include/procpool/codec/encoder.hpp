@@ -21,29 +21,30 @@
 
 namespace procpool {
 
-/// Appends the encodings of values to memory, or only counts their bytes. The encoding has to
-/// start at an address that is a multiple of 16, so that views into it are aligned. One thread at
-/// a time. After an exception the bytes written so far are worthless.
+/// Appends the encodings of values to memory, or only counts their bytes. The encoding must start
+/// at an address that is a multiple of 16, so that views into it are aligned. One thread at a time.
+/// After an exception the bytes written so far cannot be decoded. Python: pickle.dumps().
 class encoder {
  public:
-  /// Appends to `out`, which grows as needed and must outlive the encoder. Put throws
+  /// Appends to `out`, which grows as needed and must outlive the encoder. put() throws
   /// std::bad_alloc when there is no memory.
   explicit encoder(detail::byte_buffer& out) noexcept
       : area_(&out.area()), buffer_(&out), begin_(out.size()) {}
 
-  /// Writes to the `out.size()` bytes of `out`. Put throws std::length_error when they are full.
+  /// Writes to the `out.size()` bytes of `out`. put() throws std::length_error when they are full.
   explicit encoder(std::span<std::byte> out) noexcept : own_{out.data(), 0, out.size()} {}
 
-  /// An encoder that writes nothing: only its size() is of use. Contiguous data of any length
+  /// An encoder that writes nothing and only counts: see size(). Contiguous data of any length
   /// takes constant time.
   [[nodiscard]] static encoder counting() noexcept { return encoder(counting_only{}); }
 
   encoder(const encoder&) = delete;
   encoder& operator=(const encoder&) = delete;
 
-  /// Appends the encoding of `value`. Throws what the target throws, std::length_error if the
-  /// value nests deeper or has more empty elements than a decoder accepts (decode_limits), and
-  /// std::invalid_argument for a std::variant without value.
+  /// Appends the encoding of `value`.
+  /// @throws std::bad_alloc or std::length_error if the memory is full, see the constructors;
+  /// std::length_error if the value nests deeper or has more empty elements than a decoder accepts
+  /// (decode_limits); std::invalid_argument for a std::variant without value
   template <class T>
   void put(const T& value) {
     using type = std::remove_cv_t<T>;
@@ -60,7 +61,7 @@ class encoder {
     }
   }
 
-  /// Appends `n` bytes as they are.
+  /// Appends the `n` bytes at `data` unchanged. @throws as put()
   [[gnu::always_inline]] void bytes(const void* data, std::size_t n) {
     detail::byte_area& area = *area_;
     if (n > area.capacity - area.size) [[unlikely]] {
@@ -77,28 +78,29 @@ class encoder {
     bytes(zeros, (0 - size()) & (alignment - 1));
   }
 
-  /// Appends a number of elements, for decoder::count.
+  /// Appends a number of elements, for decoder::count().
   void count(std::size_t n) { put(std::uint64_t{n}); }
 
-  /// Begins a part that has its length in front of it, for decoder::part(); where it begins.
+  /// Starts a part, with its length in front, for decoder::part(). @returns where it starts
   [[nodiscard]] std::size_t begin_part() {
     put(std::uint64_t{0});
     return size();
   }
-  /// What was put since then is the part.
+  /// Ends the part that starts at `begin`.
   void end_part(std::size_t begin) {
     if (counting_) return;
     const std::uint64_t length = size() - begin;
     std::memcpy(area_->data + begin_ + begin - sizeof length, &length, sizeof length);
   }
 
-  /// Whether something did not fit into memory of a given size: put has thrown std::length_error.
+  /// Whether put() has thrown std::length_error because memory of a fixed size was full.
   [[nodiscard]] bool overflowed() const noexcept { return overflowed_; }
 
-  /// Bytes so far.
+  /// Bytes put so far.
   [[nodiscard]] std::size_t size() const noexcept { return area_->size - begin_ + counted_; }
 
-  /// Codecs of containers call this for each element that took no bytes, with its size in memory.
+  /// To be called by codecs of containers for each element that took no bytes.
+  /// @param size of the element in memory, in bytes
   void pass_empty_element(std::size_t size) {
     if (empty_elements_left_ < size) too_many_elements();
     empty_elements_left_ -= size;

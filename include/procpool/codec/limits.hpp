@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How much a message may ask of the process that decodes it.
+/// decode_limits: what a message may demand from the process that decodes it.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -9,20 +9,19 @@
 
 namespace procpool {
 
-/// Bounds on what a decoder does on behalf of a message. Memory needs no number here: what a
-/// message makes a decoder allocate is at most proportional to the message's own length, except
-/// for elements that take no bytes at all.
+/// Limits for the decoding of one message. Memory needs no limit: what a decoder allocates is at
+/// most proportional to the length of the message, except for elements that take no bytes.
 struct decode_limits {
-  /// Containers and pointers inside each other; bounds the stack that recursive types use.
+  /// Levels of containers and pointers inside each other. Bounds the stack of recursive types.
   std::size_t max_depth = 64;
-  /// Elements that take no bytes (empty structs) in the whole message, each counted as often as
-  /// its size in memory says.
+  /// Elements that take no bytes (empty structs) in the whole message, each multiplied by its size
+  /// in memory.
   std::size_t max_elements = std::size_t{1} << 20;
 };
 
 namespace detail {
 
-/// Takes one level off a depth budget while it lives.
+/// Uses one level of a depth budget during its lifetime.
 class level_guard {
  public:
   explicit level_guard(std::size_t& levels_left) noexcept : levels_left_(levels_left) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Codecs of std::deque, std::list and std::forward_list, which are known by their names and
-/// members, so that nobody pays for the headers of those that he does not use.
+/// Codecs of std::deque, std::list and std::forward_list. They are recognized by their names and
+/// members, so that this header includes none of theirs.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -19,7 +19,7 @@ namespace procpool {
 
 namespace detail {
 
-/// Elements one by one, received with push_back.
+/// Sends elements one by one; received with push_back().
 template <class Container>
 struct list_codec {
   using element = typename Container::value_type;

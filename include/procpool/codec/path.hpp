@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Codec of std::filesystem::path, which is sent as written: neither resolved nor made absolute. It
-/// is known by its name and members, so that nobody pays for <filesystem> who does not use it.
+/// Codec of std::filesystem::path. A path is sent as written, neither resolved nor made absolute.
+/// It is recognized by its name and members, so that this header does not include <filesystem>.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// Codecs of contiguous sequences: std::string of every character type, std::vector, std::array;
-/// and of views, std::string_view and std::span<const T>, which are sent like strings and vectors
-/// and received as references into the message. Comes with codec.hpp.
+/// and of the views std::string_view and std::span<const T>, which are sent like strings and
+/// vectors and refer to the message when received. Included by codec.hpp.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
@@ -32,7 +32,7 @@ struct codec<std::basic_string<Char, Traits, Alloc>> : detail::same_level {
   static type decode(decoder& d) { return detail::get_container<type>(d); }
 };
 
-/// Flat elements are one block; others follow one by one.
+/// Flat elements are sent as one block, others one by one.
 template <class T, class Alloc>
 struct codec<std::vector<T, Alloc>> {
   using type = std::vector<T, Alloc>;
@@ -127,7 +127,7 @@ struct codec<std::basic_string_view<Char, Traits>> : detail::same_level {
   }
 };
 
-/// Only of const elements, since the message is read-only.
+/// Only for const elements, because the message is read-only.
 template <detail::viewable T, std::size_t Extent>
 struct codec<std::span<const T, Extent>> : detail::same_level {
   using type = std::span<const T, Extent>;

@@ -101,7 +101,7 @@ struct codec<std::monostate> : detail::same_level {
   static std::monostate decode(decoder&) { return {}; }
 };
 
-/// The index of the alternative, then its value.
+/// Sends the index of the alternative, then its value.
 template <class... Ts>
 struct codec<std::variant<Ts...>> : detail::same_level {
   using type = std::variant<Ts...>;
@@ -149,8 +149,8 @@ concept single_object = complete<T> && !std::is_array_v<T> && !std::is_polymorph
 
 }  // namespace detail
 
-/// The pointee by value. Not for classes with virtual functions, which would lose what a derived
-/// class adds, nor for arrays, whose length is unknown.
+/// Sends the pointee by value. Not for classes with virtual functions, which would lose the members
+/// of a derived class, nor for arrays, whose length is unknown.
 template <detail::single_object T>
 struct codec<std::unique_ptr<T>> {
   using parts = detail::type_list<std::remove_cv_t<T>>;
