@@ -1,7 +1,7 @@
-// expect: a struct with a base class cannot be taken apart; make the base a member
-// expect: a struct with a C array as member cannot be taken apart; make the member a std::array
-// expect: a struct with a const or reference member cannot be taken apart
-// expect: a struct of more than 100 members cannot be taken apart
+// expect: a struct with a base class cannot be sent member by member; make the base a member
+// expect: a C array as member cannot be sent member by member; make the member a std::array
+// expect: a struct with a const or reference member cannot be sent member by member
+// expect: a struct of more than 100 members cannot be sent member by member
 // SPDX-License-Identifier: MIT
 #include <array>
 #include <procpool/codec.hpp>

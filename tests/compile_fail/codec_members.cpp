@@ -1,5 +1,5 @@
-// expect: a struct that is packed or has bit-fields cannot be taken apart
-// expect: a struct with an anonymous union cannot be taken apart
+// expect: a struct that is packed or has bit-fields cannot be sent member by member
+// expect: a struct with an anonymous union cannot be sent member by member
 // expect: nothing is aligned to more than 16 bytes; use std::vector
 // SPDX-License-Identifier: MIT
 #include <procpool/procpool.hpp>

@@ -121,7 +121,7 @@ class decoder {
   }
 
   /// Skips the next part (see encoder::begin_part()) and returns a decoder of that part. Whatever
-  /// that decoder does, this one continues behind the part. @throws DecodeError
+  /// that decoder does, this one continues after the part. @throws DecodeError
   [[nodiscard]] decoder part() { return part(get<std::uint64_t>()); }
   /// The same for a part of known length in bytes.
   [[nodiscard]] decoder part(std::size_t length) { return decoder(*this, bytes(length)); }

@@ -241,9 +241,9 @@ inline std::exception_ptr substitute_for(const exception_entry& known,
     throw;
   } catch (...) {
     const std::string why = describe_current_exception();
-    return with_trace(RemoteError(demangle(known.type->name()),
-                                  concat({"it could not be made again here: ", why})),
-                      trace);
+    return with_trace(
+        RemoteError(demangle(known.type->name()), concat({"it could not be rebuilt here: ", why})),
+        trace);
   }
 }
 

@@ -19,7 +19,7 @@ namespace procpool::detail {
 /// How the bytes of a record are delivered: all at once, or in pieces as they arrive.
 struct delivery {
   std::uint32_t head = 0;     ///< bytes of the first piece
-  std::uint32_t granule = 0;  ///< later pieces are multiples of so many bytes; 0: all at once
+  std::uint32_t granule = 0;  ///< bytes of later pieces are multiples of this; 0: all at once
 };
 
 template <class Container>
@@ -34,7 +34,7 @@ constexpr delivery delivery_of() {
   return {};
 }
 
-/// Bytes from which on incremental decoding pays.
+/// Bytes of the smallest container for which incremental decoding pays.
 inline constexpr std::uint64_t assembled_from = std::uint64_t{64} << 10;
 
 /// Reads the first piece of an encoding of @p total bytes. Reserves memory for all elements without

@@ -120,7 +120,7 @@ consteval std::size_t count_values() {
 }
 
 /// Whether `{}` at position `At` of `N` stands for several values, which only a C array allows.
-/// `After` counts down from the number of positions that a single value would leave behind it.
+/// `After` counts down from the number of positions that a single value would leave after it.
 template <class T, std::size_t N, std::size_t At, std::size_t After = N - At - 1>
 consteval bool is_array_at() {
   if constexpr (takes_braces<T>(std::make_index_sequence<At>{},
@@ -147,7 +147,7 @@ consteval bool has_array() {
 template <class T>
 inline constexpr std::size_t value_count_v = count_values<T>();
 
-/// Whether the field behind the `Before` ones is an anonymous union, which cannot be bound. A named
+/// Whether the field after the `Before` ones is an anonymous union, which cannot be bound. A named
 /// union is a field like others.
 template <class T, std::size_t... Before>
 consteval bool has_union_behind(std::index_sequence<Before...>) {

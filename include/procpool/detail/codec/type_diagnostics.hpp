@@ -224,29 +224,29 @@ constexpr void explain_class() {
                 "procpool: a class with virtual functions cannot be sent; send its data as a plain "
                 "struct, or specialize procpool::codec for it.");
   static_assert(why != obstacle::is_union,
-                "procpool: a union cannot be sent, because nothing says which member is alive; use "
+                "procpool: a union cannot be sent, because its active member is not known; use "
                 "std::variant, or specialize procpool::codec for it.");
   static_assert(why != obstacle::has_base,
-                "procpool: a struct with a base class cannot be taken apart; make the base a "
-                "member, or specialize procpool::codec for it.");
+                "procpool: a struct with a base class cannot be sent member by member; make the "
+                "base a member, or specialize procpool::codec for it.");
   static_assert(why != obstacle::has_array,
-                "procpool: a struct with a C array as member cannot be taken apart; make the "
-                "member a std::array, or specialize procpool::codec for it.");
+                "procpool: a struct with a C array as member cannot be sent member by member; make "
+                "the member a std::array, or specialize procpool::codec for it.");
   static_assert(why != obstacle::has_constant,
-                "procpool: a struct with a const or reference member cannot be taken apart; make "
-                "it a plain member, or specialize procpool::codec for it.");
+                "procpool: a struct with a const or reference member cannot be sent member by "
+                "member; make it a plain member, or specialize procpool::codec for it.");
   static_assert(why != obstacle::has_too_many,
-                "procpool: a struct of more than 100 members cannot be taken apart; group them in "
-                "structs, or specialize procpool::codec for it.");
+                "procpool: a struct of more than 100 members cannot be sent member by member; "
+                "group them in structs, or specialize procpool::codec for it.");
   static_assert(
       why != obstacle::has_bit_field,
-      "procpool: a struct that is packed or has bit-fields cannot be taken apart, because "
-      "nothing can refer to them; make them plain members, or specialize "
+      "procpool: a struct that is packed or has bit-fields cannot be sent member by member, "
+      "because no reference can be bound to the members; make them plain members, or specialize "
       "procpool::codec for it.");
   static_assert(why != obstacle::has_union,
-                "procpool: a struct with an anonymous union cannot be taken apart, because nothing "
-                "says which member is alive; make it a std::variant, or specialize "
-                "procpool::codec for it.");
+                "procpool: a struct with an anonymous union cannot be sent member by member, "
+                "because the union's active member is not known; make it a std::variant, or "
+                "specialize procpool::codec for it.");
   static_assert(why != obstacle::opaque,
                 "procpool: this class has constructors or non-public members and no codec; make it "
                 "a plain struct, or specialize procpool::codec for it.");

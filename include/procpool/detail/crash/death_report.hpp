@@ -70,7 +70,7 @@ inline std::string describe_stack(const std::vector<std::string>& stack) {
     std::size_t next = i + 1;
     while (next < stack.size() && stack[next] == stack[i]) ++next;
     text = concat({text, "\n  #", i, " ", stack[i]});
-    if (next - i > 1) text = concat({text, " (and ", next - i - 1, " times more)"});
+    if (next - i > 1) text = concat({text, " (and ", next - i - 1, " more times)"});
     i = next;
   }
   return text;

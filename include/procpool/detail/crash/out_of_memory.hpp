@@ -25,7 +25,7 @@ struct oom_source {
   bool whole_system = false;  ///< not only this process's control group
 };
 
-/// The number behind "oom_kill " in such a file.
+/// The number after "oom_kill " in a file of that kind.
 inline std::optional<std::uint64_t> oom_kills_in(std::string_view text) {
   for (const auto line : split(text, '\n')) {
     constexpr std::string_view key = "oom_kill ";

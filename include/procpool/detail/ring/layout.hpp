@@ -98,9 +98,9 @@ enum class frame_kind : std::uint16_t {
 
 /// Where a frame's body is.
 enum class body_place : std::uint8_t {
-  in_line = 1,  ///< directly behind the head
+  in_line = 1,  ///< directly after the head
   arena = 2,    ///< in the arena of the outbound region
-  stream = 3,   ///< behind the head, longer than the ring: read it piece by piece
+  stream = 3,   ///< after the head, longer than the ring: read it piece by piece
 };
 
 /// frame_head::first_number until the pool assigns the next number. Initializers keep this value.

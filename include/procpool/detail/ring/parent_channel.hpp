@@ -72,7 +72,7 @@ class parent_channel {
   /// Whether there may be room for a frame that was refused. Any thread.
   [[nodiscard]] bool anything_passed() const noexcept { return producer_.passed_more(); }
 
-  /// Takes back frames that the worker has not claimed; see task_producer::take_back.
+  /// Takes back frames that the worker has not claimed; see task_producer::take_back().
   template <class MayTake>
   std::uint64_t take_back(std::uint64_t from, MayTake may_take) {
     const std::uint64_t taken = producer_.take_back(from, may_take);

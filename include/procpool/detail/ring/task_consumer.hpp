@@ -75,7 +75,7 @@ class task_consumer {
     }
   }
 
-  /// Moves on behind a frame that is done.
+  /// Moves past a frame that is done.
   void pass(const frame_head& head) noexcept {
     cursor_ += footprint(head);
     streamed_ = 0;

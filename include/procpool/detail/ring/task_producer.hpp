@@ -189,10 +189,10 @@ class task_producer {
       skip(frame);
       taken = frame.ordinal;
     }
-    control_->limit.store(no_limit, std::memory_order_seq_cst);  // lets a waiting worker go on
+    control_->limit.store(no_limit, std::memory_order_seq_cst);  // lets a waiting worker continue
     return taken;
   }
-  /// Takes back one frame in flight, whatever is behind it. @returns false: the worker has claimed
+  /// Takes back one frame in flight, whatever follows it. @returns false: the worker has claimed
   /// it, or has a part of its body.
   [[nodiscard]] bool take_away(std::uint64_t ordinal) noexcept {
     entry& frame = find(ordinal);
@@ -200,7 +200,7 @@ class task_producer {
     control_->limit.store(frame.at, std::memory_order_seq_cst);      // as in take_back()
     const bool free = frame.at >= claim(std::memory_order_seq_cst);  // likewise
     if (free) skip(frame);
-    control_->limit.store(no_limit, std::memory_order_seq_cst);  // lets a waiting worker go on
+    control_->limit.store(no_limit, std::memory_order_seq_cst);  // lets a waiting worker continue
     return free;
   }
 
@@ -221,7 +221,7 @@ class task_producer {
   struct entry {
     std::uint64_t begin;  ///< cursor where its space begins, a pad before it included
     std::uint64_t at;     ///< cursor of its head
-    std::uint64_t end;    ///< cursor behind it
+    std::uint64_t end;    ///< cursor after it
     std::uint64_t ordinal;
     bool streamed;
     bool retires;
@@ -317,7 +317,7 @@ class task_producer {
     control_->published.store(head_, std::memory_order_release);  // after the bytes
   }
 
-  static constexpr std::uint64_t prefetch_distance = 3 * cache_line;  ///< behind the written frame
+  static constexpr std::uint64_t prefetch_distance = 3 * cache_line;  ///< after the written frame
   static constexpr std::size_t backlog_frames = 8;                    ///< in flight
 
   task_control* control_;

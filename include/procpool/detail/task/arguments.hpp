@@ -2,7 +2,7 @@
 /// @file
 /// The arguments of a call: how they are encoded, decoded and passed.
 ///
-/// Flat arguments lie one behind the other and are copied once, into the parameters. Other
+/// Flat arguments lie one after the other and are copied once, into the parameters. Other
 /// arguments form a part of the message with its length in front. So the next item is found even if
 /// they cannot be decoded, or if a codec reads another length than it wrote.
 #pragma once
@@ -116,7 +116,7 @@ template <class F, class... A>
   return std::invoke(member, std::forward<A>(arguments)...);
 }
 
-/// Flat arguments of types P, one behind the other. Each is copied once, into the parameter.
+/// Flat arguments of types P, one after the other. Each is copied once, into the parameter.
 template <class... P>
 struct packed_arguments {
   static constexpr std::size_t size = (sizeof(P) + ... + 0);

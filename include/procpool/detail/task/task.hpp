@@ -99,7 +99,7 @@ class frame_context {
   }
 
   virtual void put_plain(std::uint32_t item, const void* value, std::size_t size) = 0;
-  /// Writes the scratch buffer, and @p rest behind it.
+  /// Writes the scratch buffer, then @p rest.
   virtual void put_scratch(record_kind kind, std::uint32_t item,
                            std::span<const std::byte> rest) = 0;
   /// Writes the exception being handled, thrown while @p callable ran.
@@ -224,7 +224,7 @@ void run_plain_items(frame_context& frame, Callable& callable, const std::byte* 
   }
 }
 
-/// Runs the items from @p item on whose arguments lie one behind the other.
+/// Runs the items from @p item on whose arguments lie one after the other.
 template <class F, class... P, class Callable>
 [[gnu::always_inline]] inline void run_packed_items(frame_context& frame, Callable& callable,
                                                     decoder& in, std::uint32_t& item) {

@@ -64,7 +64,7 @@ class worker_locals {
     construction(worker_locals& store, std::uint64_t key, std::string (*name)()) : store_(&store) {
       if (store.closed_) {
         throw std::logic_error("a worker_local<" + name() +
-                               "> was used for the first time while its worker leaves");
+                               "> was used for the first time while its worker exits");
       }
       for (const std::uint64_t each : store.in_construction_) {
         if (each == key) {
