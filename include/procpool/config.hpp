@@ -34,7 +34,7 @@
 /// Precedes definitions of non-template functions that can be compiled separately. By default all
 /// code is in headers. With PROCPOOL_COMPILED, which the CMake target procpool::compiled defines,
 /// the program sees declarations only, and a static library has the definitions, compiled once
-/// (detail/compiled.hpp, where this macro is empty). The only difference is the compile time.
+/// (impl.hpp, where this macro is empty). The only difference is the compile time.
 #ifndef PROCPOOL_FUNCTION
 #define PROCPOOL_FUNCTION inline
 #endif

@@ -132,6 +132,17 @@ def way_include_path(args):
     check_output(args.work / "app")
 
 
+def way_impl(args):
+    """What is no template is compiled once, without CMake: two lines."""
+    args.work.mkdir(parents=True, exist_ok=True)
+    once = args.work / "procpool.cpp"
+    once.write_text("#include <procpool/impl.hpp>\n", encoding="utf-8")
+    compile_program(args, args.work / "app", [HERE / "main.cpp", HERE / "other.cpp", once],
+                    ["-DPROCPOOL_COMPILED", "-DTWO_UNITS", "-I", args.source / "include"],
+                    ["-lfmt"])
+    check_output(args.work / "app", EXPECTED_TWO_UNITS)
+
+
 def way_two_units(args):
     """Two translation units in one program: nothing is defined twice."""
     compile_program(args, args.work / "app", [HERE / "main.cpp", HERE / "other.cpp"],

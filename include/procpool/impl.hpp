@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// The code of the library that is no template, for programs that compile it once. Include it in
+/// exactly one source file, and define PROCPOOL_COMPILED for all files of the program:
+///
+///     // procpool.cpp, compiled like all others with -DPROCPOOL_COMPILED
+///     #include <procpool/impl.hpp>
+///
+/// The CMake target procpool::compiled does this. Without PROCPOOL_COMPILED nothing of this is
+/// needed: every file that includes <procpool/procpool.hpp> compiles the code then.
+#pragma once
+
+#ifndef PROCPOOL_COMPILED
+#error "procpool: <procpool/impl.hpp> needs PROCPOOL_COMPILED defined for all files of the program"
+#endif
+
+#define PROCPOOL_FUNCTION  // defined here, for all
+
+#include <procpool/detail/backend/spawn_main.hpp>
+#include <procpool/detail/machine/cpu.hpp>
+#include <procpool/detail/pool/start_pool.hpp>
+#include <procpool/detail/process/process_start.hpp>
+#include <procpool/detail/result/wait_set.hpp>
+#include <procpool/procpool.hpp>
