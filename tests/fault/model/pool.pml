@@ -6,7 +6,7 @@
  * and sleeps.pml are about what makes it so) and whoever waits sleeps perfectly.
  *
  *   proctype worker   task_consumer.hpp: next, claim, pass; result_producer.hpp: begin_item, put,
- *                     end_frame; task.hpp: run_worker, run_items
+ *                     end_frame; worker_loop.hpp: run_worker, run_items
  *   proctype parent   task_producer.hpp; result_consumer.hpp: drain, drain_last;
  *                     dispatcher.hpp: send, take_back, requeue_tasks_of; result_processor.hpp: drain, drain_last,
  *                     finish_front; supervisor.hpp: worker_exited, blame, was_running, replace

@@ -18,8 +18,6 @@
 #include <utility>
 #include <vector>
 
-#include <signal.h>
-
 #include <procpool/detail/base/concat.hpp>
 #include <procpool/detail/base/replayable.hpp>
 #include <procpool/detail/codec/exception_text.hpp>
@@ -93,12 +91,9 @@ inline std::string describe_attempt(const worker_death& death) {
 
 /// A stack without the library's frames that called the task: they are the same for every task.
 inline std::vector<std::string> without_callers(std::vector<std::string> stack) {
-  constexpr std::array<std::string_view, 9> ours{
-      "procpool::detail::run_item<",        "procpool::detail::run_items<",
-      "procpool::detail::run_plain_items<", "procpool::detail::run_window<",
-      "procpool::detail::run_reduction<",   "procpool::detail::reduce_items<",
-      "procpool::detail::run_frame<",       "procpool::detail::run_frames(",
-      "procpool::detail::run_worker("};
+  constexpr std::array<std::string_view, 4> ours{
+      "procpool::detail::run_", "procpool::detail::reduce_items<",
+      "procpool::detail::packed_arguments<", "procpool::detail::argument_list<"};
   const auto is_ours = [&](const std::string& frame) {
     return std::ranges::any_of(ours, [&](std::string_view name) {
       const auto at = frame.find(name);  // after the result type

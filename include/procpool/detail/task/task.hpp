@@ -4,6 +4,7 @@
 /// callable and the items of a frame, calls, and writes the outcomes. The same in every backend.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
