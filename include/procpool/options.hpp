@@ -89,7 +89,8 @@ struct pool_options {
   /// results are streamed through the ring. The default suits nearly all programs.
   detail::number<std::size_t> ring_bytes = std::size_t{256} << 10;
   /// Bytes of address space for large task arguments: a multiple of 4096, at least 64 KiB. Memory
-  /// is used only as needed. Larger arguments are streamed through the ring. Rings and arena are
+  /// is used only as needed. Arguments of 1 MiB or more that do
+  /// not fit have pages of their own; others are streamed through the ring. Rings and arena are
   /// smaller where address space is limited (RLIMIT_AS) or refused: a pool takes a quarter of the
   /// rest.
   detail::number<std::size_t> arena_bytes = std::size_t{256} << 20;

@@ -90,7 +90,7 @@ enum class phase : std::uint32_t { construct, run, end };
 inline constexpr std::array call_names{
     FAILING_PLAIN_CALLS(FAILING_NAME)
     "_exit", "epoll_add", "epoll_del", "fcntl", "fcntl_add_seals", "fcntl_dup", "fork",
-    "futex_wait", "futex_wake", "ioctl", "open", "pidfd_open", "pidfd_send_signal", "posix_spawn",
+    "futex_wait", "futex_wake", "ioctl", "mremap", "open", "pidfd_open", "pidfd_send_signal", "posix_spawn",
     "prctl", "pthread_getattr_np", "pthread_sigmask", "read", "recvmsg", "sendmsg", "syscall",
     "waitid", "waitpid", "write"};
 // clang-format on
@@ -230,6 +230,11 @@ FAILING_VARIADIC_CALL(prctl)
 
 FAILING_CALL_WITH_STATUS(pthread_getattr_np)
 FAILING_CALL_WITH_STATUS(pthread_sigmask)
+
+template <class... A>
+void* mremap(A... arguments) noexcept {
+  return make(id_of("mremap"), [&] { return ::mremap(arguments...); });
+}
 
 // ---- calls that do different things -----------------------------------------------------------
 

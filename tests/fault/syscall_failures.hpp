@@ -51,6 +51,7 @@ inline const std::map<std::string_view, std::vector<failure>> failures{
     {"memfd_create", {{EMFILE}, {ENFILE}, {ENOMEM}, {EPERM}}},
     {"mincore", {{ENOMEM}, {EAGAIN}}},
     {"mmap", {{ENOMEM}, {EAGAIN}, {ENFILE}, {EPERM}}},
+    {"mremap", {{ENOMEM}, {EAGAIN}, {EINVAL}}},
     {"munmap", {{ENOMEM, manner::done}}},
     {"on_exit", {{ENOMEM}}},
     {"open", {{EINTR}, {EMFILE}, {ENFILE}, {ENOENT}, {EACCES}}},

@@ -162,7 +162,8 @@ class run {
       require(second.get() == 42 && first.get() == 1, "apply_async");
     });
     attempt("map", [&] { map(); });
-    attempt("large", [&] { large(); });
+    attempt("large", [&] { large(200'000); });
+    attempt("of its own pages", [&] { large(1'200'000); });
     attempt("a task that throws", [&] { throwing(); });
     attempt("a task that dies", [&] { dying(die, SIGKILL); });
     attempt("a task that crashes", [&] { dying(crash, SIGFPE); });
@@ -186,9 +187,9 @@ class run {
       require(results.at(static_cast<std::size_t>(item)) == 2 * item, "map");
   }
 
-  /// Larger than the arena and than either ring.
-  void large() {
-    std::string text(200'000, 'a');
+  /// Larger than the arena and than either ring; from 1 MiB on the argument has its own pages.
+  void large(std::size_t size) {
+    std::string text(size, 'a');
     text.back() = 'z';
     const auto back = pool_->apply(reversed, text);
     require(back.size() == text.size() && back.front() == 'z' && back.back() == 'a', "large");

@@ -27,6 +27,7 @@
 #include <vector>
 
 #include <procpool/detail/backend/orphan_reaper.hpp>
+#include <procpool/detail/backend/server_request.hpp>
 #include <procpool/detail/backend/worker_event.hpp>
 #include <procpool/detail/base/forced_unwind.hpp>
 #include <procpool/detail/child/pidfd.hpp>
@@ -46,17 +47,6 @@
 #include <procpool/detail/worker/worker_loop.hpp>
 
 namespace procpool::detail {
-
-/// A request of the pool to its fork server, sent as raw bytes.
-struct server_request {
-  enum class kind_type : std::uint32_t { hello, start, kill } kind{};
-  std::uint32_t worker = 0;       ///< place of the worker in the pool
-  std::uint64_t incarnation = 0;  ///< number of the worker's start, unique in the pool
-  region_sizes sizes{};           ///< with hello
-  os::signal_rules signals{};     ///< with hello
-  os::process_mark mark = 0;      ///< with hello: of the descendants to kill; 0: kill none
-  worker_limits limits{};         ///< with start
-};
 
 class fork_server {
  public:
@@ -137,6 +127,7 @@ class fork_server {
         signals_ = request.signals;
         if (request.mark != 0) orphans_.adopt_orphans(request.mark);
         outbound_ = std::move(descriptors[0]);
+        if (request.large != 0) map_large(descriptors[1]);
         return true;
       case server_request::kind_type::start:
         return start(request, descriptors);
@@ -145,6 +136,12 @@ class fork_server {
         return true;
     }
     return false;
+  }
+
+  // The workers inherit the first page. Without it none can be started: see start().
+  void map_large(const os::fd& file) {
+    if (file) large_ = os::mapping::inherited(file, large_blocks::page);
+    if (large_.data() == nullptr) outbound_.reset();
   }
 
   bool start(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors) {
@@ -351,7 +348,8 @@ class fork_server {
         {outbound.data() + sizes_.ring_at(request.worker), sizes_.ring_bytes},
         {outbound.data() + sizes_.arena_at(), sizes_.arena_bytes},
         new (inbound.data()) result_control{},
-        {inbound.data() + region_sizes::results_at(), sizes_.ring_bytes}};
+        {inbound.data() + region_sizes::results_at(), sizes_.ring_bytes},
+        large_.data()};
     // Also when the program ignores SIGXCPU: the limit is the pool's.
     if (request.limits.cpu_ns != 0) os::set_disposition(SIGXCPU, SIG_DFL);
     const crash_handler handler(*new (inbound.data() + region_sizes::crash_at()) crash_note{});
@@ -388,6 +386,7 @@ class fork_server {
   process_identity identity_;  ///< of the workers, without the name
   os::fd signal_file_;         ///< signalfd; none in a sandbox
   os::fd outbound_;
+  os::mapping large_;  ///< first page of the file of large blocks; the workers inherit it
   region_sizes sizes_{};
   os::signal_rules signals_{};
   os::signal_bits ignored_ = 0;  ///< signals that the program ignores

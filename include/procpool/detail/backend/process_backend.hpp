@@ -287,12 +287,14 @@ class process_backend final : public worker_backend {
   void send_hello(const region_sizes& sizes, const os::signal_rules& signals) {
     prepare(sizes, memory_kind::shared);
     poller_.add(control_.get(), control_tag);
-    const int descriptors[] = {outbound_->file()};
+    const int descriptors[] = {outbound_->file(), outbound_->large().file()};
+    const bool large = descriptors[1] != -1;
     const server_request request{.kind = server_request::kind_type::hello,
+                                 .large = large ? 1U : 0U,
                                  .sizes = outbound_->sizes(),
                                  .signals = signals,
                                  .mark = mark_};
-    if (!control_.send(request, descriptors)) {
+    if (!control_.send(request, std::span(descriptors).first(large ? 2 : 1))) {
       throw ProcessError("the fork server of the pool ended before it had begun");
     }
     outbound_->close_file();

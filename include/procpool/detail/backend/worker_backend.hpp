@@ -65,7 +65,8 @@ class worker_backend {
   void set_spin(std::uint32_t worker, bool may_spin) noexcept {
     places_[worker]->control->spin.store(may_spin ? 1 : 0, std::memory_order_relaxed);  // hint only
   }
-  [[nodiscard]] arena& blocks() noexcept { return outbound_->blocks(); }
+  /// Where large bodies lie.
+  [[nodiscard]] outbound_region& region() noexcept { return *outbound_; }
 
   /// The next event that was not returned yet; none when there is none now. Events of workers that
   /// are not in their place any more are dropped.

@@ -59,6 +59,18 @@ class mapping {
     PROCPOOL_SYSTEM(madvise(data_, size_, MADV_DONTFORK));  // as above
   }
 
+  /// Maps the first @p size bytes of @p file for reading, in forked children too; empty when that
+  /// is not possible.
+  [[nodiscard]] static mapping inherited(const fd& file, std::size_t size) noexcept {
+    mapping made;
+    void* at = PROCPOOL_SYSTEM(mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0));
+    if (at == MAP_FAILED) return made;
+    made.data_ = static_cast<std::byte*>(at);
+    made.size_ = size;
+    PROCPOOL_SYSTEM(madvise(made.data_, size, MADV_DONTDUMP));  // as above
+    return made;
+  }
+
   mapping(mapping&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   mapping& operator=(mapping&& other) noexcept {

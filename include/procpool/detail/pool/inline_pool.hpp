@@ -56,6 +56,7 @@ class inline_pool final : public pool_interface, private fork_handler {
 
   // No body goes anywhere, so none needs a place.
   [[nodiscard]] std::span<std::byte> allocate(std::size_t /*size*/) override { return {}; }
+  [[nodiscard]] std::span<std::byte> allocate_large(std::size_t /*size*/) override { return {}; }
   void release(std::span<std::byte> /*block*/) noexcept override {}
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> /*block*/) override { return 0; }
 

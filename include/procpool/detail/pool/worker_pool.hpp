@@ -81,16 +81,20 @@ class worker_pool final : public pool_interface {
     pool_.check_usable();
     std::lock_guard lock(pool_.mutex);
     pool_.check_open();
-    arena& blocks = pool_.engine.backend().blocks();
-    unused_blocks_.empty([&](std::span<std::byte> block) { blocks.release(block); });
-    unused_blocks_.make_room(blocks.live() + 1);
-    return pool_.engine.backend().blocks().allocate(size).value_or(std::span<std::byte>());
+    return region_with_room().blocks().allocate(size).value_or(std::span<std::byte>());
+  }
+  [[nodiscard]] std::span<std::byte> allocate_large(std::size_t size) override {
+    pool_.check_usable();
+    std::lock_guard lock(pool_.mutex);
+    pool_.check_open();
+    return region_with_room().large().allocate(size);
   }
   void release(std::span<std::byte> block) noexcept override {
     if (ours()) unused_blocks_.put(block);  // in a forked child its lock may be another thread's
   }
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) override {
-    return pool_.engine.backend().blocks().offset(block);
+    std::lock_guard lock(pool_.mutex);
+    return pool_.engine.backend().region().offset(block);
   }
 
   [[nodiscard]] std::uint64_t take_numbers(std::size_t items) override {
@@ -308,6 +312,14 @@ class worker_pool final : public pool_interface {
   // the callback that submits. To disturb them costs more than it saves.
   [[nodiscard]] bool driven() const noexcept {
     return leader_.present() || pool_.service.callback_thread == std::this_thread::get_id();
+  }
+
+  // With the lock: blocks that were given back are free, and one more can be given back later.
+  [[nodiscard]] outbound_region& region_with_room() {
+    outbound_region& region = pool_.engine.backend().region();
+    unused_blocks_.empty([&](std::span<std::byte> block) { region.release(block); });
+    unused_blocks_.make_room(region.blocks().live() + region.large().count() + 1);
+    return region;
   }
 
   // With the lock: takes what has come, so that no worker is woken, and no task waits, for want of

@@ -101,6 +101,7 @@ enum class body_place : std::uint8_t {
   in_line = 1,  ///< directly after the head
   arena = 2,    ///< in the arena of the outbound region
   stream = 3,   ///< after the head, longer than the ring: read it piece by piece
+  large = 4,    ///< in the file of large_blocks.hpp
 };
 
 /// frame_head::first_number until the pool assigns the next number. Initializers keep this value.
@@ -122,7 +123,7 @@ struct frame_head {
       attempt;  ///< attempt at the first item, from 1; later items start for the first time
   std::uint8_t initializer;  ///< 1: if it throws, the worker exits
   std::uint8_t timed;        ///< 1: its items have a time limit
-  std::uint64_t body_at;     ///< offset in the arena
+  std::uint64_t body_at;     ///< offset in the arena, or in the file of large blocks
   std::uint64_t body_size;
   std::uint64_t callable_at;    ///< a callable shared by many frames: offset in the arena,
   std::uint64_t callable_size;  ///< its size; 0: the callable begins the body

@@ -17,6 +17,7 @@
 
 #include <procpool/detail/os/memory.hpp>
 #include <procpool/detail/ring/arena.hpp>
+#include <procpool/detail/ring/large_blocks.hpp>
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/error.hpp>
 
@@ -103,7 +104,18 @@ class outbound_region {
   [[nodiscard]] const region_sizes& sizes() const noexcept { return sizes_; }
   [[nodiscard]] memory_kind kind() const noexcept { return kind_; }
   [[nodiscard]] int file() const noexcept { return file_.get(); }
+
+  // Blocks for bodies: of the arena, or, for one that does not fit there, of its own pages.
   [[nodiscard]] arena& blocks() noexcept { return arena_; }
+  [[nodiscard]] large_blocks& large() noexcept { return large_; }
+  void release(std::span<std::byte> block) noexcept {
+    if (!large_.release(block)) arena_.release(block);
+  }
+  /// From the begin of the arena, or of the file of large blocks.
+  [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) noexcept {
+    const auto in_file = large_.offset(block);
+    return in_file ? *in_file : arena_.offset(block);
+  }
 
   [[nodiscard]] outbound_header& header() const noexcept {
     return *std::launder(reinterpret_cast<outbound_header*>(mapping_.data()));
@@ -120,10 +132,14 @@ class outbound_region {
     return {mapping_.data() + sizes_.arena_at(), sizes_.arena_bytes};
   }
 
-  void close_file() noexcept { file_.reset(); }
+  void close_file() noexcept {
+    file_.reset();
+    large_.close_file();
+  }
   void abandon() noexcept {
     file_.reset();
     mapping_.abandon();
+    large_.abandon();
   }
 
  private:
@@ -158,6 +174,7 @@ class outbound_region {
     // After this process has mapped the file for writing, before another process has the file.
     if (file_) os::seal_against_writing(file_);
     new (mapping_.data()) outbound_header{};
+    if (kind == memory_kind::shared) large_ = large_blocks::make();
   }
 
   region_sizes sizes_;
@@ -165,6 +182,7 @@ class outbound_region {
   os::fd file_;  ///< none for threads
   os::mapping mapping_;
   arena arena_;
+  large_blocks large_;
 };
 
 /// One worker's inbound region as the parent sees it: read-only if the worker is a process.

@@ -136,7 +136,7 @@ class worker_table {
   /// Ends a task that is in no queue.
   void discard(pool_task& task) noexcept {
     timed_tasks_ -= task.head.timed;
-    if (const auto block = task.body.block(); !block.empty()) backend->blocks().release(block);
+    if (const auto block = task.body.block(); !block.empty()) backend->region().release(block);
     job_tasks::remove(task);
     job* owner = task.owner.detach();
     if (owner->drop_reference()) dead_.push_back({owner, false});
@@ -176,8 +176,8 @@ class worker_table {
  private:
   [[nodiscard]] frame_bytes bytes_of(std::uint32_t worker, const pool_task& task) {
     frame_bytes found;
-    const std::span<const std::byte> blocks = backend->blocks().memory();
     if (task.head.callable_size != 0) {
+      const std::span<const std::byte> blocks = backend->region().blocks().memory();
       found.callable = blocks.subspan(task.head.callable_at, task.head.callable_size);
     }
     switch (task.body.place) {
@@ -185,8 +185,7 @@ class worker_table {
         found.body = channel(worker).tasks().body(task.head.ordinal);
         break;
       case body_place::arena:
-        found.body = blocks.subspan(task.head.body_at, task.head.body_size);
-        break;
+      case body_place::large:
       case body_place::stream:
         found.body = task.body.bytes;
         break;

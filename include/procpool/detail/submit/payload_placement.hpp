@@ -53,14 +53,21 @@ class scratch_buffer {
   byte_buffer buffer_;
 };
 
+/// A block of the arena, or one of its own pages; empty if there is none: then the body streams.
+inline std::pair<std::span<std::byte>, body_place> allocate_block(pool_interface& pool,
+                                                                  std::size_t size) {
+  if (const auto block = pool.allocate(size); !block.empty()) return {block, body_place::arena};
+  return {pool.allocate_large(size), body_place::large};
+}
+
 /// Places a body that is too large for a frame, encoded in @p bytes: in the arena, or as a stream.
 inline task_body place_large(pool_interface& pool, byte_buffer& bytes) {
   task_body body;
-  const auto block = pool.allocate(bytes.size());
+  const auto [block, place] = allocate_block(pool, bytes.size());
   if (block.empty()) {
     body.set_stream(std::move(bytes));
   } else {
-    body.set_block(block);
+    body.set_block(block, place);
     std::memcpy(block.data(), bytes.data(), bytes.size());
   }
   return body;
@@ -97,7 +104,7 @@ bool fill_block(std::span<std::byte>& block, Fill fill) {
 /// or fewer bytes than when they were counted; the bytes written now count.
 template <class Fill>
 task_body fill_large(pool_interface& pool, std::size_t size, Fill fill) {
-  const auto whole = pool.allocate(size);
+  const auto [whole, place] = allocate_block(pool, size);
   if (whole.empty()) return fill_stream(size, fill);
   auto block = whole;
   bool fits = false;
@@ -109,7 +116,7 @@ task_body fill_large(pool_interface& pool, std::size_t size, Fill fill) {
   }
   task_body body;
   if (fits && !block.empty()) {
-    body.set_block(block);
+    body.set_block(block, place);
     return body;
   }
   pool.release(whole);

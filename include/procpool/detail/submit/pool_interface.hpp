@@ -61,9 +61,12 @@ class pool_interface : public driver {
 
   /// Allocates a block of the arena; an empty span if no block of that size is free.
   [[nodiscard]] virtual std::span<std::byte> allocate(std::size_t size) = 0;
+  /// A block of its own pages for a body that does not fit in the arena; empty if there can be none
+  /// or the body is not large enough for that.
+  [[nodiscard]] virtual std::span<std::byte> allocate_large(std::size_t size) = 0;
   /// Frees a block; with or without the lock.
   virtual void release(std::span<std::byte> block) noexcept = 0;
-  /// The offset of a block in the arena.
+  /// The offset of a block in the arena, or in the file of large blocks.
   [[nodiscard]] virtual std::uint64_t offset(std::span<const std::byte> block) = 0;
 
   /// Reserves numbers for @p items items of a map and returns the first. The pool numbers other

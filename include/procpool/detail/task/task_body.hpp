@@ -35,9 +35,9 @@ struct task_body {
   byte_buffer owned;
   boost::intrusive_ptr<const frame_keeper> callable;
 
-  /// The body is in this block of the arena, which must be given back later.
-  void set_block(std::span<std::byte> block) noexcept {
-    place = body_place::arena;
+  /// The body is in this block, which must be given back later. @param where arena or large
+  void set_block(std::span<std::byte> block, body_place where) noexcept {
+    place = where;
     bytes = block;
   }
   /// The body goes through the ring piece by piece, from memory of its own.
@@ -46,14 +46,17 @@ struct task_body {
     owned = std::move(encoded);
     bytes = owned.view();
   }
-  /// Its block of the arena; empty if the body is elsewhere.
+  [[nodiscard]] bool in_block() const noexcept {
+    return place == body_place::arena || place == body_place::large;
+  }
+  /// Its block; empty if the body is elsewhere.
   [[nodiscard]] std::span<std::byte> block() const noexcept {
-    if (place != body_place::arena) return {};
+    if (!in_block()) return {};
     return {const_cast<std::byte*>(bytes.data()), bytes.size()};
   }
   /// The bytes that go through the ring.
   [[nodiscard]] std::span<const std::byte> in_ring() const noexcept {
-    return place == body_place::arena ? std::span<const std::byte>() : bytes;
+    return in_block() ? std::span<const std::byte>() : bytes;
   }
 
   /// Takes over @p other. An in-line body leaves `owned` alone: it is used if the task must wait.

@@ -12,6 +12,8 @@
 #include <utility>
 
 #include <procpool/detail/base/byte_buffer.hpp>
+#include <procpool/detail/os/file_window.hpp>
+#include <procpool/detail/os/syscall.hpp>
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/ring/parking.hpp>
 #include <procpool/detail/ring/result_producer.hpp>
@@ -28,6 +30,7 @@ struct worker_memory {
   std::span<const std::byte> arena;
   result_control* results;
   std::span<std::byte> result_ring;
+  std::byte* large = nullptr;  ///< first page of the file of large blocks; null: there is none
 };
 
 /// Thrown through the task's code when a worker that is a thread is to leave.
@@ -85,6 +88,9 @@ class worker_channel {
       case body_place::stream:
         found.body = receive_stream(head);
         break;
+      case body_place::large:
+        found.body = map_large(head);
+        break;
     }
     return found;
   }
@@ -93,6 +99,7 @@ class worker_channel {
   void done(const frame_head& head) {
     tasks_.pass(head);
     if (streamed_.capacity() > keep_bytes) streamed_ = byte_buffer();
+    large_.reset();
     results_.end_frame();
     if (!tasks_.anything() || waker_.armed() || !may_hold_back()) flush();
   }
@@ -171,6 +178,14 @@ class worker_channel {
     return ++held_back_ < max_frames && now - held_since_ < max_delay;
   }
 
+  // @throws ProcessError when this process lacks the address space
+  std::span<const std::byte> map_large(const frame_head& head) {
+    if (memory_.large != nullptr)
+      large_ = os::file_window(memory_.large, head.body_at, head.body_size);
+    if (large_.bytes().empty()) os::throw_errno("cannot map a large argument (mremap)");
+    return large_.bytes();
+  }
+
   std::span<const std::byte> receive_stream(const frame_head& head) {
     const auto wait = [this](auto ready) { wait_until(ready); };
     const auto progress = [this] { waker_.wake_if_armed(); };
@@ -192,6 +207,7 @@ class worker_channel {
   task_consumer tasks_;
   result_producer<wait_for_parent> results_;
   byte_buffer streamed_;
+  os::file_window large_;
   std::chrono::nanoseconds max_idle_{0};  ///< 0: no limit
   bool backlog_ = false;                  ///< frame_head::backlog of the last frame
   std::uint32_t held_back_ = 0;           ///< frames whose results are not committed
