@@ -18,7 +18,9 @@
 
 #include <procpool/detail/backend/spawn_main.hpp>
 #include <procpool/detail/machine/cpu.hpp>
+#include <procpool/detail/os/process_objects.hpp>
 #include <procpool/detail/pool/start_pool.hpp>
 #include <procpool/detail/process/process_start.hpp>
 #include <procpool/detail/result/wait_set.hpp>
+#include <procpool/detail/task/closure_check.hpp>
 #include <procpool/procpool.hpp>

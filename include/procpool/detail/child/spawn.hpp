@@ -17,7 +17,7 @@
 #include <vector>
 
 #include <procpool/detail/base/concat.hpp>
-#include <procpool/detail/os/environment.hpp>
+#include <procpool/detail/child/environment.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
 #include <procpool/detail/os/syscall.hpp>

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include <procpool/detail/os/environment.hpp>
+#include <procpool/detail/child/environment.hpp>
 #include <procpool/start_method.hpp>
 
 namespace procpool::detail {

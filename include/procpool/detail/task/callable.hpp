@@ -17,7 +17,6 @@
 #include <procpool/codec.hpp>
 #include <procpool/config.hpp>
 #include <procpool/detail/base/type_name.hpp>
-#include <procpool/detail/machine/stack.hpp>
 #include <procpool/detail/module/code_ref.hpp>
 
 namespace procpool::detail {
@@ -105,19 +104,7 @@ using task_result_t = std::decay_t<typename call_result<F, shipped_types_t<F, A.
 
 /// Throws std::invalid_argument when the bytes of a closure hold an address in this thread's stack:
 /// it almost certainly captured a local variable by reference, which no other process can follow.
-inline void reject_captured_references(const void* closure, std::size_t size) {
-  const auto stack = os::thread_stack();
-  const auto low = reinterpret_cast<std::uintptr_t>(stack.data());
-  for (std::size_t at = 0; at + sizeof(std::uintptr_t) <= size; at += sizeof(std::uintptr_t)) {
-    std::uintptr_t word = 0;
-    std::memcpy(&word, static_cast<const std::byte*>(closure) + at, sizeof word);
-    if (word - low < stack.size()) {
-      throw std::invalid_argument(
-          "the lambda captures a local variable, or the `this` of one, by reference or pointer, "
-          "which a worker process cannot follow; capture it by value");
-    }
-  }
-}
+void reject_captured_references(const void* closure, std::size_t size);
 
 /// A pointer to a member function as it lies in memory: an address, or for a virtual function an
 /// offset in the table of its class, and the adjustment of `this` (Itanium C++ ABI, 2.3).
@@ -383,3 +370,7 @@ callable_label label_of(const F& callable) {
 }
 
 }  // namespace procpool::detail
+
+#ifndef PROCPOOL_COMPILED
+#include <procpool/detail/task/closure_check.hpp>
+#endif
