@@ -33,6 +33,7 @@
 
 #include <procpool/detail/crash/crash_handler.hpp>
 #include <procpool/detail/crash/crash_report.hpp>
+#include <procpool/detail/crash/death_report.hpp>
 #include <procpool/detail/module/symbols.hpp>
 #include <procpool/detail/os/memory.hpp>
 
@@ -677,3 +678,18 @@ TEST_CASE("names without an end and tables that reach over the whole file are re
 }
 
 }  // namespace
+
+TEST_CASE("a stack ends before the library's frames, whatever their result type", "[crash]") {
+  using stack = std::vector<std::string>;
+  using procpool::detail::without_callers;
+  const std::string user = "user::boom(int) + 0x18 in program";
+  for (const std::string ours :
+       {"decltype(auto) procpool::detail::argument_list<>::pass_to<int (* const)(int)>(int)",
+        "decltype(auto) procpool::detail::invoke_member<int (user::*)(int)>(int)",
+        "void procpool::detail::run_decoded_item<int>(int)"}) {
+    CHECK(without_callers({user, ours, "main"}) == stack{user});
+    CHECK(without_callers({ours, "main"}) == stack{ours, "main"});
+  }
+  const std::string takes_ours = "user::look(procpool::detail::argument_list<int>)";
+  CHECK(without_callers({user, takes_ours}) == stack{user, takes_ours});
+}

@@ -91,13 +91,16 @@ inline std::string describe_attempt(const worker_death& death) {
 
 /// A stack without the library's frames that called the task: they are the same for every task.
 inline std::vector<std::string> without_callers(std::vector<std::string> stack) {
-  constexpr std::array<std::string_view, 4> ours{
+  constexpr std::array<std::string_view, 5> ours{
       "procpool::detail::run_", "procpool::detail::reduce_items<",
-      "procpool::detail::packed_arguments<", "procpool::detail::argument_list<"};
-  const auto is_ours = [&](const std::string& frame) {
+      "procpool::detail::packed_arguments<", "procpool::detail::argument_list<",
+      "procpool::detail::invoke_member<"};
+  constexpr std::string_view deduced = "decltype(auto) ";
+  const auto is_ours = [&](std::string_view frame) {
+    if (frame.starts_with(deduced)) frame.remove_prefix(deduced.size());
     return std::ranges::any_of(ours, [&](std::string_view name) {
       const auto at = frame.find(name);  // after the result type
-      return at != std::string::npos && at < frame.find('(');
+      return at != std::string_view::npos && at < frame.find('(');
     });
   };
   const auto first = std::ranges::find_if(stack, is_ours);
