@@ -177,6 +177,7 @@ class worker_backend {
     places_.clear();
     poller_.reset();
     interrupt_.reset();
+    if (outbound_) outbound_->large().end();
   }
   /// Whether an event is about the worker that is in its place now.
   [[nodiscard]] bool in_place(const worker_event& report) const noexcept {

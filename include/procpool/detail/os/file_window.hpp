@@ -22,12 +22,9 @@ class file_window {
   file_window() noexcept = default;
   /// Maps @p size bytes at @p offset, a multiple of the page size; empty when the address space or
   /// the system does not allow it. @param first_page of the file, mapped
-  file_window(std::byte* first_page, std::uint64_t offset, std::uint64_t size) noexcept {
-    void* at = PROCPOOL_SYSTEM(mremap(first_page, std::size_t{0}, offset + size, MREMAP_MAYMOVE));
-    if (at == MAP_FAILED) return;
-    // A failure leaves address space in use, and nothing else.
-    if (offset != 0) PROCPOOL_SYSTEM(munmap(at, offset));
-    bytes_ = {static_cast<std::byte*>(at) + offset, size};
+  file_window(std::byte* first_page, std::uint64_t offset, std::uint64_t size) noexcept
+      : bytes_(map_from(first_page, offset, size)) {
+    if (bytes_.empty()) bytes_ = map_in_steps(first_page, offset, size);
   }
   file_window(file_window&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
   file_window& operator=(file_window&& other) noexcept {
@@ -53,6 +50,34 @@ class file_window {
   void abandon() noexcept { bytes_ = {}; }
 
  private:
+  // Maps @p size bytes that begin @p offset bytes after the mapped page at @p page. For a moment
+  // this needs address space for what is in between, too.
+  static std::span<std::byte> map_from(std::byte* page, std::uint64_t offset,
+                                       std::uint64_t size) noexcept {
+    void* at = PROCPOOL_SYSTEM(mremap(page, std::size_t{0}, offset + size, MREMAP_MAYMOVE));
+    if (at == MAP_FAILED) return {};
+    // A failure leaves address space in use, and nothing else.
+    if (offset != 0) PROCPOOL_SYSTEM(munmap(at, offset));
+    return {static_cast<std::byte*>(at) + offset, size};
+  }
+
+  // The same where address space is short (RLIMIT_AS): each step maps one block on the way.
+  static std::span<std::byte> map_in_steps(std::byte* page, std::uint64_t offset,
+                                           std::uint64_t size) noexcept {
+    constexpr std::uint64_t step = std::uint64_t{64} << 20;
+    constexpr std::uint64_t block = std::uint64_t{64} << 10;  // a multiple of the page size
+    file_window between;
+    while (offset > step) {
+      file_window next;
+      next.bytes_ = map_from(page, step, block);
+      if (next.bytes_.empty()) return {};
+      between = std::move(next);
+      page = between.bytes_.data();
+      offset -= step;
+    }
+    return map_from(page, offset, size);
+  }
+
   std::span<std::byte> bytes_;
 };
 

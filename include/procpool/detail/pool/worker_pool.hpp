@@ -90,7 +90,9 @@ class worker_pool final : public pool_interface {
     return region_with_room().large().allocate(size);
   }
   void release(std::span<std::byte> block) noexcept override {
-    if (ours()) unused_blocks_.put(block);  // in a forked child its lock may be another thread's
+    if (!ours()) return;  // in a forked child the lock of the bin may be another thread's
+    pool_.engine.backend().region().discard_pages(block);
+    unused_blocks_.put(block);
   }
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) override {
     std::lock_guard lock(pool_.mutex);

@@ -37,7 +37,9 @@ namespace procpool::detail {
 /// Not thread-safe: used under the lock of its pool.
 class large_blocks {
  public:
-  static constexpr std::uint64_t page = 4096;  ///< the first one belongs to no block
+  /// Blocks begin and end at multiples of this: the largest page size of Linux (arm64, ppc64). The
+  /// first page belongs to no block.
+  static constexpr std::uint64_t page = std::uint64_t{64} << 10;
 
   /// None for a pool that cannot have them: /proc is not mounted, or files may not be so large.
   large_blocks() noexcept = default;
@@ -88,7 +90,7 @@ class large_blocks {
   bool release(std::span<const std::byte> bytes) noexcept {
     const auto found = find(bytes);
     if (found == blocks_.end()) return false;
-    found->window.discard_pages();
+    if (!keeps_pages_) found->window.discard_pages();
     blocks_.erase(found);
     return true;
   }
@@ -98,6 +100,13 @@ class large_blocks {
     if (found == blocks_.end()) return std::nullopt;
     return found->offset;
   }
+
+  /// From now on the pages of freed blocks stay until the file goes: there will be no more blocks,
+  /// and workers that have not ended may read these.
+  void keep_pages() noexcept { keeps_pages_ = true; }
+
+  /// All workers have ended: the file goes with its last block. There will be no more of them.
+  void end() noexcept { first_page_.reset(); }
 
   [[nodiscard]] std::size_t count() const noexcept { return blocks_.size(); }
 
@@ -126,6 +135,7 @@ class large_blocks {
   os::fd read_only_;
   os::mapping first_page_;
   std::vector<block> blocks_;
+  bool keeps_pages_ = false;
 };
 
 }  // namespace procpool::detail

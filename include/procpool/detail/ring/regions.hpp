@@ -15,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include <procpool/config.hpp>
 #include <procpool/detail/os/memory.hpp>
 #include <procpool/detail/ring/arena.hpp>
 #include <procpool/detail/ring/large_blocks.hpp>
@@ -110,6 +111,14 @@ class outbound_region {
   [[nodiscard]] large_blocks& large() noexcept { return large_; }
   void release(std::span<std::byte> block) noexcept {
     if (!large_.release(block)) arena_.release(block);
+  }
+  /// Gives the memory behind a large block, which its owner does not use any more, back to the
+  /// system before the block is released. Needs no lock.
+  void discard_pages(std::span<std::byte> block) const noexcept {
+    const std::span<const std::byte> arena = arena_.memory();
+    if (block.data() >= arena.data() && block.data() < arena.data() + arena.size()) return;
+    const std::size_t size = round_up<std::size_t>(block.size(), large_blocks::page);
+    PROCPOOL_SYSTEM(madvise(block.data(), size, MADV_REMOVE));
   }
   /// From the begin of the arena, or of the file of large blocks.
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) noexcept {

@@ -25,7 +25,6 @@
 #include <procpool/detail/backend/worker_event.hpp>
 #include <procpool/detail/base/byte_buffer.hpp>
 #include <procpool/detail/base/concat.hpp>
-#include <procpool/detail/crash/crash_report.hpp>
 #include <procpool/detail/crash/death_report.hpp>
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/os/event.hpp>
@@ -206,8 +205,9 @@ class supervisor {
  private:
   void end_broken(const std::exception_ptr& error) noexcept {
     restarts_.clear();
+    pool_.backend->region().large().keep_pages();  // workers that still run may read them
     end_all(error);
-    release_all();  // ignores workers that still run
+    release_all();
   }
 
   // The result of @p make; empty if there is no memory for it.
