@@ -66,8 +66,12 @@ struct worker_signal_state {
   std::atomic<bool> filters{false};            ///< false: every signal takes its default action
   std::atomic<handler_type> handler{nullptr};  ///< of the module that installed it
 };
-inline worker_signal_state& worker_signals =
-    one_per_process<worker_signal_state>("worker signals");  // made early, for the handler
+inline worker_signal_state& worker_signals() {
+  static auto& state = one_per_process<worker_signal_state>("worker signals");
+  return state;
+}
+/// Made before main, because the handler must not make it.
+inline const auto& worker_signals_made_early = worker_signals();
 
 /// The hexadecimal number after @p name in the text of /proc/PID/status; 0 if @p name is missing.
 inline signal_bits status_bits(std::string_view text, std::string_view name) noexcept {
@@ -126,7 +130,7 @@ inline bool from_outside(const siginfo_t& info) noexcept {
 /// the program's present state, as it may have installed a handler after the pool was made.
 /// Async-signal-safe.
 inline bool is_for_the_program(const siginfo_t& info) noexcept {
-  const worker_signal_state& state = worker_signals;  // all relaxed: written before any signal
+  const worker_signal_state& state = worker_signals();  // all relaxed: written before any signal
   if (!state.filters.load(std::memory_order_relaxed) || !from_outside(info)) return false;
   if (state.worker.load(std::memory_order_relaxed) != PROCPOOL_SYSTEM(getpid())) return false;
   const int number = info.si_signo;
@@ -142,7 +146,7 @@ inline void on_worker_signal(int number, siginfo_t* info, void* context) noexcep
 inline void set_worker_handler(int number) noexcept {
   struct sigaction action {};
   action.sa_sigaction = &on_worker_signal;
-  worker_signals.handler.store(&on_worker_signal, std::memory_order_relaxed);  // for this process
+  worker_signals().handler.store(&on_worker_signal, std::memory_order_relaxed);  // for this process
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   if (number != SIGTTIN && number != SIGTTOU) action.sa_flags |= SA_RESTART;
   sigfillset(&action.sa_mask);  // no nesting: many handlers at once would need a large stack
@@ -161,7 +165,8 @@ inline void take_default_action(int number) noexcept {
   sigaddset(&one, number);
   PROCPOOL_SYSTEM(pthread_sigmask(SIG_UNBLOCK, &one, &before));  // the signal is delivered here
   PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &before, nullptr));
-  const bool worker = worker_signals.worker.load(std::memory_order_relaxed) == process;  // as above
+  const bool worker =
+      worker_signals().worker.load(std::memory_order_relaxed) == process;  // as above
   if (worker) set_worker_handler(number);
 }
 
@@ -175,7 +180,8 @@ inline bool has_worker_handler(int number) noexcept {
   struct sigaction action {};
   if (PROCPOOL_SYSTEM(sigaction(number, nullptr, &action)) != 0) return false;
   return (action.sa_flags & SA_SIGINFO) != 0 &&
-         action.sa_sigaction == worker_signals.handler.load(std::memory_order_relaxed);  // as above
+         action.sa_sigaction ==
+             worker_signals().handler.load(std::memory_order_relaxed);  // as above
 }
 
 /// In the program, before it forks the fork server: records which signals the program handles.
@@ -185,8 +191,8 @@ inline signal_rules rules_for_workers(bool library_thread, bool ignored) noexcep
   signal_rules rules{};
   const pid_t self = PROCPOOL_SYSTEM(getpid());
   // A pool made by a task of another pool: the program is that of the outer pool.
-  const bool worker = worker_signals.worker.load(std::memory_order_relaxed) == self;  // as above
-  rules.program = worker ? worker_signals.program.load(std::memory_order_relaxed) : self;
+  const bool worker = worker_signals().worker.load(std::memory_order_relaxed) == self;  // as above
+  rules.program = worker ? worker_signals().program.load(std::memory_order_relaxed) : self;
   rules.by_default = ignored ? 0 : 1;
   sigset_t blocked;
   sigemptyset(&blocked);
@@ -198,7 +204,7 @@ inline signal_rules rules_for_workers(bool library_thread, bool ignored) noexcep
     const bool immune = rules.program == 1 && ends_or_stops(number);
     if (caught || immune || sigismember(&blocked, number) == 1) rules.handled |= bit_of(number);
   }
-  if (worker) rules.handled |= worker_signals.handled.load(std::memory_order_relaxed);
+  if (worker) rules.handled |= worker_signals().handled.load(std::memory_order_relaxed);
   return rules;
 }
 
@@ -221,7 +227,7 @@ inline signal_bits ignore_all_signals() noexcept {
 /// Signals in @p ignored stay ignored, except SIGCHLD: otherwise a worker could not wait for its
 /// children. Signals that end or stop get the worker's handler. The mask is left to the caller.
 inline void set_worker_signals(const signal_rules& rules, signal_bits ignored) noexcept {
-  worker_signal_state& state = worker_signals;  // all relaxed: signals are still blocked
+  worker_signal_state& state = worker_signals();  // all relaxed: signals are still blocked
   state.program.store(static_cast<pid_t>(rules.program), std::memory_order_relaxed);
   state.handled.store(rules.handled, std::memory_order_relaxed);
   state.filters.store(rules.by_default == 0, std::memory_order_relaxed);
@@ -240,7 +246,7 @@ inline void set_worker_signals(const signal_rules& rules, signal_bits ignored) n
 /// In a process that a worker has forked, which is not a worker: replaces the worker's handlers by
 /// default actions. Handlers that a task has installed stay.
 inline void leave_worker_signals() noexcept {
-  worker_signals.worker.store(0, std::memory_order_relaxed);  // the process has one thread
+  worker_signals().worker.store(0, std::memory_order_relaxed);  // the process has one thread
   for (int number = 1; number <= SIGRTMAX; ++number) {
     if (has_worker_handler(number)) set_disposition(number, SIG_DFL);
   }

@@ -22,6 +22,17 @@
 #include <procpool/detail/fork/fork_registry.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
 
+#if defined(__SANITIZE_THREAD__)
+#define PROCPOOL_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define PROCPOOL_THREAD_SANITIZER 1
+#endif
+#endif
+#ifndef PROCPOOL_THREAD_SANITIZER
+#define PROCPOOL_THREAD_SANITIZER 0
+#endif
+
 namespace procpool::detail {
 
 /// The last lock in the lock order: its holder calls the C library only, and no user code. But a
@@ -76,19 +87,23 @@ class fork_safe_mutex final : public fork_handler {
   fork_safe_mutex() = default;
 
   static constexpr std::chrono::microseconds pause{50};
+#if PROCPOOL_THREAD_SANITIZER
+  using lock_clock = std::chrono::system_clock;  // it does not know pthread_mutex_clocklock(3)
+#else
+  using lock_clock = std::chrono::steady_clock;
+#endif
 
   [[nodiscard]] bool lock() {
     constexpr std::chrono::seconds limit{5};  // longer than a fork's, whose end lets us go on
     if (!fork_waits_.load(std::memory_order_relaxed) && mutex_.try_lock()) return true;  // a hint
-    const auto until = std::chrono::steady_clock::now() + limit;
-    while (std::chrono::steady_clock::now() < until) {
-      if (!fork_waits_.load(std::memory_order_relaxed) && mutex_.try_lock()) return true;  // a hint
+    const auto until = lock_clock::now() + limit;
+    while (fork_waits_.load(std::memory_order_relaxed) && lock_clock::now() < until) {  // as above
       std::this_thread::sleep_for(pause);
     }
-    return mutex_.try_lock();
+    return mutex_.try_lock_until(until);  // in line with others: no thread starves
   }
 
-  std::mutex mutex_;
+  std::timed_mutex mutex_;
   std::atomic<bool> fork_waits_{false};  ///< a forking thread waits for the mutex
   bool held_ = false;  ///< by the forking thread; written under the registry's mutex
   fork_registration registration_{*this, fork_registration::scope::every_process};
@@ -111,3 +126,5 @@ inline void at_exit_once(bool& registered, void (*handler)()) {
 }
 
 }  // namespace procpool::detail
+
+#undef PROCPOOL_THREAD_SANITIZER

@@ -117,7 +117,8 @@ class job_tasks {
 };
 
 /// Recycles task records, so that submitting does not allocate in the long run. Free records are
-/// linked by `next`, the last one freed first: it is most likely in the cache.
+/// linked by `next`, the last one freed first: it is most likely in the cache. When all are free,
+/// the memory for more than a few goes back: a backlog that was long once costs nothing for ever.
 class task_store {
  public:
   [[nodiscard]] pool_task& take() {
@@ -125,6 +126,7 @@ class task_store {
     pool_task& task = *free_;
     free_ = static_cast<pool_task*>(task.next);
     task.next = nullptr;
+    ++in_use_;
     return task;
   }
   /// Precondition: its arena block, if any, has been released.
@@ -136,23 +138,35 @@ class task_store {
     task.pass(0);  // resets the attempts
     task.returned_unstarted = task.left = 0;
     push_free(task);
+    if (--in_use_ == 0 && batches_.size() > kept_batches) shrink();
   }
 
  private:
   static constexpr std::size_t keep_bytes = 512;
+  static constexpr std::size_t batch_size = 64;
+  static constexpr std::size_t kept_batches = 16;
 
   void push_free(pool_task& task) noexcept {
     task.next = free_;
     free_ = &task;
   }
   void grow() {
-    constexpr std::size_t batch = 64;
-    batches_.push_back(std::make_unique<pool_task[]>(batch));
-    for (std::size_t i = 0; i < batch; ++i) push_free(batches_.back()[i]);
+    batches_.push_back(std::make_unique<pool_task[]>(batch_size));
+    free_batch(*batches_.rbegin());
+  }
+  void free_batch(const std::unique_ptr<pool_task[]>& batch) noexcept {
+    for (std::size_t i = 0; i < batch_size; ++i) push_free(batch[i]);
+  }
+  // Precondition: no record is in use.
+  void shrink() noexcept {
+    batches_.resize(kept_batches);
+    free_ = nullptr;
+    for (const auto& batch : batches_) free_batch(batch);
   }
 
   std::vector<std::unique_ptr<pool_task[]>> batches_;
   pool_task* free_ = nullptr;
+  std::size_t in_use_ = 0;
 };
 
 }  // namespace procpool::detail
