@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What the core of a pool is made with.
+/// The checked settings of a pool of workers, and the making of its backend. pool_settings.hpp
+/// makes them from the user's options.
 #pragma once
 
 #include <cstdint>
@@ -18,20 +19,20 @@
 
 namespace procpool::detail {
 
-/// What a pool is made with.
+/// Settings that hold: every number is in range.
 struct core_settings {
   worker_kind kind;
-  std::uint32_t workers;  ///< at first
-  region_sizes sizes;     ///< with places for as many as there can be
+  std::uint32_t workers;  ///< at the start; resize() changes the number
+  region_sizes sizes;     ///< with a slot for each worker that resize() can add
   scheduling_rules rules;
-  recycle_rules lives;
+  recycle_rules recycling;
   std::shared_ptr<const initializer_frame> initializer;  ///< null: none
-  std::uint32_t cpus;                                    ///< that this process may use
-  process_settings processes = {};                       ///< unless the workers are threads
-  std::size_t max_pending = ~std::size_t{0};             ///< tasks that are not done
+  std::uint32_t cpus;                                    ///< number that this process may use
+  process_settings processes = {};                       ///< unused if the workers are threads
+  std::size_t max_pending = ~std::size_t{0};             ///< upper bound on unfinished tasks
 };
 
-/// Makes what the workers are, and starts none of them. @throws ProcessError
+/// Makes the backend for this kind of worker; starts no worker. @throws ProcessError
 inline std::unique_ptr<worker_backend> make_backend(const core_settings& settings) {
   if (settings.kind == worker_kind::threads) {
     return std::make_unique<thread_backend>(settings.sizes);
@@ -39,7 +40,7 @@ inline std::unique_ptr<worker_backend> make_backend(const core_settings& setting
   return std::make_unique<process_backend>(settings.sizes, settings.processes);
 }
 
-/// make_backend(), or what a test puts in its place.
+/// make_backend(), or a test's replacement for it.
 using backend_maker = std::unique_ptr<worker_backend> (*)(const core_settings&);
 
 }  // namespace procpool::detail

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What the parts of a pool share: the lock, the engine that it guards, whether the pool is open,
-/// and who waits for a change. The parts are in leader.hpp, service_thread.hpp and
-/// pending_limit.hpp; worker_pool.hpp puts them together.
+/// The state that the parts of a pool share: the lock, the engine that it guards, whether the pool
+/// is open, and which threads wait for a change. The parts are leader, service_thread,
+/// pending_limit and pool_shutdown; worker_pool.hpp puts them together.
 #pragma once
 
 #include <atomic>
@@ -23,17 +23,21 @@
 
 namespace procpool::detail {
 
-/// What the leader knows of the service thread, to wake it. Guarded by the pool's lock.
+/// The state of the service thread that the other parts need, to wake it or to do its work. Guarded
+/// by the pool's lock.
 struct service_signal {
-  std::condition_variable wakes;    ///< the service thread: there is something to do
-  bool asleep = false;              ///< it has nothing to do
+  std::condition_variable wakes;    ///< wakes the service thread: it has something to do
+  bool asleep = false;              ///< it sleeps without a time limit: nothing is outstanding
   bool backs_off = false;           ///< it waits longer than a tick, while another thread leads
   bool failed = false;              ///< the thread could not be started, or not again after a fork
-  std::thread::id callback_thread;  ///< the thread that runs callbacks, while there is one
+  std::thread::id callback_thread;  ///< the thread that runs callbacks; none: default id
 };
 
-/// All members are guarded by @c mutex, but the constants. The engine's own lists and the shared
-/// memory of the rings belong to the pool's leader while it polls without the lock (leader.hpp).
+/// @c mutex guards all members except the constants. These functions need no lock: workers(),
+/// ours(), check_process(), check_usable(), and those of the backend that say so. While the leader
+/// polls or sleeps without the lock, it reads the channels that it has collected (leader.hpp);
+/// other threads may use the engine under the lock meanwhile, but start no workers and handle no
+/// events.
 struct guarded_engine {
   enum class phase { open, closed, terminated };
 
@@ -41,22 +45,23 @@ struct guarded_engine {
       : generation(process_generation()),
         max_pending(settings.max_pending),
         engine(make(settings), settings.sizes.workers, settings.workers, settings.rules,
-               settings.lives, settings.initializer),
+               settings.recycling, settings.initializer),
         workers_(settings.workers) {}
 
   const std::uint32_t generation;  ///< of the process that made the pool
-  const std::size_t max_pending;   ///< tasks that are not done
+  const std::size_t max_pending;   ///< upper bound on unfinished tasks
   std::mutex mutex;
   std::condition_variable changed;  ///< followers: something is ready, or there is no leader
   class engine engine;
   phase state = phase::open;
-  int await_room = 0;          ///< threads that wait to submit
-  std::uint64_t activity = 0;  ///< counts waits and drains; the service thread stays away meanwhile
-  bool wake_requested = false;  ///< by a thread that had the lock
-  os::event ready_event;        ///< for event loops; empty: nobody has asked for it
+  int room_waiters = 0;  ///< threads that wait for room to submit
+  /// Counts waits, and drains by submissions. While it changes, the service thread does not lead.
+  std::uint64_t activity = 0;
+  bool wake_requested = false;  ///< wake_waiters() was called by user code that runs under the lock
+  os::event ready_event;        ///< for event loops; empty until the first fileno()
   service_signal service;
 
-  /// How many workers there are to be. Any thread.
+  /// The number of workers that the pool keeps. Any thread.
   [[nodiscard]] std::uint32_t workers() const noexcept {
     return workers_.load(std::memory_order_relaxed);  // one number
   }
@@ -64,13 +69,15 @@ struct guarded_engine {
     workers_.store(wanted, std::memory_order_relaxed);  // as above
   }
 
+  /// Whether this is the process that made the pool. Any thread.
   [[nodiscard]] bool ours() const noexcept { return generation == process_generation(); }
 
   void check_process() const {
     if (!ours()) [[unlikely]]
       refuse_process();
   }
-  /// Decoders and constructors of results run under the lock: they cannot use the pool.
+  /// Decoders and constructors of results run under the lock, so they cannot use the pool. Call it
+  /// before taking the lock.
   void check_usable() const {
     check_process();
     if (engine.decoding()) [[unlikely]]
@@ -81,25 +88,26 @@ struct guarded_engine {
       refuse_closed();
   }
 
-  /// No task can be submitted for now.
+  /// Whether a submission has to wait.
   [[nodiscard]] bool no_room() const noexcept { return engine.outstanding() >= max_pending; }
 
-  /// The service thread has something to run.
+  /// Whether callbacks or continuations are due.
   [[nodiscard]] bool callbacks_due() noexcept {
     return !engine.with_callbacks().empty() || engine.due().size() != 0;
   }
-  /// Callbacks wait for a thread that waits, because there is no service thread.
+  /// Whether a waiting thread has to run the callbacks, because there is no service thread and no
+  /// other thread runs them.
   [[nodiscard]] bool callbacks_unserved() noexcept {
     return service.failed && callbacks_due() && service.callback_thread == std::thread::id();
   }
 
-  /// Tells event loops. One system call, however many results.
+  /// Signals event loops: one system call for all results that are new.
   void signal_ready_event() noexcept {
     if (!ready_event) return;
     if (const std::uint64_t fresh = engine.take_ready(); fresh != 0) ready_event.signal(fresh);
   }
 
-  /// Destroys jobs that nobody refers to any more. Without the lock: destructors of the user's run.
+  /// Destroys jobs without references. Releases the lock meanwhile, because users' destructors run.
   void drop_dead(std::unique_lock<std::mutex>& lock) {
     if (!engine.any_dead()) return;
     auto dead = engine.take_dead();

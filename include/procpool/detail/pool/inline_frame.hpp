@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A frame that runs where it was submitted: nothing but its bytes, and the job that wants its
-/// outcomes. They pass through the codec like those of a worker, so that what works here works
-/// there.
+/// A frame that runs on the thread that submits it, for inline_pool. Arguments and outcomes are
+/// encoded and decoded as for a worker process, so that a call that works here works there.
 #pragma once
 
 #include <cstddef>
@@ -24,13 +23,13 @@
 
 namespace procpool::detail {
 
-/// Where the outcomes of a direct frame go.
+/// The destination of a frame's outcomes.
 struct outcome_target {
   job* owner;
-  std::size_t first_index;  ///< in the job, of the frame's first item
+  std::size_t first_index;  ///< index in the job of the frame's first item
 };
 
-/// One thread.
+/// Used by one thread, without a lock.
 class inline_frame final : public frame_context {
  public:
   inline_frame(const frame_head& head, const frame_bytes& bytes, inline_worker& worker,
@@ -41,7 +40,7 @@ class inline_frame final : public frame_context {
         scratch_(&scratch),
         target_(target) {}
 
-  /// Runs all items; the job has their outcomes then.
+  /// Runs all items. When it returns, the job has their outcomes.
   void run() { worker_->run(*this, head()); }
 
   [[nodiscard]] frame_bytes bytes() override { return bytes_; }
@@ -84,7 +83,7 @@ class inline_frame final : public frame_context {
         index, std::make_shared<replay_record>(head(), bytes_, item, worker_->context().seed()));
   }
 
-  // A result that cannot be decoded has that as its exception.
+  // Gives the item its outcome. If decoding throws, that exception is the outcome.
   template <class Deliver>
   void settle(std::uint32_t item, Deliver deliver) {
     const std::size_t index = target_.first_index + item;

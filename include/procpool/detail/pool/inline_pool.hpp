@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A pool without workers: tasks run in the caller, when they are submitted. For debuggers, and to
-/// find out whether a fault has to do with processes at all.
+/// A pool without workers (Pool<Serial>): tasks run on the calling thread, while they are
+/// submitted. For debugging, and to find out whether a fault depends on processes. Any thread; each
+/// member takes the lock itself, and no user code runs under it.
 #pragma once
 
 #include <atomic>
@@ -39,8 +40,8 @@ namespace procpool::detail {
 
 class inline_pool final : public pool_interface, private fork_handler {
  public:
-  /// Runs the initializer. If that fails the pool is broken.
-  /// @param seed of the random numbers of its tasks
+  /// Runs the initializer. If it fails the pool is broken.
+  /// @param seed seed of the tasks' random numbers
   inline_pool(const initializer_frame* initializer, std::uint64_t seed)
       : pool_interface(every_module, std::numeric_limits<std::size_t>::max(), worker_kind::caller),
         generation_(process_generation()),
@@ -54,7 +55,7 @@ class inline_pool final : public pool_interface, private fork_handler {
     check_open_locked();
   }
 
-  // No body goes anywhere, so none needs a place.
+  // No body leaves the submission, so none needs a block.
   [[nodiscard]] std::span<std::byte> allocate(std::size_t /*size*/) override { return {}; }
   [[nodiscard]] std::span<std::byte> allocate_large(std::size_t /*size*/) override { return {}; }
   void release(std::span<std::byte> /*block*/) noexcept override {}
@@ -68,7 +69,7 @@ class inline_pool final : public pool_interface, private fork_handler {
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
     const running_task now(*this);
-    if (owner->resolved()) return;  // a part of a map that has failed as a whole
+    if (owner->resolved()) return;  // a chunk of a map that has ended as a whole
     scratch_buffer scratch;
     frame_head numbered = head;
     numbered.attempt = 1;
@@ -78,9 +79,9 @@ class inline_pool final : public pool_interface, private fork_handler {
         .run();
     if (owner->resolved()) settle(*owner);
   }
-  void complete(job& nothing) override {
+  void complete(job& empty_job) override {
     const running_task now(*this);
-    settle(nothing);
+    settle(empty_job);
   }
   [[nodiscard]] bool full() override { return false; }
   [[nodiscard]] bool await_room(std::optional<time_point> /*until*/,
@@ -94,42 +95,42 @@ class inline_pool final : public pool_interface, private fork_handler {
   [[nodiscard]] std::uint32_t workers() const noexcept override {
     return workers_.load(std::memory_order_relaxed);  // one number
   }
-  void ensure_service(job& what) override {
+  void ensure_service(job& target) override {
     check_open();
-    what.leave_unattended();
+    target.leave_unattended();
   }
-  void fail_submission(job& what, const std::exception_ptr& why) override {
-    if (what.resolved()) return;
-    const auto never_called = what.take_callbacks();  // the submission throws
-    what.abort(why);
-    settle(what);
+  void fail_submission(job& target, const std::exception_ptr& why) override {
+    if (target.resolved()) return;
+    const auto never_called = target.take_callbacks();  // the submission throws
+    target.abort(why);
+    settle(target);
   }
 
-  /// What was submitted has run.
-  bool cancel(job& /*what*/, bool /*kill*/) override { return false; }
+  /// Too late: a submission returns after its items have run.
+  bool cancel(job& /*target*/, bool /*kill*/) override { return false; }
 
-  /// For results of other threads: their own are there.
-  bool wait(const waitable& what, std::optional<time_point> until) override {
+  /// Waits for results that other threads submit. A thread's own are ready when submit() returns.
+  bool wait(const waitable& target, std::optional<time_point> until) override {
     check_process();
     std::unique_lock lock(mutex_);
-    const auto there = [&] { return what.ready(); };
-    if (until) return changed_.wait_until(lock, *until, there);
-    changed_.wait(lock, there);
+    const auto ready = [&] { return target.ready(); };
+    if (until) return changed_.wait_until(lock, *until, ready);
+    changed_.wait(lock, ready);
     return true;
   }
-  /// It runs in another thread, or below us on this one's stack.
-  [[nodiscard]] bool running(const job& what) override { return !what.ready(); }
+  /// A job that is not ready runs: on another thread, or further up this thread's call stack.
+  [[nodiscard]] bool running(const job& target) override { return !target.ready(); }
 
-  bool when_done(job& what, continuation& then) override {
+  bool when_done(job& target, continuation& then) override {
     check_process();
     const std::lock_guard lock(mutex_);
-    if (what.ready()) return false;
-    what.continuations().push(then);
+    if (target.ready()) return false;
+    target.continuations().push(then);
     return true;
   }
   bool withdraw(continuation& then) noexcept override {
     if (!ours()) return false;
-    boost::intrusive_ptr<job> held;  // let go without the lock
+    boost::intrusive_ptr<job> held;  // released without the lock
     const std::lock_guard lock(mutex_);
     held = due_.withdraw(then);
     return true;
@@ -147,11 +148,11 @@ class inline_pool final : public pool_interface, private fork_handler {
     ready_event_.reset();
   }
 
-  bool watch(job& what, observer_entry& by) override {
+  bool watch(job& target, observer_entry& by) override {
     check_process();
     const std::lock_guard lock(mutex_);
-    if (what.ready()) return false;
-    what.watch(by);
+    if (target.ready()) return false;
+    target.watch(by);
     return true;
   }
   void unwatch(observer_entry& by) noexcept override {
@@ -183,7 +184,7 @@ class inline_pool final : public pool_interface, private fork_handler {
     }
     const joining_caller now(*this);
     if (!wait_for(*this, others_done(*this), until, stop)) return false;
-    std::map<std::thread::id, caller> leaving;  // destroyed without the lock: it is the user's
+    std::map<std::thread::id, caller> leaving;  // destroyed without the lock: runs users' code
     const std::lock_guard lock(mutex_);
     if (running_ == 0) leaving.swap(callers_);
     joined_ = true;
@@ -223,7 +224,7 @@ class inline_pool final : public pool_interface, private fork_handler {
     closed_ = true;
   }
 
-  // Every thread that submits is a worker.
+  // A thread that submits, which takes the part of a worker.
   struct caller {
     std::unique_ptr<inline_worker> worker;
     std::size_t running = 0;  ///< frames on its stack
@@ -234,7 +235,7 @@ class inline_pool final : public pool_interface, private fork_handler {
     return own;
   }
 
-  // A frame and its callbacks: join() waits for it.
+  // A frame and its callbacks, while they run: join() waits for them.
   class running_task {
    public:
     explicit running_task(inline_pool& pool) : pool_(&pool) {
@@ -258,10 +259,10 @@ class inline_pool final : public pool_interface, private fork_handler {
    private:
     inline_pool* pool_;
     caller* own_;
-    const terms_scope of_task_;  // none, whatever those are that it is submitted with
+    const terms_scope default_terms_;  // for submissions of the task
   };
 
-  // A thread in join(): its frames end after that.
+  // A thread in join(). Its own frames, from which it was called, are not waited for.
   class joining_caller {
    public:
     explicit joining_caller(inline_pool& pool) : pool_(&pool) {
@@ -283,7 +284,7 @@ class inline_pool final : public pool_interface, private fork_handler {
     std::size_t frames_;
   };
 
-  // What join() waits for: not for tasks and callbacks that call it.
+  // Ready when only frames run whose threads are in join() themselves.
   struct others_done final : waitable {
     explicit others_done(inline_pool& pool) : pool_(&pool) {}
     bool ready() const noexcept override { return pool_->running_ == pool_->joining_; }  // locked
@@ -309,43 +310,44 @@ class inline_pool final : public pool_interface, private fork_handler {
     broken_ = "the pool is broken: the initializer failed: " + describe(outcome->failure());
   }
 
-  void settle(job& what) {
+  // Ends a job that has all its outcomes: runs its callbacks, makes it ready, runs continuations.
+  void settle(job& target) {
     try {
-      if (what.form().sealed) what.seal();
+      if (target.form().sealed) target.seal();
     } catch (...) {  // a result that cannot be moved
-      what.abort(std::current_exception());
+      target.abort(std::current_exception());
     }
-    run_callbacks_of(what, what.take_callbacks());
-    publish(what);
-    boost::intrusive_ptr<job> of;
-    while (continuation* next = due_.take(of)) run_now(*next, *of);
+    run_callbacks_of(target, target.take_callbacks());
+    publish(target);
+    boost::intrusive_ptr<job> done;
+    while (continuation* next = due_.take(done)) run_now(*next, *done);
   }
 
-  void publish(job& what) {
+  void publish(job& target) {
     const std::lock_guard lock(mutex_);
-    what.set_ready();
-    if (what.form().announced) what.announce();
-    if (!what.continuations().empty()) due_.put(what);
-    if (ready_event_ && what.unattended()) ready_event_.signal();
+    target.set_ready();
+    if (target.form().announced) target.announce();
+    if (!target.continuations().empty()) due_.put(target);
+    if (ready_event_ && target.unattended()) ready_event_.signal();
     changed_.notify_all();
   }
 
   const std::uint32_t generation_;
   const std::uint64_t seed_;
-  std::atomic<std::uint32_t> workers_{1};  ///< as if there were so many
+  std::atomic<std::uint32_t> workers_{1};  ///< as resize() set it; there are none
   std::mutex mutex_;
-  std::condition_variable changed_;  ///< a result is ready, or a wait is to be looked at again
+  std::condition_variable changed_;  ///< a result is ready, a frame has ended, or a stop was asked
   std::map<std::thread::id, caller> callers_;
-  std::size_t running_ = 0;  ///< frames, of all callers
-  std::size_t joining_ = 0;  ///< of these: whose callers are in join()
+  std::size_t running_ = 0;  ///< frames of all callers
+  std::size_t joining_ = 0;  ///< of these: frames of callers that are in join()
   continuation_queue due_;
-  std::uint64_t next_number_ = 0;  ///< of the next item
-  os::event ready_event_;          ///< for event loops; empty: nobody has asked for it
-  std::string broken_;
+  std::uint64_t next_number_ = 0;  ///< number of the next item
+  os::event ready_event_;          ///< for event loops; empty until the first fileno()
+  std::string broken_;             ///< why the pool is broken; empty if it is not
   bool closed_ = false;
   bool joined_ = false;  ///< or terminated
 
-  fork_registration registration_{*this};  // last: known to others only when all else is there
+  fork_registration registration_{*this};  // last: forks see a complete pool
 };
 
 }  // namespace procpool::detail

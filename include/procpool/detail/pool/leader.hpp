@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Who makes a pool move: the Leader/Followers pattern (Schmidt et al., POSA 2).
+/// Which thread drives a pool: the Leader/Followers pattern (Schmidt et al., POSA 2).
 ///
 /// A thread that waits for a result leads: it reads results and sends tasks until its own result is
-/// there. At most one thread leads. Other threads that wait follow, and one of them takes over.
-/// While nobody waits, the service thread leads (service_thread.hpp).
+/// ready. At most one thread leads. Other waiting threads follow, and one of them takes over. While
+/// no thread waits, the service thread leads (service_thread.hpp).
 ///
-/// Only the leader looks at shared memory without the lock. Only the leader handles worker events,
-/// and so replaces workers. Only the leader sleeps in the backend.
+/// Only the leader reads shared memory without the lock, and only the leader sleeps in the backend.
+/// The leader handles worker events, and so replaces workers. While there is no leader, a thread
+/// that submits does so (run_maintenance()).
 ///
-///     role      unlocked()   what the leader does
+///     owner()   unlocked()   the leader
 ///     nobody    false        there is none
 ///     caller    false        has the lock, in step()
-///     caller    true         polls, or sleeps in the backend; interrupt() brings it back
-///     service   as above, for the service thread; follow() makes it step down
+///     caller    true         polls, or sleeps in the backend; interrupt() ends that
+///     service   either       the same for the service thread; preempt_service() makes it step down
 #pragma once
 
 #include <algorithm>
@@ -34,15 +35,17 @@
 
 namespace procpool::detail {
 
-/// All members are called with the pool's lock.
+/// Public members are called with the pool's lock. Those with a `lock` parameter release it while
+/// they wait.
 class leader {
  public:
+  /// The kind of thread that leads: a waiting thread of the user's, or the service thread.
   enum class role { nobody, caller, service };
-  /// Whether the service thread is to be woken at once if there are callbacks.
+  /// Whether to wake the service thread at once when callbacks are due.
   enum class urgency { later, now };
 
-  /// @param workers at most, ever
-  /// @param cpus that this process may use
+  /// @param workers the largest number that the pool can have
+  /// @param cpus    the number that this process may use
   leader(guarded_engine& pool, std::size_t workers, std::uint32_t cpus) : pool_(pool), cpus_(cpus) {
     polled_.reserve(workers);  // so that a step needs no memory
     blocked_.reserve(workers);
@@ -52,22 +55,23 @@ class leader {
 
   [[nodiscard]] role owner() const noexcept { return owner_; }
   [[nodiscard]] bool present() const noexcept { return owner_ != role::nobody; }
-  /// The leader polls or sleeps without the lock.
+  /// Whether the leader polls or sleeps without the lock.
   [[nodiscard]] bool unlocked() const noexcept { return unlocked_; }
-  /// The leader has waited for longer than a poll interval since it last found something.
+  /// Whether the leader has waited longer than a poll interval since results last arrived.
   [[nodiscard]] bool backed_off() const noexcept { return owner_ != role::nobody && backed_off_; }
 
   // ---- leading and following -----------------------------------------------------------------
 
-  /// Leads until @p what is resolved, @p until has come, the pool is terminated, or another thread
-  /// wants the lead that the service thread has. Precondition: nobody leads.
-  void lead(std::unique_lock<std::mutex>& lock, role who, const waitable& what,
+  /// Leads until @p target is resolved, @p until is reached, the pool is terminated, callbacks are
+  /// due that this thread has to run, or (the service thread) preempt_service() is called.
+  /// Precondition: there is no leader.
+  void lead(std::unique_lock<std::mutex>& lock, role own_role, const waitable& target,
             std::optional<time_point> until) {
-    owner_ = who;
+    owner_ = own_role;
     backed_off_ = false;
     try {
-      while (!what.resolved() && pool_.state != phase::terminated &&
-             !(who == role::service && wanted_) && !pool_.callbacks_unserved()) {
+      while (!target.resolved() && pool_.state != phase::terminated &&
+             !(own_role == role::service && preempted_) && !pool_.callbacks_unserved()) {
         if (until && std::chrono::steady_clock::now() >= *until) break;
         step(lock, until);
       }
@@ -76,12 +80,13 @@ class leader {
       throw;
     }
     step_down();
-    pool_.drop_dead(lock);  // the next thread to wait would do it, but there may be none
+    pool_.drop_dead(lock);  // there may be no later leader that would do it
   }
 
-  /// Waits for the leader to find something, or for the lead; takes it from the service thread.
+  /// Waits until something is ready, there is no leader, or @p until is reached; may return early.
+  /// Preempts the service thread if that leads.
   void follow(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
-    if (owner_ == role::service) request();
+    if (owner_ == role::service) preempt_service();
     ++followers_;
     if (until) {
       pool_.changed.wait_until(lock, *until);
@@ -91,13 +96,14 @@ class leader {
     --followers_;
   }
 
-  /// Another thread wants the lead, or the service thread is to stop.
-  void request() {
-    wanted_ = true;
+  /// Makes the service thread, which leads, step down: another thread is to lead, or the service
+  /// thread has to stop.
+  void preempt_service() {
+    preempted_ = true;
     interrupt();
   }
 
-  /// Waits until nobody leads.
+  /// Waits until there is no leader. Precondition: the pool is terminated, so none stays.
   void await_absence(std::unique_lock<std::mutex>& lock) {
     while (owner_ != role::nobody) {
       interrupt();
@@ -105,46 +111,51 @@ class leader {
     }
   }
 
-  // ---- news for the leader and for those who wait --------------------------------------------
+  // ---- waking the leader and the followers ---------------------------------------------------
 
-  /// The leader may be asleep though what it waits for has happened.
+  /// Ends the polling or the sleep of the leader, so that it checks again what it waits for.
   void interrupt() {
     if (!unlocked_) return;
     interrupted_.store(true, std::memory_order_relaxed);  // ends its polling
     pool_.engine.backend().interrupt();
   }
-  /// It does not poll workers that were blocked after it left, nor start those that have left.
+  /// Interrupts the leader for work that it would otherwise miss: a worker that became blocked
+  /// after the leader collected its channels, or a worker that left when idle and has to be
+  /// restarted.
   void interrupt_for_blocked() {
     if (unlocked_ && (pool_.engine.more_blocked() || pool_.engine.wants_idle_workers()))
       interrupt();
   }
-  /// A task with this time limit has been sent: the leader must not sleep through its end.
+  /// A task with this time limit was submitted: the leader must wake up before the limit ends.
   void wake_by(std::chrono::nanoseconds limit) {
     if (!unlocked_) return;
     if (sleeps_until_ && *sleeps_until_ - std::chrono::steady_clock::now() <= limit) return;
     interrupt();
   }
 
-  /// Wakes the threads that wait for what has changed.
+  /// Wakes the threads that wait for a change that has been made. Call it after any use of the
+  /// engine that can make a job ready or make room.
   void notify_waiters(urgency service = urgency::now) {
     interrupt_for_blocked();
-    if (pool_.await_room > 0 && !pool_.no_room()) {
+    if (pool_.room_waiters > 0 && !pool_.no_room()) {
       pool_.changed.notify_all();
-      interrupt();  // it may be one of them
+      interrupt();  // the leader may be one of them
     }
     if (!pool_.engine.take_notice() && !pool_.wake_requested) return;
     pool_.wake_requested = false;
     pool_.signal_ready_event();
     if (pool_.callbacks_due() && worth_waking(service)) pool_.service.wakes.notify_one();
     if (followers_ > 0) pool_.changed.notify_all();
-    const bool wanted =
+    // A leading service thread waits for no result, but must step down to run callbacks.
+    const bool leader_concerned =
         owner_ != role::service || pool_.callbacks_due() || pool_.state != phase::open;
-    if (wanted) interrupt();  // the service thread runs callbacks when it does not lead
+    if (leader_concerned) interrupt();
   }
 
-  // ---- from time to time ---------------------------------------------------------------------
+  // ---- maintenance ---------------------------------------------------------------------------
 
-  /// What a leader does besides, for a thread that submits while nobody leads.
+  /// The leader's periodic work (events, deadlines, balancing), for a thread that submits while
+  /// there is no leader. At most once per check interval.
   void run_maintenance() {
     if (!events_due()) return;
     pool_.engine.balance_if_stuck();
@@ -154,8 +165,9 @@ class leader {
     check_deadlines_if_due();
   }
 
-  /// The pool is to have guarded_engine::workers workers. Workers can be started only while nobody
-  /// sleeps in the backend: a leader that does so is called back.
+  /// Starts or retires workers until there are guarded_engine::workers(). Workers can be started
+  /// only while no thread is in the backend's wait(). So a leader that may be there does it itself,
+  /// when it has been interrupted.
   void resize() {
     resize_due_ = true;
     if (unlocked_) return interrupt();
@@ -164,10 +176,15 @@ class leader {
 
  private:
   using phase = guarded_engine::phase;
-  enum class waited { briefly, awake, asleep };  ///< briefly: and then a worker committed results
+  /// How a wait of the leader ended.
+  enum class waited {
+    briefly,  ///< results were committed within the poll interval
+    awake,    ///< without sleep: nothing within the poll interval, or the spin saw a change
+    asleep,   ///< after arming, and after a sleep unless something had arrived by then
+  };
 
-  // Waking the service thread costs more than many callbacks. A thread that keeps submitting does
-  // it for a number of them; otherwise the service thread sees them at its next tick.
+  // Waking the service thread costs more than many callbacks. So a thread that keeps submitting
+  // wakes it only for many; fewer wait for the service thread's next tick.
   [[nodiscard]] bool worth_waking(urgency service) noexcept {
     constexpr std::size_t many = 256;
     return service == urgency::now || pool_.service.asleep || pool_.service.backs_off ||
@@ -177,19 +194,20 @@ class leader {
   void step_down() noexcept {
     if (pool_.service.backs_off) pool_.service.wakes.notify_one();
     owner_ = role::nobody;
-    wanted_ = false;
+    preempted_ = false;
     if (followers_ > 0 || pool_.state != phase::open) pool_.changed.notify_all();
   }
 
-  // One round: results that have come are handled, or the thread waits until some come.
+  // One round: handles the results that have arrived, or waits for some.
   void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
-    // While one worker sends results without a pause, another may hold its results back.
+    // A partial drain misses results that a worker holds back. With one busy worker, the full drain
+    // before a sleep reads them. With several, one that commits all the time would prevent that.
     const bool partial = !backed_off_ && pool_.engine.working() == 1;
     if (pool_.engine.advance(partial ? drain_mode::partial : drain_mode::full)) {
       return after_progress();
     }
     sleeps_until_ = until;
-    if (backed_off_) {  // the tasks under way take long
+    if (backed_off_) {  // the running tasks take long
       pool_.engine.balance();
       sleeps_until_ =
           earlier(until, pool_.engine.check_deadlines(std::chrono::steady_clock::now()));
@@ -203,7 +221,7 @@ class leader {
   void after_progress() {
     backed_off_ = false;
     if (++rounds_ % balance_every == 0) {
-      pool_.engine.balance();  // tasks may wait behind a long one
+      pool_.engine.balance();  // tasks may be queued after a long one
       if (events_due()) handle_events();
     }
     check_deadlines_if_due();
@@ -225,14 +243,14 @@ class leader {
     lock.lock();
     unlocked_ = false;
     if (how == waited::asleep) {
-      handle_events();  // only then the fork server may have reported
+      handle_events();  // a report on the control socket may have ended the sleep
     } else if (backed_off_ && events_due()) {
       handle_events();
     }
     backed_off_ = how != waited::briefly;
   }
 
-  // Without the lock.
+  // Without the lock. Any thread may call interrupt() meanwhile.
   waited wait_for_results(bool may_spin, std::optional<time_point> until) {
     const auto committed = [this] {
       return std::ranges::any_of(polled_, [](const auto* channel) { return channel->anything(); });
@@ -241,7 +259,7 @@ class leader {
       // A hint; the event that interrupt() signals is certain.
       return committed() || interrupted_.load(std::memory_order_relaxed);
     };
-    if (!backed_off_) {  // a moment for short tasks; then tasks are balanced before the long wait
+    if (!backed_off_) {  // short tasks are done within this; step() balances before a long wait
       spin_until(ready, poll_interval);
       return committed() ? waited::briefly : waited::awake;
     }
@@ -303,13 +321,13 @@ class leader {
   bool unlocked_ = false;
   bool backed_off_ = false;
   bool resize_due_ = false;
-  bool wanted_ = false;  ///< another thread wants the lead that the service thread has
+  bool preempted_ = false;  ///< the service thread leads and has to step down
   int followers_ = 0;
-  std::uint64_t rounds_ = 0;              ///< in which the leader found results
-  std::vector<parent_channel*> polled_;   ///< what the leader polls while it is unlocked
-  std::vector<parent_channel*> blocked_;  ///< what it looks at besides, before it sleeps
+  std::uint64_t rounds_ = 0;              ///< rounds in which the leader found results
+  std::vector<parent_channel*> polled_;   ///< of busy workers: polled while unlocked
+  std::vector<parent_channel*> blocked_;  ///< of blocked workers: checked before a sleep
   std::atomic<bool> interrupted_{false};
-  std::optional<time_point> sleeps_until_{};  ///< the leader, while it is unlocked
+  std::optional<time_point> sleeps_until_{};  ///< end of the leader's sleep; none: no limit
   time_point checked_deadlines_{};
   time_point handled_events_{};
 };

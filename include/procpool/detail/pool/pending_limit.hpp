@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The bound on tasks that are not done (pool_options::max_pending). A thread that submits one too
-/// many waits, and leads meanwhile like a thread that waits for a result. A finished task makes
-/// room, whatever its callbacks do, so the wait ends if those tasks come to their ends.
+/// The bound on unfinished tasks (pool_options::max_pending). A thread that submits at the limit
+/// waits for room, and leads or follows meanwhile like a thread that waits for a result. A finished
+/// task makes room before its callbacks run, so the wait depends on no callback.
 #pragma once
 
 #include <mutex>
@@ -18,44 +18,46 @@
 
 namespace procpool::detail {
 
+/// Any thread, except a task of a pool of threads, which could wait for its own end.
 class pending_limit {
  public:
-  /// @param owner whose wait() leads meanwhile
+  /// @param owner the pool; its wait() leads or follows
   pending_limit(driver& owner, guarded_engine& pool, leader& lead)
       : owner_(owner), pool_(pool), leader_(lead) {}
 
   /// Whether a submission would wait now. Takes the lock.
   [[nodiscard]] bool reached() {
-    job_list dead;  // dropped without the lock
+    job_list dead;  // destroyed without the lock
     const std::lock_guard lock(pool_.mutex);
     const room_for_task room(pool_);
-    if (!room.resolved() && !leader_.present()) look_for_room(dead);
+    if (!room.resolved() && !leader_.present()) drain_for_room(dead);
     return !room.resolved();
   }
 
-  /// Waits until a submission would not wait, @p until has come or a stop is requested; whether it
-  /// would not. Takes the lock.
+  /// Waits until a submission would not wait, @p until is reached or a stop is requested. @returns
+  /// whether a submission would not wait. Takes the lock.
   [[nodiscard]] bool await_room(std::optional<time_point> until, const stop_token& stop) {
     const counted_wait counted(pool_);
     return wait_for(owner_, room_for_task(pool_), until, stop);
   }
 
-  /// With the lock, which is given away for a while: waits by the terms of the calling thread.
-  /// @throws pool_full, CancelledError by these; as guarded_engine::check_open()
+  /// Waits for room by the calling thread's submission_terms. Called with the lock, which it
+  /// releases meanwhile. @throws pool_full, CancelledError by the terms; as check_open()
   void await_room_for_submission() {
     const submission_terms terms = submission_terms::own();
     if (!terms.may_wait) throw pool_full();
-    const terms_scope of_callbacks;  // which may run here meanwhile
+    const terms_scope default_terms;  // for callbacks that run on this thread meanwhile
     while (pool_.no_room()) {
-      const bool came = await_unlocked(terms.stop != nullptr ? *terms.stop : stop_token{});
+      const bool has_room = await_unlocked(terms.stop != nullptr ? *terms.stop : stop_token{});
       pool_.check_open();
-      if (!came) throw CancelledError("the call was stopped while it waited for room in the pool");
+      if (!has_room)
+        throw CancelledError("the call was stopped while it waited for room in the pool");
     }
   }
 
  private:
-  // There may be room that nobody has noticed: no thread waits, and none is there that would lead.
-  void look_for_room(job_list& dead) {
+  // Without a leader, results that make room may not have been read yet.
+  void drain_for_room(job_list& dead) {
     static_cast<void>(pool_.engine.advance());
     leader_.run_maintenance();
     dead = pool_.engine.take_dead();
@@ -70,11 +72,11 @@ class pending_limit {
       ~unlocked() { mutex->lock(); }
       std::mutex* mutex;
     };
-    const unlocked meanwhile(pool_.mutex);
+    const unlocked scope(pool_.mutex);
     return await_room(std::nullopt, stop);
   }
 
-  // Room for one more task; or there will be none.
+  // Resolved when there is room for one more task, or the pool takes no more tasks.
   struct room_for_task final : waitable {
     explicit room_for_task(guarded_engine& of) : pool(&of) {}
     bool ready() const noexcept override { return resolved(); }
@@ -85,18 +87,18 @@ class pending_limit {
     guarded_engine* pool;
   };
 
-  // So that others tell when there is room.
+  // Makes notify_waiters() wake this thread when there is room.
   class counted_wait {
    public:
     explicit counted_wait(guarded_engine& pool) : pool_(&pool) {
       const std::lock_guard lock(pool.mutex);
-      ++pool.await_room;
+      ++pool.room_waiters;
     }
     counted_wait(const counted_wait&) = delete;
     counted_wait& operator=(const counted_wait&) = delete;
     ~counted_wait() {
       const std::lock_guard lock(pool_->mutex);
-      --pool_->await_room;
+      --pool_->room_waiters;
     }
 
    private:

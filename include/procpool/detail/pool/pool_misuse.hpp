@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What people try first and no pool can do: calls that would fit no member of Pool fit one of
-/// these, which do not compile and say what to write instead.
+/// Overloads for calls that users try and Pool does not have. Pool derives from pool_misuse, so
+/// that such a call selects one of these; its static_assert says what to write instead.
 #pragma once
 
 #include <concepts>
@@ -11,30 +11,30 @@
 
 namespace procpool::detail {
 
-// NOLINTBEGIN(google-explicit-constructor, bugprone-forwarding-reference-overload): these stand
-// for whatever is in the braces
+// NOLINTBEGIN(google-explicit-constructor, bugprone-forwarding-reference-overload): members that
+// accept any value in the braces of an options argument
 
 struct any_option {
   any_option() = default;
   template <class T>
   any_option(T&&) {}
 };
-struct given_option {  // no default: it has to be in the braces
+struct given_option {  // no default: only for braces that set it
   template <class T>
   given_option(T&&) {}
 };
 
 // NOLINTEND(google-explicit-constructor, bugprone-forwarding-reference-overload)
 
-/// Options of a call behind its arguments, where Python has them.
-struct options_behind {
+/// Options of a call after its arguments, where Python has them.
+struct trailing_options {
   any_option timeout = {};
   any_option retries = {};
   any_option stop = {};
   any_option callback = {};
   any_option error_callback = {};
 };
-/// Options of an imap with one that it does not have.
+/// Options of an imap with .stop, which an imap does not have.
 struct stopped_imap {
   any_option chunksize = {};
   any_option buffersize = {};
@@ -47,7 +47,7 @@ template <class...>
 inline constexpr bool never = false;
 
 template <class F>
-void refuse_options_behind() {
+void refuse_trailing_options() {
   static_assert(never<F>,
                 "procpool: options come first, as in apply_async({.timeout = 2s}, f, 3); an "
                 "argument in braces needs its type, as in std::vector{1, 2}");
@@ -74,8 +74,9 @@ void refuse_number() {
 template <class T>
 concept no_items = !std::ranges::input_range<T>;
 
-/// For calls that fit nothing else. A function that is overloaded, or a template, is not one
-/// function, so that the compiler has nothing to deduce from. The compilers print the name.
+/// Return type for calls that match no other overload, most often because the function is
+/// overloaded or a template, so that the compiler cannot deduce its type. Compilers print the
+/// type's name.
 struct a_function_that_is_overloaded_or_a_template_needs_a_lambda_around_it {};
 
 #ifdef __clang__
@@ -91,28 +92,28 @@ struct a_function_that_is_overloaded_or_a_template_needs_a_lambda_around_it {};
 
 struct pool_misuse {
   template <class F>
-  void apply(F&&, options_behind) {
-    refuse_options_behind<F>();
+  void apply(F&&, trailing_options) {
+    refuse_trailing_options<F>();
   }
   template <class F, class A>
-  void apply(F&&, A&&, options_behind) {
-    refuse_options_behind<F>();
+  void apply(F&&, A&&, trailing_options) {
+    refuse_trailing_options<F>();
   }
   template <class F, class A, class B>
-  void apply(F&&, A&&, B&&, options_behind) {
-    refuse_options_behind<F>();
+  void apply(F&&, A&&, B&&, trailing_options) {
+    refuse_trailing_options<F>();
   }
   template <class F>
-  void apply_async(F&&, options_behind) {
-    refuse_options_behind<F>();
+  void apply_async(F&&, trailing_options) {
+    refuse_trailing_options<F>();
   }
   template <class F, class A>
-  void apply_async(F&&, A&&, options_behind) {
-    refuse_options_behind<F>();
+  void apply_async(F&&, A&&, trailing_options) {
+    refuse_trailing_options<F>();
   }
   template <class F, class A, class B>
-  void apply_async(F&&, A&&, B&&, options_behind) {
-    refuse_options_behind<F>();
+  void apply_async(F&&, A&&, B&&, trailing_options) {
+    refuse_trailing_options<F>();
   }
 
   template <class F, no_items Items, class... Rest>

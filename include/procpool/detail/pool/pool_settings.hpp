@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// From the options of a pool, which anybody may have filled in, to settings that hold.
+/// Checks the options of a pool, which come from the user, and makes core_settings of them. Runs on
+/// the thread that makes the pool. @throws std::invalid_argument naming the option and its range
 #pragma once
 
 #include <algorithm>
@@ -33,9 +34,9 @@ inline std::uint32_t checked_count(const char* name, int given) {
 }
 
 inline region_sizes checked_sizes(const pool_options& options, std::uint32_t workers) {
-  constexpr std::size_t most_ring = std::size_t{1} << 30;
+  constexpr std::size_t max_ring = std::size_t{1} << 30;
   if (!std::has_single_bit<std::size_t>(options.ring_bytes) ||
-      options.ring_bytes < region_sizes::least_ring || options.ring_bytes > most_ring) {
+      options.ring_bytes < region_sizes::least_ring || options.ring_bytes > max_ring) {
     throw std::invalid_argument("ring_bytes must be a power of two from 4 KiB to 1 GiB");
   }
   if (options.arena_bytes % region_sizes::page != 0 ||
@@ -44,12 +45,12 @@ inline region_sizes checked_sizes(const pool_options& options, std::uint32_t wor
   }
   const region_sizes wanted{region_sizes::places(workers, options.ring_bytes), options.ring_bytes,
                             options.arena_bytes};
-  // Of what is left (RLIMIT_AS) the program, and each worker for itself, needs most for other
-  // things.
+  // At most a quarter of the address space that is left (RLIMIT_AS): the program, and each worker
+  // for itself, needs most of it for other things.
   return wanted.within(os::address_space_left() / 4, workers);
 }
 
-/// 0: not given.
+/// @returns the time in nanoseconds, rounded up; 0 if it was not given
 inline std::chrono::nanoseconds checked_time(const char* name,
                                              const std::optional<time_limit>& given) {
   constexpr time_limit longest{1e9};
@@ -58,7 +59,7 @@ inline std::chrono::nanoseconds checked_time(const char* name,
   return std::chrono::ceil<std::chrono::nanoseconds>(std::min<time_limit>(*given, longest));
 }
 
-inline recycle_rules checked_lives(const pool_options& options) {
+inline recycle_rules checked_recycling(const pool_options& options) {
   recycle_rules rules;
   rules.limits.memory_bytes = options.memory_limit.value_or(0);
   rules.limits.resident_bytes = options.max_resident.value_or(0);
@@ -119,7 +120,8 @@ inline process_settings process_settings_of(worker_kind kind, const pool_options
           .warn_about_threads = options.warn_about_threads};
 }
 
-/// @throws std::invalid_argument for what cannot be.
+/// @throws std::invalid_argument for an option out of range, or that this kind of worker cannot
+/// have
 inline core_settings settings_of(worker_kind kind, const pool_options& options,
                                  std::shared_ptr<const initializer_frame> initializer) {
   if (kind == worker_kind::threads) check_for_threads(options);
@@ -127,8 +129,8 @@ inline core_settings settings_of(worker_kind kind, const pool_options& options,
   const std::uint32_t workers =
       options.processes ? checked_count("processes", *options.processes) : cpus;
   scheduling_rules rules;
-  rules.spinning_workers =
-      cpus - 1;  // one CPU is the parent's: with more spinners than CPUs all lose
+  // One CPU is for the parent: more spinning threads than CPUs slow each other down.
+  rules.spinning_workers = cpus - 1;
   rules.parallel = cpus;
   if (options.maxtasksperchild) {
     rules.maxtasksperchild = checked_count("maxtasksperchild", *options.maxtasksperchild);
@@ -137,7 +139,7 @@ inline core_settings settings_of(worker_kind kind, const pool_options& options,
           .workers = workers,
           .sizes = checked_sizes(options, workers),
           .rules = rules,
-          .lives = checked_lives(options),
+          .recycling = checked_recycling(options),
           .initializer = std::move(initializer),
           .cpus = cpus,
           .processes = process_settings_of(kind, options),

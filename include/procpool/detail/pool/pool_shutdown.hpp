@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// How a pool ends: close(), join() and terminate(). Each takes the lock itself; any thread, but no
-/// task of a pool of threads.
+/// How a pool ends: close(), join() and terminate(). Each takes the lock itself. Any thread, except
+/// that a task of a pool of threads cannot call join() or terminate().
 ///
-///     open --close()--> closed --join(): work done, then workers gone--> terminated
-///       +------------------------------ terminate() -------------------------^
+///     open --close()--> closed --join(): all work done, then workers gone--> terminated
+///       +------------------------------ terminate() ----------------------------^
 ///
-/// The thread that sets `terminated` ends everything; @c ending_ is set until it is through. Others
-/// that end the pool meanwhile wait for that.
+/// The thread that sets `terminated` ends workers and jobs; @c ending_ is set until that is done.
+/// Then it stops the service thread and runs the callbacks that are left. Other threads that end
+/// the pool meanwhile wait for both.
 #pragma once
 
 #include <mutex>
@@ -25,7 +26,7 @@ namespace procpool::detail {
 
 class pool_shutdown {
  public:
-  /// @param owner whose wait() leads while join() waits
+  /// @param owner the pool; its wait() leads while join() waits
   pool_shutdown(driver& owner, guarded_engine& pool, leader& lead, service_thread& service)
       : owner_(owner), pool_(pool), leader_(lead), service_(service) {}
 
@@ -33,9 +34,9 @@ class pool_shutdown {
     pool_.check_usable();
     std::lock_guard lock(pool_.mutex);
     if (pool_.state == phase::open) pool_.state = phase::closed;
-    if (pool_.await_room == 0) return;
-    pool_.changed.notify_all();  // they are refused
-    leader_.interrupt();
+    if (pool_.room_waiters == 0) return;
+    pool_.changed.notify_all();  // threads that wait for room stop waiting
+    leader_.interrupt();         // it may be one of them
   }
 
   bool join(std::optional<time_point> until, const stop_token& stop) {
@@ -69,7 +70,8 @@ class pool_shutdown {
     end();
   }
 
-  /// Ends everything now, or waits until the thread that does so is through.
+  /// Ends the pool now, or waits until the thread that is doing so has done it. Does nothing in a
+  /// forked child.
   void end() {
     if (!pool_.ours()) return;
     std::unique_lock lock(pool_.mutex);
@@ -88,15 +90,17 @@ class pool_shutdown {
     lock.unlock();
     dead.clear();
     service_.stop();
-    run_left_callbacks();
+    run_remaining_callbacks();
   }
 
  private:
   using phase = guarded_engine::phase;
 
   struct work_done final : waitable {
-    /// @param inside a callback waits: the others run when it has returned
-    work_done(pool_shutdown& pool, bool inside) : of(&pool), in_callback(inside) {}
+    /// @param called_in_callback a callback calls join(): it cannot wait for the other callbacks,
+    ///        which run after it
+    work_done(pool_shutdown& pool, bool called_in_callback)
+        : of(&pool), in_callback(called_in_callback) {}
     bool ready() const noexcept override {  // only called by wait(), with the lock
       return of->pool_.state == phase::terminated ||
              (resolved() &&
@@ -120,8 +124,9 @@ class pool_shutdown {
     throw std::logic_error("a pool of threads cannot be ended by one of its own tasks");
   }
 
-  // Tasks that run in threads end in their own time, and may need the lock for that: a task that
-  // waits for a result of this pool does. Nobody else looks at the workers of a terminated pool.
+  // A thread cannot be killed, so its task runs to its end. The task may need the lock for that,
+  // for example if it waits for a result of this pool. Without the lock the backend is safe here:
+  // no other thread uses the workers of a terminated pool.
   void let_workers_leave(std::unique_lock<std::mutex>& lock) {
     if (pool_.engine.backend().can_kill()) return;
     lock.unlock();
@@ -129,23 +134,24 @@ class pool_shutdown {
     lock.lock();
   }
 
-  // Another thread ends the pool, or a callback has done it: the other callbacks run after it.
-  // Whether the end is complete.
+  // Waits until another thread has ended the pool, and until the callbacks have run: if a callback
+  // has ended the pool, the others run after it. @returns false: @p until or a stop came first
   bool await_end(std::unique_lock<std::mutex>& lock, std::optional<time_point> until = {},
                  const stop_token& stop = {}) {
-    const auto over = [&] { return !ending_ || stop.stop_requested(); };
+    const auto done = [&] { return !ending_ || stop.stop_requested(); };
     if (until) {
-      pool_.changed.wait_until(lock, *until, over);
+      pool_.changed.wait_until(lock, *until, done);
     } else {
-      pool_.changed.wait(lock, over);
+      pool_.changed.wait(lock, done);
     }
     if (ending_) return false;
     lock.unlock();
     return service_.await_end(until, stop);
   }
 
-  // The service thread has ended with the pool, unless a callback has ended the pool.
-  void run_left_callbacks() {
+  // Callbacks that no service thread has run. After a callback has ended the pool the service
+  // thread still exists, and runs them.
+  void run_remaining_callbacks() {
     std::unique_lock lock(pool_.mutex);
     static_cast<void>(service_.run_unserved_callbacks(lock));
   }
@@ -154,7 +160,7 @@ class pool_shutdown {
   guarded_engine& pool_;
   leader& leader_;
   service_thread& service_;
-  bool ending_ = false;  ///< with the lock
+  bool ending_ = false;  ///< the pool is terminated, but not all workers have ended; with the lock
 };
 
 }  // namespace procpool::detail

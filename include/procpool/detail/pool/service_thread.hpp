@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// The pool's service thread: progress while nobody waits, and callbacks.
+/// The pool's service thread: it drives the pool while no other thread waits, and runs callbacks.
 ///
-/// The first asynchronous submission starts it. It sleeps when nothing is outstanding. It stays out
-/// of the way of threads that are active: it leads only after a whole tick in which nobody led, and
-/// steps down when another thread wants to. Callbacks run on it, one after the other, without the
-/// lock. It is stopped while this process forks on the library's account.
+/// The first asynchronous submission starts it. It sleeps when nothing is outstanding. It does not
+/// compete with active threads: it leads only after a whole tick in which no other thread led, and
+/// steps down when another thread wants to lead. Callbacks run on it, one after the other, without
+/// the lock. It is stopped while the library forks this process (fork_process()).
 ///
 ///     absent --ensure()--> leads | runs callbacks | backs off (another thread leads)
 ///        ^                      | sleeps (nothing outstanding)
-///        +--- stop(), a fork ---+      failed: it could not be started; threads that wait run
-///                                      the callbacks
+///        +--- stop(), a fork ---+      failed: it could not be started; waiting threads run the
+///                                      callbacks
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -41,28 +41,29 @@
 
 namespace procpool::detail {
 
-/// Those members that get the lock need it; the others take it themselves.
+/// Public members with a `lock` parameter need the pool's lock, and release it while callbacks run.
+/// The others are called without it, unless they say otherwise. Any thread.
 class service_thread final : private fork_handler {
  public:
-  /// @param owner of all this: the thread keeps it alive
+  /// @param owner the pool that has these parts; the thread keeps it alive
   service_thread(driver& owner, guarded_engine& pool, leader& lead)
       : owner_(owner), pool_(pool), leader_(lead) {}
   service_thread(const service_thread&) = delete;
   service_thread& operator=(const service_thread&) = delete;
 
-  /// For forks of this process; the pool makes it known when it is complete.
+  /// The registration for forks of this process; the pool activates it when all its members exist.
   [[nodiscard]] fork_registration& registration() noexcept { return registration_; }
-  /// A hint, to go without the lock.
-  [[nodiscard]] bool there() const noexcept {
-    return there_.load(std::memory_order_relaxed);  // only a hint
+  /// Whether the thread exists: a hint, which saves taking the lock.
+  [[nodiscard]] bool present() const noexcept {
+    return present_.load(std::memory_order_relaxed);  // only a hint
   }
-  /// With the lock: a callback runs.
+  /// Whether a callback runs. With the lock.
   [[nodiscard]] bool in_callback() const noexcept { return in_callback_; }
 
   // ---- life ----------------------------------------------------------------------------------
 
-  /// Starts the thread if there is none. Not for a pool that has been terminated: the thread that
-  /// ends it runs what there is to run. @throws ProcessError, std::bad_alloc
+  /// Starts the thread if there is none. Does nothing in a pool that has been terminated: the
+  /// thread that terminated it runs the remaining callbacks. @throws ProcessError, std::bad_alloc
   void ensure() {
     {
       std::lock_guard lock(pool_.mutex);
@@ -70,29 +71,30 @@ class service_thread final : private fork_handler {
       wanted_ = true;
       if (serving_) return;
     }
-    const fork_pause none;  // no thread may come into being while another one forks
+    const fork_pause pause;  // no thread may start while another one forks
     start();
   }
 
-  /// The pool has ended: waits for the thread, unless this is a callback that has ended the pool.
+  /// Waits until the thread has ended, after the pool has. If a callback has ended the pool, this
+  /// is the service thread: it is detached instead.
   void stop() {
     ask_to_stop();
     if (fork_registry::on_library_thread() && is_this_thread()) {
-      const fork_pause none;
+      const fork_pause pause;
       thread_.detach();  // it ends when the callback returns
       return;
     }
     static_cast<void>(registration_.wait_for_end());
-    const fork_pause none;
+    const fork_pause pause;
     if (thread_.joinable()) thread_.join();
   }
 
-  /// Waits until it has run all callbacks, unless this is one of them. False: not by @p until, or a
-  /// stop was requested.
+  /// Waits until the thread has run all callbacks and has ended; returns at once inside a callback.
+  /// @returns false if @p until is reached or a stop is requested before
   [[nodiscard]] bool await_end(std::optional<time_point> until, const stop_token& stop) {
     if (!until && !stop.stop_possible()) return registration_.wait_for_end();
-    constexpr std::chrono::milliseconds a_while{10};  // nobody tells of a stop here
-    while (!registration_.wait_for_end(a_while)) {
+    constexpr std::chrono::milliseconds poll_interval{10};  // a stop request wakes no thread here
+    while (!registration_.wait_for_end(poll_interval)) {
       const bool over = until && std::chrono::steady_clock::now() >= *until;
       if (over || stop.stop_requested()) return false;
     }
@@ -101,16 +103,19 @@ class service_thread final : private fork_handler {
 
   // ---- callbacks -----------------------------------------------------------------------------
 
-  /// A callback waits for a result that has callbacks, too: its own thread runs those, because
-  /// nothing else could make the result ready. Whether it did, or the result is ready by now.
-  bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, const waitable& what,
-                            bool for_ever) {
+  /// For a callback that waits for @p target, which has all outcomes and callbacks of its own. Runs
+  /// those here, because only this thread could make the target ready.
+  /// @param no_time_limit of the wait
+  /// @returns whether it did, or the target is ready by now; false on any other thread
+  /// @throws std::logic_error if the wait could never end: the callback is one of the target's
+  bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, const waitable& target,
+                            bool no_time_limit) {
     if (pool_.service.callback_thread != std::this_thread::get_id()) return false;
-    if (auto its = pool_.engine.with_callbacks().remove(what.awaited())) {
-      run_callbacks_before(lock, std::move(its));  // no others: they would run inside of this one
-    } else if (what.ready()) {
-      return true;  // a stop was requested at this moment
-    } else if (for_ever) {
+    if (auto awaited = pool_.engine.with_callbacks().remove(target.awaited())) {
+      run_callbacks_before(lock, std::move(awaited));  // no others: they would run nested in this
+    } else if (target.ready()) {
+      return true;  // a stop has just been requested
+    } else if (no_time_limit) {
       throw std::logic_error("a callback waits for its own result, which is ready after it");
     } else {
       return false;
@@ -118,8 +123,8 @@ class service_thread final : private fork_handler {
     return true;
   }
 
-  /// Runs the callbacks on the calling thread, which waits, because there is no service thread.
-  /// Whether there were any and nobody else runs them.
+  /// Runs all due callbacks and continuations on the calling thread, which waits, because there is
+  /// no service thread. @returns false if none is due, or another thread runs them
   bool run_unserved_callbacks(std::unique_lock<std::mutex>& lock) {
     std::thread::id& callback_thread = pool_.service.callback_thread;
     if (!pool_.callbacks_due() || callback_thread != std::thread::id()) return false;
@@ -128,7 +133,7 @@ class service_thread final : private fork_handler {
       run_callbacks(lock);
       run_due(lock);
     }
-    // Otherwise there is a service thread by now.
+    // If not, a service thread has started meanwhile.
     if (callback_thread == std::this_thread::get_id()) callback_thread = {};
     return true;
   }
@@ -137,18 +142,19 @@ class service_thread final : private fork_handler {
   using phase = guarded_engine::phase;
   using role = leader::role;
 
-  // Starts the thread if it is wanted and not there. Under a fork_pause or after a fork.
+  // Starts the thread if it is wanted and does not exist. Under a fork_pause.
   void start() {
-    registration_.expect_thread();  // not when it begins: from here on it may be waited for
+    registration_.expect_thread();  // first: once serving_ is set, others may wait for its end
     if (!begin_serving()) return registration_.unexpect_thread();
-    if (thread_.joinable()) thread_.join();  // it ended after the wait for it was over
+    if (thread_.joinable()) thread_.join();  // one that outlasted stop_timeout has ended since
     try {
       const os::signals_blocked guard;  // signals are for the program's own threads
-      // The thread keeps the pool alive: a callback may destroy it. No lambda: what std::thread
-      // makes of one is exported even from a module with hidden symbols, and the one of another
-      // module, with another version of the library, might run instead.
+      // The thread keeps the pool alive: a callback may destroy the Pool. std::thread gets a
+      // function pointer, not a lambda: its instance for a lambda type is exported even from a
+      // module with hidden symbols, and that of another module, with another version of the
+      // library, might run instead.
       void (*const begin)(boost::intrusive_ptr<driver>, service_thread*) =
-          [](auto /*kept*/, service_thread* self) { self->serve(); };
+          [](auto /*keeps_alive*/, service_thread* self) { self->serve(); };
       thread_ = std::thread(begin, boost::intrusive_ptr<driver>(&owner_), this);
     } catch (const std::system_error& error) {
       note_failure();
@@ -165,7 +171,7 @@ class service_thread final : private fork_handler {
     pool_.service.failed = true;
   }
 
-  // Whether there is to be a thread, which then counts as there.
+  // Whether to start a thread. From then on it counts as present.
   bool begin_serving() {
     std::lock_guard lock(pool_.mutex);
     stopping_ = pool_.state == phase::terminated;
@@ -176,7 +182,7 @@ class service_thread final : private fork_handler {
   // With the lock.
   void set_serving(bool serving) noexcept {
     serving_ = serving;
-    there_.store(serving, std::memory_order_relaxed);  // as in there()
+    present_.store(serving, std::memory_order_relaxed);  // as in present()
   }
 
   void serve() {
@@ -205,20 +211,20 @@ class service_thread final : private fork_handler {
     return std::exchange(seen_activity_, pool_.activity) != pool_.activity;
   }
 
-  // Another thread leads, or did so a moment ago. While one and the same thread leads there is less
-  // and less reason to look; it wakes this one when it steps down.
+  // Another thread leads, or did so within the last tick. While the same wait goes on, the ticks
+  // get longer; the leader wakes this thread when it steps down.
   void back_off(std::unique_lock<std::mutex>& lock) {
-    constexpr int most_doublings = 8;
+    constexpr int max_doublings = 8;  // of the tick: 256 ms
     const std::uint64_t before = pool_.activity;
     const auto wait = tick * (1 << doublings_);
     pool_.service.backs_off = doublings_ > 0;
     pool_.service.wakes.wait_for(lock, wait);
     pool_.service.backs_off = false;
-    const bool same = leader_.owner() == role::caller && pool_.activity == before;
-    doublings_ = same ? std::min(doublings_ + 1, most_doublings) : 0;
+    const bool same_wait = leader_.owner() == role::caller && pool_.activity == before;
+    doublings_ = same_wait ? std::min(doublings_ + 1, max_doublings) : 0;
   }
 
-  // Ticks on for a while, so that the next submission need not wake it; then sleeps.
+  // Waits a few more ticks, during which a submission need not wake it; then sleeps.
   void idle_wait(std::unique_lock<std::mutex>& lock) {
     if (stopping_) return;
     if (++quiet_ticks_ < ticks_before_sleep) {
@@ -231,7 +237,7 @@ class service_thread final : private fork_handler {
     quiet_ticks_ = 0;
   }
 
-  // What the service thread waits for while it leads: something else to do.
+  // Ends the lead of the service thread when it has something else to do, or nothing at all.
   struct other_work final : waitable {
     explicit other_work(service_thread& of) : service(&of) {}
     bool ready() const noexcept override { return resolved(); }
@@ -242,7 +248,8 @@ class service_thread final : private fork_handler {
     service_thread* service;
   };
 
-  // Those that run before a result is ready.
+  // Runs the callbacks of all jobs that have their outcomes. Jobs that are added meanwhile are left
+  // for the next call.
   void run_callbacks(std::unique_lock<std::mutex>& lock) {
     auto& waiting = pool_.engine.with_callbacks();
     for (std::size_t left = waiting.size(); left > 0 && !waiting.empty(); --left) {
@@ -250,37 +257,37 @@ class service_thread final : private fork_handler {
     }
   }
 
-  // Those of one job, which is ready then.
-  void run_callbacks_before(std::unique_lock<std::mutex>& lock, boost::intrusive_ptr<job> first) {
-    const bool inside = std::exchange(in_callback_, true);  // of another callback
-    auto callbacks = first->take_callbacks();               // abandon() may want them, too
+  // Runs the callbacks of one job, then makes the job ready.
+  void run_callbacks_before(std::unique_lock<std::mutex>& lock, boost::intrusive_ptr<job> target) {
+    const bool nested = std::exchange(in_callback_, true);  // in another callback
+    auto callbacks = target->take_callbacks();  // under the lock: fail_submission() takes them, too
     lock.unlock();
-    run_callbacks_of(*first, std::move(callbacks));
+    run_callbacks_of(*target, std::move(callbacks));
     lock.lock();
-    pool_.engine.set_ready(*first);
+    pool_.engine.set_ready(*target);
     pool_.signal_ready_event();
-    in_callback_ = inside;
+    in_callback_ = nested;
     pool_.changed.notify_all();
-    if (leader_.owner() == role::caller) leader_.interrupt();  // it may wait for just this one
+    if (leader_.owner() == role::caller) leader_.interrupt();  // it may wait for this job
     lock.unlock();
-    first = nullptr;  // may destroy results of the user's: not under the lock
+    target = nullptr;  // without the lock: may destroy a user's result
     lock.lock();
   }
 
-  // Those that run when it is.
+  // Runs continuations of jobs that are ready.
   void run_due(std::unique_lock<std::mutex>& lock) {
-    constexpr int at_once = 1024;  // then the others have a turn
-    const bool inside = std::exchange(in_callback_, true);
+    constexpr int batch = 1024;  // then callbacks have a turn
+    const bool nested = std::exchange(in_callback_, true);
     lock.unlock();
-    boost::intrusive_ptr<job> of;
-    for (int i = 0; i < at_once; ++i) {
-      continuation* next = pool_.engine.due().take(of);
+    boost::intrusive_ptr<job> done;
+    for (int i = 0; i < batch; ++i) {
+      continuation* next = pool_.engine.due().take(done);
       if (next == nullptr) break;
-      driver::run_now(*next, *of);
-      of = nullptr;  // may destroy a result of the user's
+      driver::run_now(*next, *done);
+      done = nullptr;  // without the lock: may destroy a user's result
     }
     lock.lock();
-    in_callback_ = inside;
+    in_callback_ = nested;
     pool_.changed.notify_all();
   }
 
@@ -288,49 +295,50 @@ class service_thread final : private fork_handler {
     std::lock_guard lock(pool_.mutex);
     stopping_ = true;
     pool_.service.wakes.notify_one();
-    if (leader_.owner() == role::service) leader_.request();
+    if (leader_.owner() == role::service) leader_.preempt_service();
   }
 
   [[nodiscard]] bool is_this_thread() {
-    const fork_pause none;
+    const fork_pause pause;
     return thread_.get_id() == std::this_thread::get_id();
   }
 
-  // ---- forks of this process -----------------------------------------------------------------
+  // ---- forks of this process: see fork_handler -----------------------------------------------
 
   void stop_threads() override {
     ask_to_stop();
-    if (registration_.wait_for_threads(patience) && thread_.joinable()) thread_.join();
+    if (registration_.wait_for_threads(stop_timeout) && thread_.joinable()) thread_.join();
   }
 
   void restart_threads() override {
     try {
       start();
-    } catch (const std::exception&) {  // the next asynchronous submission tries again and tells
+    } catch (const std::exception&) {  // the next asynchronous submission tries again, and throws
     }
   }
 
   void abandon() noexcept override {
     pool_.engine.backend().abandon();
     pool_.ready_event.reset();
-    std::construct_at(&thread_);  // there is no such thread in this process
+    std::construct_at(&thread_);  // not destroyed: the thread does not exist in this process
   }
 
   static constexpr std::chrono::milliseconds tick{1};
   static constexpr int ticks_before_sleep = 20;
-  static constexpr std::chrono::milliseconds patience{100};  ///< of a fork, with a callback
+  static constexpr std::chrono::milliseconds stop_timeout{100};  ///< a fork waits for a callback
 
   driver& owner_;
   guarded_engine& pool_;
   leader& leader_;
   fork_registration registration_{*this, fork_registration::later()};
-  std::thread thread_;              ///< changed under a fork_pause only
-  bool wanted_ = false;             ///< there has been an asynchronous submission
-  bool serving_ = false;            ///< the thread is there
-  std::atomic<bool> there_{false};  ///< a copy of serving_ that is read without the lock
+  std::thread thread_;  ///< changed only under a fork_pause
+  // The members below are guarded by the pool's lock, except present_.
+  bool wanted_ = false;               ///< there has been an asynchronous submission
+  bool serving_ = false;              ///< the thread exists, or is being started
+  std::atomic<bool> present_{false};  ///< a copy of serving_ that is read without the lock
   std::uint64_t seen_activity_ = 0;
   int quiet_ticks_ = 0;
-  int doublings_ = 0;  ///< of its tick, while another thread leads for long
+  int doublings_ = 0;  ///< of its tick, while another thread leads for a long time
   bool stopping_ = false;
   bool in_callback_ = false;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// What is behind a pool, put together: included at the end of pool.hpp, or compiled once
-/// (PROCPOOL_COMPILED).
+/// start_pool(): makes the implementation of a pool from its options. Included at the end of
+/// pool.hpp, or compiled once (PROCPOOL_COMPILED), like the members of pool_interface defined here.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -58,15 +58,16 @@ inline boost::intrusive_ptr<pool_interface> start_pool_of(
     std::shared_ptr<const initializer_frame> initializer) {
   const core_settings settings = settings_of(kind, options, std::move(initializer));
   if (kind == worker_kind::caller) {
-    return new inline_pool(settings.initializer.get(), settings.lives.limits.seed);
+    return new inline_pool(settings.initializer.get(), settings.recycling.limits.seed);
   }
   return new worker_pool(settings);
 }
 
-/// What a pool of processes is to be made of, if PROCPOOL_BACKEND in the environment says so.
-inline worker_kind wanted_kind(worker_kind otherwise) {
+/// The kind of workers for a Pool<Processes>: PROCPOOL_BACKEND in the environment overrides the
+/// program's choice. @throws std::invalid_argument for any other value of the variable
+inline worker_kind kind_from_environment(worker_kind chosen) {
   const char* given = std::getenv("PROCPOOL_BACKEND");
-  if (given == nullptr || *given == '\0') return otherwise;
+  if (given == nullptr || *given == '\0') return chosen;
   const std::string_view name = given;
   if (name == "fork") return worker_kind::forked;
   if (name == "spawn") return worker_kind::spawned;
@@ -82,7 +83,7 @@ PROCPOOL_FUNCTION boost::intrusive_ptr<pool_interface> start_pool<Processes>(
   const start_method method =
       options.start_method.has_value() ? *options.start_method : get_start_method();
   const auto kind = method == start_method::spawn ? worker_kind::spawned : worker_kind::forked;
-  return start_pool_of(wanted_kind(kind), options, std::move(initializer));
+  return start_pool_of(kind_from_environment(kind), options, std::move(initializer));
 }
 template <>
 PROCPOOL_FUNCTION boost::intrusive_ptr<pool_interface> start_pool<Threads>(

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// A pool with workers: what the members of Pool call to submit work, to wait for results and to
-/// end it. Any thread calls it; each member takes the lock itself. Its parts, and who calls whom
-/// (never backwards):
+/// A pool with workers. The members of Pool and of results call it, through pool_interface and
+/// driver, to submit work, to wait and to end the pool. Any thread; each member takes the lock
+/// itself. It has these parts. A part calls only parts below it, and worker_pool::wait() to wait:
 ///
-///     worker_pool -> pool_shutdown   close, join, the end ---> service_thread  progress, callbacks
-///                 -> pending_limit   the bound on tasks          |
-///                 -> leader          who makes it move <---------+
-///                      -> guarded_engine  the engine under its lock
+///     pool_shutdown    close, join, terminate; stops the service thread
+///     pending_limit    the bound on unfinished tasks
+///     service_thread   drives while no other thread waits; callbacks
+///     leader           the one thread that reads results and sends tasks
+///     guarded_engine   the engine and its lock
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -50,7 +51,7 @@ namespace procpool::detail {
 
 class worker_pool final : public pool_interface {
  public:
-  /// Starts the workers. @throws ProcessError when that cannot be done; nothing is left then.
+  /// Starts the workers. @throws ProcessError if one cannot be started; the others are ended then.
   explicit worker_pool(const core_settings& settings, backend_maker make = &make_backend)
       : pool_interface(module_table::instance().refresh(),  // before the workers are forked
                        task_producer::in_line_limit(settings.sizes.ring_bytes), settings.kind),
@@ -59,7 +60,7 @@ class worker_pool final : public pool_interface {
         service_(*this, pool_, leader_),
         limit_(*this, pool_, leader_),
         shutdown_(*this, pool_, leader_, service_),
-        places_(settings.sizes.workers) {
+        slots_(settings.sizes.workers) {
     lack_modules(pool_.engine.backend().missing_modules());
     if (settings.initializer != nullptr) {
       check_code(settings.initializer->entry);
@@ -90,7 +91,7 @@ class worker_pool final : public pool_interface {
     return region_with_room().large().allocate(size);
   }
   void release(std::span<std::byte> block) noexcept override {
-    if (!ours()) return;  // in a forked child the lock of the bin may be another thread's
+    if (!ours()) return;  // in a forked child the bin's lock may be copied locked
     pool_.engine.backend().region().discard_pages(block);
     unused_blocks_.put(block);
   }
@@ -107,18 +108,18 @@ class worker_pool final : public pool_interface {
   void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
     pool_.check_usable();
-    job_list dead;  // dropped without the lock
+    job_list dead;  // destroyed without the lock
     std::lock_guard lock(pool_.mutex);
     pool_.check_open();
     if (pool_.no_room() && !on_worker()) [[unlikely]]
       limit_.await_room_for_submission();
     if (owner->unattended() && pool_.service.asleep) pool_.service.wakes.notify_one();
-    // A leader that has waited for some time may be asleep and balances nothing: what is under way
-    // takes long, so a queue behind it is no place for new work.
+    // A leader that has backed off may be asleep and does not balance. The running tasks take long,
+    // so this task goes to an idle worker rather than behind one of them.
     const bool long_tasks = leader_.backed_off();
     if (pool_.engine.spinners_busy() && (pool_.engine.waiting() > 0 || !driven())) {
       drain_before_submit(dead);
-      pool_.check_open();  // that the pool is broken may have come to light
+      pool_.check_open();  // the drain may have broken the pool
     }
     const auto limit = owner->rules().timeout;
     pool_.engine.submit(std::move(owner), head, first_index, std::move(body),
@@ -127,11 +128,11 @@ class worker_pool final : public pool_interface {
     leader_.interrupt_for_blocked();
   }
 
-  void complete(job& nothing) override {
+  void complete(job& empty_job) override {
     pool_.check_usable();
     const std::lock_guard lock(pool_.mutex);
     pool_.check_open();
-    pool_.engine.complete(nothing);
+    pool_.engine.complete(empty_job);
     leader_.notify_waiters();
   }
 
@@ -139,16 +140,16 @@ class worker_pool final : public pool_interface {
     pool_.check_usable();
     std::lock_guard lock(pool_.mutex);
     pool_.check_open();
-    if (wanted > places_) {
-      throw std::invalid_argument(concat({"the pool has room for ", places_,
-                                          " workers; make it with more of them to begin with"}));
+    if (wanted > slots_) {
+      throw std::invalid_argument(concat(
+          {"the pool has room for ", slots_, " workers; make it with more of them to begin with"}));
     }
     pool_.set_workers(wanted);
     leader_.resize();
   }
   [[nodiscard]] std::uint32_t workers() const noexcept override { return pool_.workers(); }
 
-  /// A task of a pool of threads does not wait for room: it could be for its own end.
+  /// False for a task of a pool of threads: if it waited for room, it could wait for its own end.
   [[nodiscard]] bool full() override {
     pool_.check_usable();
     return !on_worker() && limit_.reached();
@@ -165,81 +166,81 @@ class worker_pool final : public pool_interface {
     return pool_.state == phase::closed ? pool_state::closed : pool_state::active;
   }
 
-  void ensure_service(job& what) override {
+  void ensure_service(job& target) override {
     pool_.check_usable();
-    what.leave_unattended();
-    if (!service_.there()) ensure_open_service();  // submit() has the lock
+    target.leave_unattended();
+    if (!service_.present()) ensure_open_service();  // if the hint is stale, submit() finds out
   }
 
-  void fail_submission(job& what, const std::exception_ptr& why) override {
+  void fail_submission(job& target, const std::exception_ptr& why) override {
     if (!pool_.ours()) return;
     std::unique_ptr<done_callback> never_called;  // destroyed without the lock: it is the user's
     std::lock_guard lock(pool_.mutex);
-    if (pool_.state != phase::terminated) static_cast<void>(pool_.engine.withdraw(what));
-    never_called = what.take_callbacks();
-    pool_.engine.abort(what, why);
+    if (pool_.state != phase::terminated) static_cast<void>(pool_.engine.withdraw(target));
+    never_called = target.take_callbacks();
+    pool_.engine.abort(target, why);
     leader_.notify_waiters();
   }
 
-  bool cancel(job& what, bool kill) override {
-    if (what.ready() || !pool_.ours()) return false;
+  bool cancel(job& target, bool kill) override {
+    if (target.ready() || !pool_.ours()) return false;
     pool_.check_usable();
     std::lock_guard lock(pool_.mutex);
-    if (what.resolved() || pool_.state == phase::terminated) return false;
+    if (target.resolved() || pool_.state == phase::terminated) return false;
     const std::size_t tasks = pool_.engine.outstanding();
-    const bool nothing_runs = pool_.engine.withdraw(what);
-    bool torn =
-        pool_.engine.outstanding() != tasks;  // what is gone does not come back: it must end
-    if (!nothing_runs && !kill && !what.cancellable_while_running()) return false;
+    const bool nothing_runs = pool_.engine.withdraw(target);
+    // A job that has lost a frame cannot be completed any more: it has to end as cancelled.
+    bool incomplete = pool_.engine.outstanding() != tasks;
+    if (!nothing_runs && !kill && !target.cancellable_while_running()) return false;
     bool stopped = true;
     if (!nothing_runs && kill) {
-      pool_.engine.advance();  // so that what it looks like is what runs
-      if (what.resolved()) return leader_.notify_waiters(), false;
-      stopped = pool_.engine.stop_running(what, torn);
+      pool_.engine.advance();  // kills no worker for an item whose outcome is there
+      if (target.resolved()) return leader_.notify_waiters(), false;
+      stopped = pool_.engine.stop_running(target, incomplete);
     }
-    if (stopped || torn) pool_.engine.abort_cancelled(what);
+    if (stopped || incomplete) pool_.engine.abort_cancelled(target);
     leader_.notify_waiters();
     if (!stopped) throw std::bad_alloc();
     return true;
   }
 
-  bool watch(job& what, observer_entry& by) override {
+  bool watch(job& target, observer_entry& by) override {
     pool_.check_usable();
     std::lock_guard lock(pool_.mutex);
-    if (what.ready()) return false;
-    what.watch(by);
+    if (target.ready()) return false;
+    target.watch(by);
     return true;
   }
 
   void unwatch(observer_entry& by) noexcept override {
-    if (!pool_.ours()) return;                                      // nobody is told anything here
+    if (!pool_.ours()) return;                                      // no job becomes ready here
     if (pool_.engine.decoding()) return observer_list::remove(by);  // this thread has the lock
     std::lock_guard lock(pool_.mutex);
     observer_list::remove(by);
   }
 
-  bool running(const job& what) override {
-    if (what.ready() || !pool_.ours()) return false;
+  bool running(const job& target) override {
+    if (target.ready() || !pool_.ours()) return false;
     pool_.check_usable();
     std::lock_guard lock(pool_.mutex);
-    return !what.resolved() && pool_.engine.running(what);
+    return !target.resolved() && pool_.engine.running(target);
   }
 
-  bool when_done(job& what, continuation& then) override {
-    if (what.ready()) return false;
+  bool when_done(job& target, continuation& then) override {
+    if (target.ready()) return false;
     pool_.check_usable();
-    if (!service_.there()) service_.ensure();  // the lock comes next
+    if (!service_.present()) service_.ensure();  // a stale hint: it restarts, or the pool has ended
     std::lock_guard lock(pool_.mutex);
-    if (what.ready()) return false;
-    what.continuations().push(then);
+    if (target.ready()) return false;
+    target.continuations().push(then);
     return true;
   }
 
   bool withdraw(continuation& then) noexcept override {
     if (!pool_.ours()) return false;
-    boost::intrusive_ptr<job> held;  // let go without the lock
+    boost::intrusive_ptr<job> held;  // released without the lock
     std::unique_lock lock(pool_.mutex, std::defer_lock);
-    if (!pool_.engine.decoding()) lock.lock();  // else by user's code under the lock
+    if (!pool_.engine.decoding()) lock.lock();  // if decoding, this thread has the lock
     held = pool_.engine.due().withdraw(then);
     return true;
   }
@@ -249,7 +250,7 @@ class worker_pool final : public pool_interface {
     std::lock_guard lock(pool_.mutex);
     if (!pool_.ready_event) {
       pool_.ready_event = os::event::make();
-      static_cast<void>(pool_.engine.take_ready());  // it counts from now on
+      static_cast<void>(pool_.engine.take_ready());  // only results from now on count
     }
     return pool_.ready_event.get();
   }
@@ -261,17 +262,19 @@ class worker_pool final : public pool_interface {
 
   // ---- waiting -------------------------------------------------------------------------------
 
-  bool wait(const waitable& what, std::optional<time_point> until) override {
+  /// Leads if no thread leads, else follows. Runs callbacks on this thread if the service thread
+  /// cannot: because there is none, or because this thread is the service thread.
+  bool wait(const waitable& target, std::optional<time_point> until) override {
     pool_.check_usable();
     std::unique_lock lock(pool_.mutex);
-    while (!what.ready()) {
+    while (!target.ready()) {
       if (pool_.service.failed && service_.run_unserved_callbacks(lock)) continue;
       if (until && std::chrono::steady_clock::now() >= *until) return false;
       ++pool_.activity;
-      if (what.resolved()) {
-        if (!service_.run_callbacks_inside(lock, what, !until)) leader_.follow(lock, until);
+      if (target.resolved()) {  // its callbacks have not run
+        if (!service_.run_callbacks_inside(lock, target, !until)) leader_.follow(lock, until);
       } else if (!leader_.present() && pool_.state != phase::terminated) {
-        leader_.lead(lock, leader::role::caller, what, until);
+        leader_.lead(lock, leader::role::caller, target, until);
       } else {
         leader_.follow(lock, until);
       }
@@ -279,18 +282,18 @@ class worker_pool final : public pool_interface {
     return true;
   }
 
-  /// By its service thread, unless that could not be had.
+  /// Through the service thread, unless that could not be started.
   [[nodiscard]] bool drives_itself() override {
     pool_.check_process();
     std::lock_guard lock(pool_.mutex);
     return !pool_.service.failed;
   }
 
-  /// A stop was requested of a thread that waits.
+  /// Called when a stop is requested of a waiting thread.
   void wake_waiters() override {
-    if (!pool_.ours()) return;  // the wait says what is wrong
-    if (pool_.engine
-            .decoding()) {  // by user's code under the lock: its thread looks when it is back
+    if (!pool_.ours()) return;  // the wait throws
+    // Called by user code that runs under the lock: notify_waiters() wakes them after that.
+    if (pool_.engine.decoding()) {
       pool_.wake_requested = true;
       return;
     }
@@ -310,13 +313,14 @@ class worker_pool final : public pool_interface {
   [[nodiscard]] bool ours() const noexcept override { return pool_.ours(); }
 
  private:
-  // With the lock: whether a leader takes what comes, or the service thread will when it has run
-  // the callback that submits. To disturb them costs more than it saves.
+  // With the lock: whether a leader reads results, or the service thread will after the callback
+  // that submits. Then a drain by the submitting thread costs more than it saves.
   [[nodiscard]] bool driven() const noexcept {
     return leader_.present() || pool_.service.callback_thread == std::this_thread::get_id();
   }
 
-  // With the lock: blocks that were given back are free, and one more can be given back later.
+  // With the lock: frees the blocks that were given back, and reserves room in the bin so that
+  // every block in use and one more can be given back without memory.
   [[nodiscard]] outbound_region& region_with_room() {
     outbound_region& region = pool_.engine.backend().region();
     unused_blocks_.empty([&](std::span<std::byte> block) { region.release(block); });
@@ -324,9 +328,10 @@ class worker_pool final : public pool_interface {
     return region;
   }
 
-  // With the lock: takes what has come, so that no worker is woken, and no task waits, for want of
-  // a look at what those that are awake have done. Not again at once when that was nothing. Whoever
-  // submits and submits keeps the service thread away, so it does all that a leader does.
+  // With the lock: reads the results that have arrived. Otherwise a sleeping worker would be woken,
+  // or a task would wait, although an awake worker has become free. After a drain that found
+  // nothing the next submissions do without. A thread that keeps submitting keeps the service
+  // thread from leading, so it also does the leader's maintenance.
   void drain_before_submit(job_list& dead) {
     if (next_drain_in_ > 0) {
       --next_drain_in_;
@@ -349,18 +354,18 @@ class worker_pool final : public pool_interface {
   using phase = guarded_engine::phase;
 
   static constexpr int drain_every = 16;                 ///< submissions
-  static constexpr std::uint64_t maintenance_every = 8;  ///< drains: looks at the clock cost, too
+  static constexpr std::uint64_t maintenance_every = 8;  ///< drains; it has to read the clock
 
   guarded_engine pool_;
   leader leader_;
   service_thread service_;
   pending_limit limit_;
   pool_shutdown shutdown_;
-  const std::uint64_t places_;  ///< for workers
+  const std::uint64_t slots_;  ///< for workers: the largest number that resize() accepts
   block_bin unused_blocks_;
-  std::uint64_t drains_ = 0;  ///< before submissions
-  int next_drain_in_ = 0;     ///< submissions; not 0 when the last drain found nothing
-  fork_membership known_{service_.registration()};  // last: when all else is there
+  std::uint64_t drains_ = 0;  ///< drains before submissions that found results
+  int next_drain_in_ = 0;     ///< submissions without a drain, after one that found nothing
+  fork_membership membership_{service_.registration()};  // last: forks see a complete pool
 };
 
 }  // namespace procpool::detail
