@@ -45,8 +45,8 @@ struct pool_task : scheduled_task {
   std::size_t first_index = 0;              ///< index of its first item in the job's input
   std::unique_ptr<task_failures> failures;  ///< null for nearly all tasks
   std::uint16_t attempt = 1;                ///< at the first item that is not done
-  std::uint8_t returned_unstarted =
-      0;                   ///< times its worker died without having begun it, by the worker's claim
+  /// Times its worker died, or was unresponsive, without having begun it, by the worker's claim.
+  std::uint8_t returned_unstarted = 0;
   std::uint8_t left = 0;   ///< times its worker left in order before that, by the worker's claim
   std::uint32_t done = 0;  ///< items with an outcome
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Places encoded bodies: small ones in the frame, large ones in the arena. If the arena is full
-/// they are streamed through the ring. Runs on the submitting thread, without any lock.
+/// Places encoded bodies: small ones in the frame, large ones in the arena or, if that has no room,
+/// in pages of their own. A body that gets neither is streamed through the ring. Runs on the
+/// submitting thread, without any lock.
 #pragma once
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
@@ -60,7 +61,7 @@ inline std::pair<std::span<std::byte>, body_place> allocate_block(pool_interface
   return {pool.allocate_large(size), body_place::large};
 }
 
-/// Places a body that is too large for a frame, encoded in @p bytes: in the arena, or as a stream.
+/// Places a body that is too large for a frame, encoded in @p bytes: in a block, or as a stream.
 inline task_body place_large(pool_interface& pool, byte_buffer& bytes) {
   task_body body;
   const auto [block, place] = allocate_block(pool, bytes.size());
@@ -85,7 +86,7 @@ task_body fill_stream(std::size_t size, Fill fill) {
   return body;
 }
 
-/// Encodes into a block of the arena; whether it fits. The unused rest is not sent.
+/// Encodes into a block; whether it fits. The unused rest is not sent.
 template <class Fill>
 bool fill_block(std::span<std::byte>& block, Fill fill) {
   encoder out(block);
