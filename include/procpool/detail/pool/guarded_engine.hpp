@@ -34,10 +34,10 @@ struct service_signal {
 };
 
 /// @c mutex guards all members except the constants. These functions need no lock: workers(),
-/// ours(), check_process(), check_usable(), and those of the backend that say so. While the leader
-/// polls or sleeps without the lock, it reads the channels that it has collected (leader.hpp);
-/// other threads may use the engine under the lock meanwhile, but start no workers and handle no
-/// events.
+/// ours(), check_process(), check_usable(), and those of the backend and its region that say so.
+/// While the leader polls or sleeps without the lock, it reads the channels that it has collected
+/// (leader.hpp); other threads may use the engine under the lock meanwhile, but start no workers
+/// and handle no events.
 struct guarded_engine {
   enum class phase { open, closed, terminated };
 
