@@ -7,12 +7,16 @@
 #include <vector>
 
 struct bits {
+  int before;
+  double real;
+  short one, two, three, four;
   unsigned low : 3;
   unsigned high : 29;
 };
 struct __attribute__((packed)) packed {
   char letter;
   int number;
+  int a, b, c, d, e, f, g, h;
 };
 struct either {
   int kind;
