@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 #include <procpool/detail/os/fd.hpp>
@@ -96,6 +97,16 @@ class mapping {
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };
+
+/// Allocates the pages of a shared mapping now. Without it the first write into a page that the
+/// system cannot allocate ends the process by SIGBUS (vm.overcommit_memory=2). True also on kernels
+/// before 5.14, which cannot do this. @param bytes begin at a page
+[[nodiscard]] inline bool populate(std::span<std::byte> bytes) noexcept {
+  constexpr int populate_write = 23;  // MADV_POPULATE_WRITE, which older headers lack
+  const int result =
+      retry([&] { return PROCPOOL_SYSTEM(madvise(bytes.data(), bytes.size(), populate_write)); });
+  return result == 0 || errno == EINVAL;
+}
 
 /// Sets the size of a file. Beyond RLIMIT_FSIZE (ulimit -f) the kernel returns EFBIG and also sends
 /// SIGXFSZ to this thread, which would end the program. The signal is blocked and consumed here.

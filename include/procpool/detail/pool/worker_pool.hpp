@@ -31,6 +31,7 @@
 #include <procpool/detail/base/stop_token.hpp>
 #include <procpool/detail/fork/fork_registry.hpp>
 #include <procpool/detail/os/event.hpp>
+#include <procpool/detail/os/memory.hpp>
 #include <procpool/detail/pool/core_settings.hpp>
 #include <procpool/detail/pool/guarded_engine.hpp>
 #include <procpool/detail/pool/leader.hpp>
@@ -86,9 +87,15 @@ class worker_pool final : public pool_interface {
   }
   [[nodiscard]] std::span<std::byte> allocate_large(std::size_t size) override {
     pool_.check_usable();
-    std::lock_guard lock(pool_.mutex);
-    pool_.check_open();
-    return region_with_room().large().allocate(size);
+    std::span<std::byte> block;
+    {
+      std::lock_guard lock(pool_.mutex);
+      pool_.check_open();
+      block = region_with_room().large().allocate(size);
+    }
+    if (block.empty() || os::populate(block)) return block;  // takes long: without the lock
+    release(block);
+    return {};
   }
   void release(std::span<std::byte> block) noexcept override {
     if (!ours()) return;  // in a forked child the bin's lock may be copied locked
