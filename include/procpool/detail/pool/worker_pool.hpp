@@ -174,8 +174,7 @@ class worker_pool final : public pool_interface {
   }
 
   void ensure_service(job& target) override {
-    pool_.check_usable();
-    target.leave_unattended();
+    target.leave_unattended();                       // submit() checks whether the pool can be used
     if (!service_.present()) ensure_open_service();  // if the hint is stale, submit() finds out
   }
 
