@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/child/worker_signals.hpp>
 #include <procpool/procpool.hpp>
 
 #include "family.hpp"
