@@ -10,11 +10,13 @@
 /// needed: every file that includes <procpool/procpool.hpp> compiles the code then.
 #pragma once
 
+#define PROCPOOL_FUNCTION  // defined here, for all
+
+#include <procpool/config.hpp>  // first: it says when the language version is too old
+
 #ifndef PROCPOOL_COMPILED
 #error "procpool: <procpool/impl.hpp> needs PROCPOOL_COMPILED defined for all files of the program"
 #endif
-
-#define PROCPOOL_FUNCTION  // defined here, for all
 
 #include <procpool/detail/backend/spawn_main.hpp>
 #include <procpool/detail/machine/cpu.hpp>

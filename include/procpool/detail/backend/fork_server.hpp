@@ -138,17 +138,17 @@ class fork_server {
     return false;
   }
 
-  // The workers inherit the first page. Without it none can be started: see start().
+  // The workers inherit the page.
   void map_large(const os::fd& file) {
-    if (file) large_ = os::mapping::inherited(file, large_blocks::page);
-    if (large_.data() == nullptr) outbound_.reset();
+    large_ = file ? os::mapping::inherited(file, large_blocks::page) : os::mapping();
+    if (large_.data() == nullptr) large_error_ = file ? errno : EMFILE;
   }
 
   bool start(const server_request& request, std::array<os::fd, os::max_passed_fds>& descriptors) {
     using kind = worker_event::kind_type;
-    if (!outbound_ || !descriptors[1]) {  // no descriptor was free to receive them
-      return report({kind::not_started, request.worker, request.incarnation, 0, EMFILE});
-    }
+    const int lacking = !outbound_ || !descriptors[1] ? EMFILE : large_error_;  // none was free
+    if (lacking != 0)
+      return report({kind::not_started, request.worker, request.incarnation, 0, lacking});
     if (request.limits.pinned != 0 && !pin(request.worker)) {
       return report({kind::not_pinned, request.worker, request.incarnation, 0, errno});
     }
@@ -386,7 +386,8 @@ class fork_server {
   process_identity identity_;  ///< of the workers, without the name
   os::fd signal_file_;         ///< signalfd; none in a sandbox
   os::fd outbound_;
-  os::mapping large_;  ///< first page of the file of large blocks; the workers inherit it
+  os::mapping large_;    ///< first page of the file of large blocks; the workers inherit it
+  int large_error_ = 0;  ///< why it could not be mapped
   region_sizes sizes_{};
   os::signal_rules signals_{};
   os::signal_bits ignored_ = 0;  ///< signals that the program ignores

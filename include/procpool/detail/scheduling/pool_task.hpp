@@ -138,12 +138,13 @@ class task_store {
     task.pass(0);  // resets the attempts
     task.returned_unstarted = task.left = 0;
     push_free(task);
-    if (--in_use_ == 0 && batches_.size() > kept_batches) shrink();
+    if (--in_use_ == 0 && batches_.size() > max_batches) shrink();
   }
 
  private:
   static constexpr std::size_t keep_bytes = 512;
   static constexpr std::size_t batch_size = 64;
+  static constexpr std::size_t max_batches = 64;  ///< 850 KB; to shrink after each burst costs time
   static constexpr std::size_t kept_batches = 16;
 
   void push_free(pool_task& task) noexcept {
