@@ -10,6 +10,7 @@
 /// needed: every file that includes <procpool/procpool.hpp> compiles the code then.
 #pragma once
 
+#undef PROCPOOL_FUNCTION
 #define PROCPOOL_FUNCTION  // defined here, for all
 
 #include <procpool/config.hpp>  // first: it says when the language version is too old
