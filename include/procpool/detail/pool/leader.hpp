@@ -242,11 +242,8 @@ class leader {
     const waited how = wait_for_results(may_spin, sleeps_until_);
     lock.lock();
     unlocked_ = false;
-    if (how == waited::asleep) {
-      handle_events();  // a report on the control socket may have ended the sleep
-    } else if (backed_off_ && events_due()) {
-      handle_events();
-    }
+    // A report on the control socket may have ended the sleep.
+    if (how == waited::asleep || (backed_off_ && events_due())) handle_events();
     backed_off_ = how != waited::briefly;
   }
 
