@@ -12,19 +12,11 @@
 #include <cstdint>
 #include <new>
 
+#include <procpool/detail/base/sanitizers.hpp>
+
 namespace procpool::detail {
 
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr bool use_slabs = false;  // the sanitizer must see each object
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-inline constexpr bool use_slabs = false;
-#else
-inline constexpr bool use_slabs = true;
-#endif
-#else
-inline constexpr bool use_slabs = true;
-#endif
+inline constexpr bool use_slabs = !address_sanitizer;  // the sanitizer must see each object
 
 /// Any thread. Pieces are aligned like malloc's.
 ///

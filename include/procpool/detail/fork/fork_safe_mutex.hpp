@@ -18,20 +18,11 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 
+#include <procpool/detail/base/sanitizers.hpp>
 #include <procpool/detail/fork/fork_registry.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
-
-#if defined(__SANITIZE_THREAD__)
-#define PROCPOOL_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define PROCPOOL_THREAD_SANITIZER 1
-#endif
-#endif
-#ifndef PROCPOOL_THREAD_SANITIZER
-#define PROCPOOL_THREAD_SANITIZER 0
-#endif
 
 namespace procpool::detail {
 
@@ -87,11 +78,9 @@ class fork_safe_mutex final : public fork_handler {
   fork_safe_mutex() = default;
 
   static constexpr std::chrono::microseconds pause{50};
-#if PROCPOOL_THREAD_SANITIZER
-  using lock_clock = std::chrono::system_clock;  // it does not know pthread_mutex_clocklock(3)
-#else
-  using lock_clock = std::chrono::steady_clock;
-#endif
+  // ThreadSanitizer does not know pthread_mutex_clocklock(3), which waits by the steady clock.
+  using lock_clock =
+      std::conditional_t<thread_sanitizer, std::chrono::system_clock, std::chrono::steady_clock>;
 
   [[nodiscard]] bool lock() {
     constexpr std::chrono::seconds limit{5};  // longer than a fork's, whose end lets us go on
@@ -126,5 +115,3 @@ inline void at_exit_once(bool& registered, void (*handler)()) {
 }
 
 }  // namespace procpool::detail
-
-#undef PROCPOOL_THREAD_SANITIZER

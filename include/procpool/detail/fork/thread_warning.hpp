@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include <procpool/detail/base/sanitizers.hpp>
+
 namespace procpool::detail {
 
 /// Whether this process, or one that it was forked from, has printed the warning.
@@ -16,17 +18,7 @@ inline std::atomic<bool> warned_of_threads{false};
 
 /// False under ThreadSanitizer, which adds a thread of its own to every program.
 constexpr bool threads_can_be_counted() noexcept {
-#if defined(__SANITIZE_THREAD__)
-  return false;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-  return false;
-#else
-  return true;
-#endif
-#else
-  return true;
-#endif
+  return !thread_sanitizer;
 }
 
 /// Prints the warning to stderr, once per program, unless PROCPOOL_WARN_THREADS is 0.

@@ -19,16 +19,10 @@
 #include <span>
 
 #include <procpool/config.hpp>
+#include <procpool/detail/base/sanitizers.hpp>
 #include <procpool/detail/machine/address_space.hpp>
 
-#ifdef __SANITIZE_ADDRESS__
-#define PROCPOOL_ADDRESS_SANITIZER
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define PROCPOOL_ADDRESS_SANITIZER
-#endif
-#endif
-#ifdef PROCPOOL_ADDRESS_SANITIZER
+#if PROCPOOL_ADDRESS_SANITIZER
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -146,7 +140,7 @@ inline constinit thread_local stack_entry entry_of_stack{};
 
 [[noreturn]] inline void enter_stack() {
   const stack_entry entry = entry_of_stack;
-#ifdef PROCPOOL_ADDRESS_SANITIZER
+#if PROCPOOL_ADDRESS_SANITIZER
   __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
   known_stack = {entry.low, entry.size, true};
@@ -167,7 +161,7 @@ inline void change_to_process_stack(void (*body)(void*), void* argument) {
       context.uc_link = nullptr;
       makecontext(&context, &enter_stack, 0);
       entry_of_stack = {body, argument, stack.low(), stack.size()};
-#ifdef PROCPOOL_ADDRESS_SANITIZER
+#if PROCPOOL_ADDRESS_SANITIZER
       void* left_behind = nullptr;
       __sanitizer_start_switch_fiber(&left_behind, stack.low(), stack.size());
 #endif
