@@ -96,6 +96,9 @@ class encoder {
   /// Whether put() has thrown std::length_error because memory of a fixed size was full.
   [[nodiscard]] bool overflowed() const noexcept { return overflowed_; }
 
+  /// Whether it only counts: what is put is not sent.
+  [[nodiscard]] bool is_counting() const noexcept { return counting_; }
+
   /// Bytes put so far.
   [[nodiscard]] std::size_t size() const noexcept { return area_->size - begin_ + counted_; }
 

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstdint>
 
+#include <procpool/detail/base/cpu_relax.hpp>
 #include <procpool/detail/child/child.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/os/futex.hpp>
@@ -27,14 +28,6 @@ namespace procpool::detail {
 /// How long a side that may spin does so before it sleeps. A sleep and a wake-up cost about the
 /// same, so spinning this long at most doubles the cost of a wait.
 inline constexpr std::chrono::microseconds spin_time{50};
-
-inline void cpu_relax() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 /// Calls @p ready until it returns true or @p time is over. @returns whether it was true.
 /// Yields the CPU between polls: with more runnable threads than CPUs, the other side may need it.
