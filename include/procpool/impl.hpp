@@ -21,6 +21,8 @@
 
 #include <procpool/detail/backend/spawn_main.hpp>
 #include <procpool/detail/machine/cpu.hpp>
+#include <procpool/detail/named/list_access.hpp>
+#include <procpool/detail/named/memory_file.hpp>
 #include <procpool/detail/os/process_objects.hpp>
 #include <procpool/detail/pool/start_pool.hpp>
 #include <procpool/detail/process/process_start.hpp>

@@ -24,6 +24,9 @@
 #include <procpool/process.hpp>
 #include <procpool/start_method.hpp>
 
+// Memory that programs share.
+#include <procpool/shared_memory.hpp>
+
 // Pools of workers.
 #include <procpool/async_result.hpp>
 #include <procpool/backend.hpp>

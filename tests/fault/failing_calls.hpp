@@ -34,6 +34,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
@@ -82,7 +83,7 @@ enum class phase : std::uint32_t { construct, run, end };
   X(sendto) X(setpgid) X(setpriority) X(setrlimit) X(setsid) X(setsockopt) X(shutdown)            \
   X(sigaction) X(sigaltstack) X(signalfd) X(sigpending) X(sigprocmask) X(sigqueue) X(sigsuspend)  \
   X(sigtimedwait) X(sigwait) X(sigwaitinfo) X(sleep) X(socket) X(socketpair) X(splice) X(stat)    \
-  X(statx) X(symlink) X(sysconf) X(tgkill) X(timer_create) X(timer_delete) X(timer_gettime)       \
+  X(statfs) X(statx) X(symlink) X(sysconf) X(tgkill) X(timer_create) X(timer_delete) X(timer_gettime)       \
   X(timer_settime) X(timerfd_create) X(timerfd_gettime) X(timerfd_settime) X(truncate) X(umask)   \
   X(uname) X(unlink) X(unshare) X(usleep) X(writev)
 /// Every call by name; those that do different things by an argument have a name for each.

@@ -53,10 +53,13 @@ void add_fds(const snapshot& before, const snapshot& now, std::vector<std::strin
   }
 }
 
-/// Memory that the guard's own test, run at the same time by another process, leaves on purpose.
-bool left_by_another_guard_test(const std::string& name) {
-  const std::string prefix = "procpool-support-test-";
-  return name.starts_with(prefix) && name != prefix + std::to_string(getpid());
+/// Memory of a test that another process runs at the same time: that of the guard's own test, which
+/// leaves it on purpose, and that of tests/support/named_memory.hpp.
+bool of_another_test(const std::string& name) {
+  for (const std::string prefix : {"procpool-support-test-", "procpool-test-"}) {
+    if (name.starts_with(prefix)) return !name.starts_with(prefix + std::to_string(getpid()));
+  }
+  return false;
 }
 
 void add_count(const char* what, std::size_t before, std::size_t now,
@@ -70,7 +73,7 @@ std::vector<std::string> differences(const snapshot& before) {
   add_processes(before, leaks);
   add_fds(before, now, leaks);
   for (const auto& name : now.shared_memory) {
-    if (before.shared_memory.contains(name) || left_by_another_guard_test(name)) continue;
+    if (before.shared_memory.contains(name) || of_another_test(name)) continue;
     leaks.push_back("shared memory /dev/shm/" + name);
   }
   add_count("thread(s)", before.threads, now.threads, leaks);

@@ -108,9 +108,11 @@ class mapping {
   return result == 0 || errno == EINVAL;
 }
 
-/// Sets the size of a file. Beyond RLIMIT_FSIZE (ulimit -f) the kernel returns EFBIG and also sends
-/// SIGXFSZ to this thread, which would end the program. The signal is blocked and consumed here.
-inline int set_size(const fd& file, std::size_t size) noexcept {
+/// Makes a call that enlarges a file, again when a signal interrupts it. Beyond RLIMIT_FSIZE
+/// (ulimit -f) the kernel returns EFBIG and also sends SIGXFSZ to this thread, which would end the
+/// program. The signal is blocked and consumed here. @returns what the call returned, with errno
+template <class Call>
+int enlarge_file(Call call) noexcept {
   sigset_t excess;
   sigset_t mask;
   sigset_t pending;
@@ -118,8 +120,7 @@ inline int set_size(const fd& file, std::size_t size) noexcept {
   sigaddset(&excess, SIGXFSZ);
   PROCPOOL_SYSTEM(sigpending(&pending));
   PROCPOOL_SYSTEM(pthread_sigmask(SIG_BLOCK, &excess, &mask));
-  const int result =
-      retry([&] { return PROCPOOL_SYSTEM(ftruncate(file.get(), static_cast<off_t>(size))); });
+  const int result = retry(call);
   const int error = errno;
   if (result == -1 && error == EFBIG && sigismember(&pending, SIGXFSZ) == 0) {
     const timespec at_once{};
@@ -128,6 +129,28 @@ inline int set_size(const fd& file, std::size_t size) noexcept {
   PROCPOOL_SYSTEM(pthread_sigmask(SIG_SETMASK, &mask, nullptr));
   errno = error;
   return result;
+}
+
+/// Sets the size of a file. @returns 0; -1 with errno
+inline int set_size(const fd& file, std::size_t size) noexcept {
+  return enlarge_file(
+      [&] { return PROCPOOL_SYSTEM(ftruncate(file.get(), static_cast<off_t>(size))); });
+}
+
+/// Allocates the pages of the first @p size bytes of a file in memory, so that no later access to
+/// them fails for want of room (SIGBUS). In steps: a signal that comes again and again undoes one
+/// step at most. @returns 0; -1 with errno: ENOSPC, ENOMEM, EFBIG
+inline int reserve_pages(const fd& file, std::size_t size) noexcept {
+  constexpr std::size_t step = std::size_t{16} << 20;
+  for (std::size_t at = 0; at < size; at += step) {
+    const std::size_t length = size - at < step ? size - at : step;
+    const int result = enlarge_file([&] {
+      return PROCPOOL_SYSTEM(
+          fallocate(file.get(), 0, static_cast<off_t>(at), static_cast<off_t>(length)));
+    });
+    if (result != 0) return result;
+  }
+  return 0;
 }
 
 /// A new memfd of @p size bytes, sealed so that no process can change its size.
