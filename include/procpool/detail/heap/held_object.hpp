@@ -89,7 +89,7 @@ struct object_wire {
 static_assert(sizeof(object_wire) == 24);
 
 /// How often a message is received.
-enum class delivery : std::uint8_t {
+enum class handle_delivery : std::uint8_t {
   repeated,  ///< a task's frame: several times, or never. The sender keeps the objects itself
   once,      ///< a result, an item of a Queue: the objects are in transit until it is received
 };
@@ -98,16 +98,16 @@ enum class delivery : std::uint8_t {
 /// a handle that is encoded is in transit at once. Scopes nest.
 class handle_scope {
  public:
-  explicit handle_scope(delivery how) noexcept : how_(how) { open(); }
+  explicit handle_scope(handle_delivery how) noexcept : how_(how) { open(); }
   handle_scope(const handle_scope&) = delete;
   handle_scope& operator=(const handle_scope&) = delete;
   /// Without commit(), a message that is received once was not sent: nothing is in transit.
   ~handle_scope();
 
-  /// For delivery::repeated. @returns what must be kept until the message has been received for
-  /// the last time. Null: nothing
+  /// For handle_delivery::repeated. @returns what must be kept until the message has been received
+  /// for the last time. Null: nothing
   [[nodiscard]] std::shared_ptr<void> take() noexcept { return std::move(kept_); }
-  /// For delivery::once, directly before the message is sent.
+  /// For handle_delivery::once, directly before the message is sent.
   void commit() noexcept;
 
  private:
@@ -120,7 +120,7 @@ class handle_scope {
   static handle_scope* innermost() noexcept;
   contents& kept();
 
-  delivery how_;
+  handle_delivery how_;
   std::shared_ptr<contents> kept_;
   handle_scope* outer_ = nullptr;
 };

@@ -140,7 +140,7 @@ PROCPOOL_FUNCTION void handle_scope::commit() noexcept {
 PROCPOOL_FUNCTION object_wire send_object(const object_ref& object) {
   object_record& record = object->record();
   handle_scope* const scope = handle_scope::innermost();
-  const bool once = scope == nullptr || scope->how_ == delivery::once;
+  const bool once = scope == nullptr || scope->how_ == handle_delivery::once;
   if (scope != nullptr) {
     scope->kept().objects.push_back(object);
   } else {
@@ -154,7 +154,7 @@ PROCPOOL_FUNCTION object_wire send_object(const object_ref& object) {
 PROCPOOL_FUNCTION descriptor_wire send_descriptor(int descriptor) {
   auto heap = heap_process::instance().heap();
   handle_scope* const scope = handle_scope::innermost();
-  const bool once = scope == nullptr || scope->how_ == delivery::once;
+  const bool once = scope == nullptr || scope->how_ == handle_delivery::once;
   if (scope != nullptr) scope->kept().deposits.reserve(scope->kept().deposits.size() + 1);
   const std::uint64_t ticket = descriptor_store(*heap).deposit(descriptor);
   const descriptor_wire wire{heap->id(), ticket, once ? 1U : 0U};
