@@ -20,6 +20,9 @@
 #endif
 
 #include <procpool/detail/backend/spawn_main.hpp>
+#include <procpool/detail/heap/descriptor_transfer.hpp>
+#include <procpool/detail/heap/object_transfer.hpp>
+#include <procpool/detail/heap/sleeping.hpp>
 #include <procpool/detail/machine/cpu.hpp>
 #include <procpool/detail/named/list_access.hpp>
 #include <procpool/detail/named/memory_file.hpp>

@@ -22,6 +22,7 @@
 #include <procpool/codec.hpp>
 #include <procpool/detail/base/exact_number.hpp>
 #include <procpool/detail/base/stop_token.hpp>
+#include <procpool/detail/heap/held_object.hpp>
 #include <procpool/detail/result/callback_function.hpp>
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/result/typed_job.hpp>
@@ -254,11 +255,13 @@ Initializer::Initializer(F&& function, A&&... arguments) {
   if constexpr (detail::check_call<callable, A...>()) {
     auto frame = std::make_shared<detail::initializer_frame>();
     detail::reject_null<callable>(function);
+    detail::handle_scope sent(detail::handle_delivery::repeated);
     encoder out(frame->body);
     frame->function = detail::callable_codec<callable>::encode(out, function);
     out.align(detail::frame_alignment);
     detail::put_arguments(out, detail::shipped_types_t<callable, A...>{},
                           std::forward<A>(arguments)...);
+    frame->handles = sent.take();
     // Its result is ignored, so its type is not checked.
     frame->entry = detail::entry_point<detail::discarding<callable>,
                                        detail::shipped_types_t<callable, A...>>();

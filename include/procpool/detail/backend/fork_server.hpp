@@ -33,6 +33,7 @@
 #include <procpool/detail/child/pidfd.hpp>
 #include <procpool/detail/child/worker_signals.hpp>
 #include <procpool/detail/crash/crash_handler.hpp>
+#include <procpool/detail/heap/heap.hpp>
 #include <procpool/detail/machine/cpu.hpp>
 #include <procpool/detail/machine/stack.hpp>
 #include <procpool/detail/os/signals.hpp>
@@ -238,6 +239,7 @@ class fork_server {
     if (each == children_.end()) return orphans_.orphan_reaped(pid, is_worker);
     child worker = std::move(*each);
     children_.erase(each);
+    process_was_reaped(pid);  // those that wait for a lock of it look at once
     if (exitcode != 0) orphans_.end_descendants(worker.incarnation, is_worker);
     report({worker_event::kind_type::exited, worker.worker, worker.incarnation, pid, exitcode,
             worker.startup.received()});
@@ -265,19 +267,11 @@ class fork_server {
     std::erase_if(children_, [](const child& each) {
       return PROCPOOL_SYSTEM(kill(each.pid, SIGKILL)) != 0 && errno != ESRCH;
     });
-    for (const child& each : children_) await_death(each.pid);
+    for (const child& each : children_) os::await_death(each.pid);
     orphans_.end_all(signal_file_.get());
     control_.send_if_possible(worker_event{worker_event::kind_type::ended, ~0U, 0, 0, 0});
     PROCPOOL_SYSTEM(_exit(0));
     __builtin_unreachable();
-  }
-
-  static void await_death(pid_t pid) {
-    int status = 0;
-    do {
-      status = 0;
-    } while (os::retry([&] { return PROCPOOL_SYSTEM(waitpid(pid, &status, 0)); }) == pid &&
-             WIFSTOPPED(status));
   }
 
   // In the new worker, which has a copy of the server's state. No exception leaves it.

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <exception>
@@ -32,6 +33,8 @@
 #include <procpool/detail/crash/out_of_memory.hpp>
 #include <procpool/detail/fork/fork_registry.hpp>
 #include <procpool/detail/fork/thread_warning.hpp>
+#include <procpool/detail/heap/heap.hpp>
+#include <procpool/detail/heap/shared_heap.hpp>
 #include <procpool/detail/module/module_table.hpp>
 #include <procpool/detail/os/random.hpp>
 #include <procpool/detail/os/signals.hpp>
@@ -120,6 +123,7 @@ class process_backend final : public worker_backend {
     control_.reset();
     server_pid_ = 0;
     close_descriptors();
+    collect_dead_processes();
   }
   void abandon() noexcept override {
     server_pid_ = 0;
@@ -183,18 +187,21 @@ class process_backend final : public worker_backend {
       return;
     }
     control_.reset();
-    prepare_environment(settings, server_end.get(), workers.parent->process->get());
+    prepare_environment(settings, {server_end.get(), workers.parent->process->get()}, heap_.get());
     fork_server::become(std::move(server_end), std::move(workers));
   }
 
   // The first step in the fork server. No exception may leave it into the frames of the program.
-  static void prepare_environment(const process_settings& settings, int control,
-                                  int program) noexcept {
+  static void prepare_environment(const process_settings& settings, std::array<int, 2> needed,
+                                  const shared_heap* heap) noexcept {
     try {
       os::change_environment(settings.environment);
       if (!settings.close_fds) return;
       process_context::instance().drop_parent();
-      std::vector<int> own{control, program};
+      std::vector<int> own(needed.begin(), needed.end());
+      if (heap != nullptr) {
+        for (const int each : heap->descriptors()) own.push_back(each);
+      }
       own.insert(own.end(), settings.pass_fds.begin(), settings.pass_fds.end());
       os::close_all_but(std::move(own));
     } catch (const std::bad_alloc&) {

@@ -21,6 +21,7 @@
 #include <procpool/detail/backend/fork_server.hpp>
 #include <procpool/detail/backend/worker_event.hpp>
 #include <procpool/detail/child/child.hpp>
+#include <procpool/detail/heap/heap.hpp>
 #include <procpool/detail/module/module_table.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
@@ -89,6 +90,9 @@ inline std::unique_ptr<process_target> decode_target(spawn_request request) {
   os::fd channel = take_given(given::channel);
   spawn_request request = read_request(take_given(given::request));  // closed: not needed any more
   request.identity.parent->process = std::make_shared<const os::fd>(take_given(given::parent));
+  if (request.has_heap) {
+    join_heap(take_given(given::heap), take_given(given::store_in), take_given(given::store_out));
+  }
   default_start_method::instance().set(request.method, true);
   const auto missing = module_table::instance().adopt(request.modules);
   if (request.purpose == spawn_request::purpose_type::fork_server) {

@@ -19,6 +19,7 @@
 
 #include <procpool/detail/backend/worker_event.hpp>
 #include <procpool/detail/crash/crash_report.hpp>
+#include <procpool/detail/heap/heap.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/ring/parent_channel.hpp>
 #include <procpool/detail/ring/regions.hpp>
@@ -134,6 +135,10 @@ class worker_backend {
 
  protected:
   worker_backend() { gone_.reserve(max_gone_text); }
+
+  /// Made before a fork server: all workers have it, also those that start later. Shared objects
+  /// on their way to a task or from one are in it. Null when the system refused it.
+  const std::shared_ptr<shared_heap> heap_ = use_heap();
 
   /// One worker, as the parent sees it.
   struct place {

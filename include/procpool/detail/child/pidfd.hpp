@@ -160,4 +160,13 @@ inline std::optional<int> await_end(int process, pid_t pid) noexcept {
   return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
 }
 
+/// Waits until a child has ended and reaps it, by number. Ignores that it was stopped.
+inline void await_death(pid_t pid) noexcept {
+  int status = 0;
+  do {
+    status = 0;
+  } while (retry([&] { return PROCPOOL_SYSTEM(waitpid(pid, &status, 0)); }) == pid &&
+           WIFSTOPPED(status));
+}
+
 }  // namespace procpool::detail::os

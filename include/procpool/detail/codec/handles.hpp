@@ -24,6 +24,10 @@ template <class T, class Allocator>
 inline constexpr bool may_carry_handles_v<std::vector<T, Allocator>> = may_carry_handles_v<T>;
 template <>
 inline constexpr bool may_carry_handles_v<bool> = false;
+template <class R, class... A>
+inline constexpr bool may_carry_handles_v<R (*)(A...)> = false;
+template <class R, class... A>
+inline constexpr bool may_carry_handles_v<R (*)(A...) noexcept> = false;
 
 /// @throws ProcessError when the system refuses
 inline void put_object(encoder& e, const object_ref& object) {

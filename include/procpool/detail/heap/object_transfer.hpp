@@ -32,6 +32,11 @@ PROCPOOL_FUNCTION std::shared_ptr<shared_heap> use_heap() noexcept {
   }
 }
 
+PROCPOOL_FUNCTION void join_heap(os::fd file, os::fd store_in, os::fd store_out) {
+  heap_process::instance().join(
+      shared_heap::adopt({std::move(file), std::move(store_in), std::move(store_out)}));
+}
+
 PROCPOOL_FUNCTION held_object::held_object(std::shared_ptr<shared_heap> heap, object_record& record,
                                            std::uint32_t number, std::uint32_t generation) noexcept
     : heap_(std::move(heap)), record_(&record), number_(number), generation_(generation) {}

@@ -69,7 +69,7 @@ class guarded_fd {
 class shared_heap {
  public:
   /// What a spawned process needs to join the heap.
-  struct descriptors {
+  struct given_descriptors {
     os::fd file;
     os::fd store_in;   ///< to deposit descriptors, see descriptor_store.hpp
     os::fd store_out;  ///< to take them
@@ -77,7 +77,7 @@ class shared_heap {
 
   /// A new heap. @throws ProcessError
   [[nodiscard]] static std::shared_ptr<shared_heap> make() {
-    descriptors made{make_file(), {}, {}};
+    given_descriptors made{make_file(), {}, {}};
     std::array<int, 2> ends{};
     os::check(PROCPOOL_SYSTEM(
                   socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends.data())),
@@ -93,13 +93,13 @@ class shared_heap {
   }
 
   /// The heap of the parent of a spawned process. @throws ProcessError
-  [[nodiscard]] static std::shared_ptr<shared_heap> adopt(descriptors given) {
+  [[nodiscard]] static std::shared_ptr<shared_heap> adopt(given_descriptors given) {
     auto heap = std::make_shared<shared_heap>(std::move(given));
     heap->id_ = heap->control_->header.id;
     return heap;
   }
 
-  explicit shared_heap(descriptors given)
+  explicit shared_heap(given_descriptors given)
       : file_(std::move(given.file)),
         store_in_(std::move(given.store_in)),
         store_out_(std::move(given.store_out)) {
@@ -128,6 +128,14 @@ class shared_heap {
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] heap_control& control() const noexcept { return *control_; }
   [[nodiscard]] const guarded_fd& file() const noexcept { return file_; }
+  /// For children: the file, store_in, store_out.
+  [[nodiscard]] std::array<int, 3> descriptors() const noexcept {
+    return {file_.get(), store_in_.get(), store_out_.get()};
+  }
+  /// Whether other code has closed none of them.
+  [[nodiscard]] bool is_complete() const noexcept {
+    return file_.intact() && store_in_.intact() && store_out_.intact();
+  }
   [[nodiscard]] const guarded_fd& store_in() const noexcept { return store_in_; }
   [[nodiscard]] const guarded_fd& store_out() const noexcept { return store_out_; }
 

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -27,6 +28,7 @@
 #include <procpool/detail/child/pidfd.hpp>
 #include <procpool/detail/child/stoppable_wait.hpp>
 #include <procpool/detail/fork/fork_registry.hpp>
+#include <procpool/detail/heap/heap.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
 #include <procpool/detail/process/process_context.hpp>
@@ -62,6 +64,7 @@ class process_table final : public fork_handler {
 
  private:
   process_table() = default;
+  void split(std::vector<std::shared_ptr<process_record>>& found, list& ended);
 
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
@@ -121,6 +124,7 @@ class process_record final : public child_process,
   [[noreturn]] void throw_misuse(const char* sentence) const;
   bool has_ended();
   bool collect();
+  void tell_heap() noexcept;  // without the lock
   void close_descriptors() noexcept;
   void abandon(bool is_this_process) noexcept;
 
@@ -151,6 +155,10 @@ class process_record final : public child_process,
   // While it is being started:
   os::start_gate gate_;
   parent_link parent_;
+  // Before the child: it has the heap, and the shared objects among its arguments.
+  std::shared_ptr<shared_heap> heap_;
+  std::shared_ptr<void> handles_;
+  std::atomic<bool> heap_knows_{false};  ///< that the process has ended
   std::list<process_record*> own_node_;  // holds self_ while self_ is not among the holders
   std::list<process_record*>::iterator self_ = own_node_.insert(own_node_.end(), this);
 };
@@ -237,17 +245,33 @@ inline bool process_record::collect() {
   return exitcode_.has_value();
 }
 
+/// After the end: whoever waits for a lock of the process looks at once, and shared objects that
+/// nobody else holds are freed. The heap has a lock of its own, which is not taken under this one.
+inline void process_record::tell_heap() noexcept {
+  if (heap_knows_.exchange(true, std::memory_order_relaxed)) return;  // once is enough
+  process_was_reaped(pid_);
+  collect_dead_processes();
+}
+
 inline bool process_record::is_alive() {
-  const auto held = acquire();
-  require_open();
-  return stage_ == stage::started && !collect();
+  {
+    const auto held = acquire();
+    require_open();
+    if (stage_ != stage::started) return false;
+    if (!collect()) return true;
+  }
+  tell_heap();
+  return false;
 }
 
 inline std::optional<int> process_record::exitcode() {
-  const auto held = acquire();
-  require_open();
-  collect();
-  return exitcode_;
+  {
+    const auto held = acquire();
+    require_open();
+    if (!collect()) return std::nullopt;
+  }
+  tell_heap();
+  return exitcode_;  // does not change any more
 }
 
 inline bool process_record::join(const os::deadline& until) {
@@ -266,14 +290,18 @@ bool process_record::join_while(Wait wait) {
     {
       const auto held = acquire();
       require_started("join()");
-      if (collect()) return true;
-      sentinel = sentinel_;
+      if (!collect()) sentinel = sentinel_;
+    }
+    if (sentinel == nullptr) {
+      tell_heap();
+      return true;
     }
     if (!wait(sentinel->get())) return false;
     {
       const auto held = acquire();
-      if (collect()) return true;
+      if (collect()) sentinel.reset();
     }
+    if (sentinel == nullptr) continue;
     PROCPOOL_SYSTEM(poll(nullptr, 0, 1));  // a debugger that traces it is told first: try again
   }
 }
@@ -319,6 +347,13 @@ inline void process_table::abandon() noexcept {
 inline std::vector<std::shared_ptr<process_record>> process_table::running() {
   std::vector<std::shared_ptr<process_record>> found;
   list ended;  // destroyed after the lock is released
+  split(found, ended);
+  for (const auto& each : ended) each->tell_heap();
+  return found;
+}
+
+/// Takes the children that have ended out of the table.
+inline void process_table::split(std::vector<std::shared_ptr<process_record>>& found, list& ended) {
   const std::lock_guard held(mutex);
   for (auto child = children.begin(); child != children.end();) {
     const auto here = child++;
@@ -329,7 +364,6 @@ inline std::vector<std::shared_ptr<process_record>> process_table::running() {
       found.push_back(*here);
     }
   }
-  return found;
 }
 
 }  // namespace procpool::detail

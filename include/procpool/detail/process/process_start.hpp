@@ -151,6 +151,7 @@ inline pid_t process_record::spawn_child() {
   spawn_request request =
       request_from_here(spawn_request::purpose_type::process, std::move(identity));
   const shipped_target shipped = target_->ship();
+  handles_ = shipped.handles;
   request.entry = shipped.maker;
   request.body.assign(shipped.body.data(), shipped.body.data() + shipped.body.size());
   os::flush_standard_streams();
@@ -185,6 +186,7 @@ inline void process_record::run() {
   static_cast<void>(process_table::instance().running());  // reaps ended children never joined
   end_children_at_exit();
   prepare();
+  heap_ = use_heap();
   pid_t pid = 0;
   try {
     const start_method method = method_.has_value() ? *method_ : get_start_method();

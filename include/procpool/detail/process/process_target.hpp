@@ -18,6 +18,7 @@
 #include <procpool/codec.hpp>
 #include <procpool/detail/base/byte_buffer.hpp>
 #include <procpool/detail/base/type_name.hpp>
+#include <procpool/detail/heap/held_object.hpp>
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/task/callable.hpp>
@@ -29,6 +30,7 @@ namespace procpool::detail {
 struct shipped_target {
   code_ref maker;  ///< refers to a target_maker
   byte_buffer body;
+  std::shared_ptr<void> handles = {};  ///< shared objects, kept until the process has ended
 };
 
 struct process_target {
@@ -87,6 +89,7 @@ class bound_target final : public process_target {
     if constexpr (can_be_shipped<F, A...>()) {
       using types = shipped_types_t<F, A...>;
       shipped_target shipped{find_code(reinterpret_cast<std::uintptr_t>(maker_of(types{}))), {}};
+      handle_scope sent(handle_delivery::repeated);
       encoder out(shipped.body);
       std::apply(
           [&](const A&... args) {
@@ -95,6 +98,7 @@ class bound_target final : public process_target {
             put_arguments(out, types{}, args...);
           },
           arguments_);
+      shipped.handles = sent.take();
       return shipped;
     } else {
       throw std::invalid_argument(

@@ -21,6 +21,8 @@
 #include <procpool/codec.hpp>
 #include <procpool/detail/base/byte_buffer.hpp>
 #include <procpool/detail/child/spawn.hpp>
+#include <procpool/detail/heap/heap.hpp>
+#include <procpool/detail/heap/shared_heap.hpp>
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/module/module_table.hpp>
 #include <procpool/detail/module/program.hpp>
@@ -36,7 +38,8 @@ namespace procpool::detail {
 inline constexpr const char* spawned_mark = "--procpool-spawned-process";
 
 /// The descriptors that a spawned process inherits, from first_given on.
-enum class given : int { request = os::first_given, channel, parent };
+/// The last three are those of the shared heap, if there is one.
+enum class given : int { request = os::first_given, channel, parent, heap, store_in, store_out };
 
 struct spawn_request {
   enum class purpose_type : std::uint32_t { fork_server, process } purpose{};
@@ -45,6 +48,7 @@ struct spawn_request {
   std::vector<module_id> modules;  ///< of the spawning process
   code_ref entry;                  ///< purpose process: the target_maker
   std::vector<std::byte> body;     ///< purpose process: target and arguments, encoded
+  bool has_heap = false;           ///< whether the descriptors of the shared heap are given
 };
 
 inline void encode_request(encoder& out, const spawn_request& request) {
@@ -63,6 +67,7 @@ inline void encode_request(encoder& out, const spawn_request& request) {
   out.put(request.entry.offset);
   out.put(request.entry.module);
   out.put(request.body);
+  out.put(request.has_heap);
 }
 
 /// @throws DecodeError
@@ -84,6 +89,7 @@ inline spawn_request decode_request(decoder& in) {
   request.entry.offset = in.get<std::uint64_t>();
   request.entry.module = in.get<std::uint32_t>();
   request.body = in.get<std::vector<std::byte>>();
+  request.has_heap = in.get<bool>();
   in.finish();
   return request;
 }
@@ -143,7 +149,7 @@ inline auto& spawn_state_made_early = spawn_state::instance();
 /// @param environment changes to the environment of the new process
 /// @returns its process id
 /// @throws ProcessError; std::logic_error when the program has not called freeze_support()
-inline pid_t spawn_process(const spawn_request& request, int channel, os::first_mask mask,
+inline pid_t spawn_process(spawn_request request, int channel, os::first_mask mask,
                            const os::environment_changes& environment = {}) {
   const spawn_state& state = spawn_state::instance();
   if (!state.takes_part) {
@@ -151,11 +157,16 @@ inline pid_t spawn_process(const spawn_request& request, int channel, os::first_
         "start_method::spawn needs procpool::freeze_support(argc, argv) at the beginning of main, "
         "and this program has not called it");
   }
+  const auto heap = use_heap();
+  request.has_heap = heap != nullptr && heap->is_complete();
   const os::fd file = write_request(request);
   std::vector<std::string> words = state.program.words;
   if (words.empty()) words.push_back(state.name);
   words.emplace_back(spawned_mark);
-  const int descriptors[] = {file.get(), channel, request.identity.parent->process->get()};
+  std::vector<int> descriptors{file.get(), channel, request.identity.parent->process->get()};
+  if (request.has_heap) {
+    for (const int each : heap->descriptors()) descriptors.push_back(each);
+  }
   return os::spawn_plan(descriptors, mask).run(state.program.run.c_str(), words, environment);
 }
 

@@ -26,6 +26,7 @@
 #include <procpool/detail/base/byte_buffer.hpp>
 #include <procpool/detail/base/concat.hpp>
 #include <procpool/detail/crash/death_report.hpp>
+#include <procpool/detail/heap/heap.hpp>
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/os/event.hpp>
 #include <procpool/detail/os/syscall.hpp>
@@ -300,9 +301,9 @@ class supervisor {
   // The order matters: first read its last records, then charge an item, then requeue the rest.
   void worker_exited(const worker_event& report) noexcept {
     const std::uint32_t worker = report.worker;
-    if (pool_.schedule.vacant(worker))
-      return pool_.backend->free_slot(worker);  // the pool broke before
+    if (pool_.schedule.vacant(worker)) return pool_.backend->free_slot(worker);  // broken before
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
+    collect_dead_processes();  // shared objects that nobody else holds
     const bool began_nothing =
         pool_.workers[worker].finished == 0 && !pool_.channel(worker).tasks().anything_claimed();
     worker_death death{.pid = report.pid, .exitcode = report.status};
@@ -322,11 +323,9 @@ class supervisor {
     if (charged_item) restarts_.succeeded();  // the task failed, not the start
     const bool stopped_idle =
         pool_.recycling.may_stop_idle() && death.exitcode == 0 && last.kill == killing::no;
-    if (last.initializing || (died_at_start && !charged_item)) {
-      start_failed(worker, why_not_started(last, death), start_failure::error);
-    } else if (!stopped_idle || charged_item) {
-      replace(worker);
-    }
+    if (last.initializing || (died_at_start && !charged_item))
+      return start_failed(worker, why_not_started(last, death), start_failure::error);
+    if (!stopped_idle || charged_item) replace(worker);
   }
 
   // The worker began no task: no item is charged, and others run its tasks.

@@ -202,6 +202,7 @@ void submit_reduction(pool_interface& pool, const boost::intrusive_ptr<job>& own
                       const shipped_callable& callable, std::size_t first_index, std::size_t items,
                       Iterator& at, const End& end) {
   scratch_buffer scratch;
+  kept_handles_of_t<int, Types> handles;
   encoder out(scratch.get());
   callable.begin(out);
   out.put(static_cast<std::uint32_t>(items));
@@ -211,7 +212,7 @@ void submit_reduction(pool_interface& pool, const boost::intrusive_ptr<job>& own
   }
   submit_encoded(pool, owner, callable,
                  frame_for(pool, reduction_entry<F, Reduce, Types>::code(), 1), first_index,
-                 scratch.get(), static_cast<std::uint32_t>(items));
+                 scratch.get(), handles.take(), static_cast<std::uint32_t>(items));
 }
 
 /// The results of all chunks of a range of @p size items, in order.

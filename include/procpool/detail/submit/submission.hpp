@@ -26,6 +26,7 @@
 #include <procpool/detail/base/concat.hpp>
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/result/typed_job.hpp>
+#include <procpool/detail/submit/kept_handles.hpp>
 #include <procpool/detail/submit/payload_placement.hpp>
 #include <procpool/detail/submit/pool_interface.hpp>
 #include <procpool/detail/task/task.hpp>
@@ -79,19 +80,26 @@ void submit_call(pool_interface& pool, boost::intrusive_ptr<job> owner, const F&
     fill(out);
     return submit_small(pool, std::move(owner), head, {bytes, out.size()});
   }
+  kept_handles_of_t<F, types> handles;
   encoder counting = encoder::counting();
   fill(counting);
   const std::size_t size = counting.size();
   if (size > pool.in_line_limit()) {
-    return submit_body(pool, std::move(owner), head, 0, fill_large(pool, size, fill));
+    task_body body = fill_large(pool, size, fill);
+    handles.keep_with(body.callable);
+    return submit_body(pool, std::move(owner), head, 0, std::move(body));
   }
   scratch_buffer scratch;
   encoder out(scratch.get());
   fill(out);
   if (scratch.get().size() > pool.in_line_limit()) {  // an encoder wrote more than when counted
-    return submit_body(pool, std::move(owner), head, 0, place_large(pool, scratch.get()));
+    task_body body = place_large(pool, scratch.get());
+    handles.keep_with(body.callable);
+    return submit_body(pool, std::move(owner), head, 0, std::move(body));
   }
-  submit_small(pool, std::move(owner), head, scratch.get().view());
+  boost::intrusive_ptr<const frame_keeper> keeper;
+  handles.keep_with(keeper);
+  submit_small(pool, std::move(owner), head, scratch.get().view(), std::move(keeper));
 }
 
 /// A callable of a map. A small one is part of each body. A large one is put into the arena once,
@@ -104,10 +112,13 @@ class shipped_callable {
                    std::uint64_t first_number = unnumbered)
       : pool_(std::move(pool)), first_number_(first_number) {
     reject_null(function);
+    kept_handles<F> handles;
     encoder out(bytes_);
     pool_->check_code(callable_codec<F>::encode(out, function));
     out.align(frame_alignment);
     if (bytes_.size() > min_shared_bytes) share();
+    keeper_ = block_;
+    handles.keep_with(keeper_);
   }
 
   /// Starts a body with the callable, unless it is shared.
@@ -120,10 +131,10 @@ class shipped_callable {
   /// @p first_index on.
   void complete(frame_head& head, task_body& body, std::size_t first_index) const {
     if (first_number_ != unnumbered) head.first_number = first_number_ + first_index;
+    if (keeper_ != nullptr) body.callable = keeper_;
     if (block_ == nullptr) return;
     head.callable_at = block_->offset;
     head.callable_size = bytes_size_;
-    body.callable = block_;
   }
 
  private:
@@ -158,12 +169,14 @@ class shipped_callable {
   byte_buffer bytes_;
   std::size_t bytes_size_ = 0;
   boost::intrusive_ptr<const shared_block> block_;
+  boost::intrusive_ptr<const frame_keeper> keeper_;  ///< of the block and of shared objects
 };
 
 /// Submits one encoded chunk of a map. @param parts see task_body
 inline void submit_encoded(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
                            const shipped_callable& callable, frame_head head,
-                           std::size_t first_index, byte_buffer& bytes, std::uint32_t parts = 1) {
+                           std::size_t first_index, byte_buffer& bytes,
+                           std::shared_ptr<void> handles = {}, std::uint32_t parts = 1) {
   task_body body;
   if (bytes.size() > pool.in_line_limit()) {
     body = place_large(pool, bytes);
@@ -172,6 +185,7 @@ inline void submit_encoded(pool_interface& pool, const boost::intrusive_ptr<job>
   }
   body.parts = parts;
   callable.complete(head, body, first_index);
+  keep_with(body.callable, std::move(handles));
   submit_body(pool, owner, head, first_index, std::move(body));
 }
 
@@ -242,6 +256,7 @@ std::size_t submit_chunk(pool_interface& pool, const boost::intrusive_ptr<job>& 
                          const shipped_callable& callable, std::size_t first_index,
                          std::size_t max_items, Next next) {
   scratch_buffer scratch;
+  kept_handles_of_t<int, Types> handles;
   encoder out(scratch.get());
   callable.begin(out);
   std::size_t items = 0;
@@ -252,7 +267,7 @@ std::size_t submit_chunk(pool_interface& pool, const boost::intrusive_ptr<job>& 
   }
   if (items == 0) return 0;
   submit_encoded(pool, owner, callable, frame_for(pool, entry_point<F, Types>(), items),
-                 first_index, scratch.get());
+                 first_index, scratch.get(), handles.take());
   return items;
 }
 

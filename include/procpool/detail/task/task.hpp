@@ -19,6 +19,7 @@
 #include <procpool/detail/base/forced_unwind.hpp>
 #include <procpool/detail/base/try_catch.hpp>
 #include <procpool/detail/base/type_name.hpp>
+#include <procpool/detail/codec/handles.hpp>
 #include <procpool/detail/codec/incremental_decode.hpp>
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/ring/layout.hpp>
@@ -68,9 +69,7 @@ class frame_context {
     } else if (is_large_block(value)) {
       put_block_of(item, value);
     } else {
-      encoder out(empty_scratch());
-      out.put(value);
-      put_scratch(record_kind::value, item, {});
+      put_encoded(item, value);
     }
   }
 
@@ -113,6 +112,20 @@ class frame_context {
       return value.size() >= assembled_from / sizeof(typename R::value_type);
     }
     return false;
+  }
+
+  // Handles among the results are in transit until the parent has decoded them.
+  template <class R>
+  void put_encoded(std::uint32_t item, const R& value) {
+    encoder out(empty_scratch());
+    if constexpr (may_carry_handles_v<R>) {
+      handle_scope sent(handle_delivery::once);
+      out.put(value);
+      sent.commit();
+    } else {
+      out.put(value);
+    }
+    put_scratch(record_kind::value, item, {});
   }
 
   // Copies the elements once, from the result to the destination.

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 
@@ -80,8 +81,9 @@ struct task_body {
 /// The frame that every worker runs first.
 struct initializer_frame {
   code_ref entry;
-  code_ref function;  ///< the function that the body points to, if any
-  byte_buffer body;   ///< callable and arguments
+  code_ref function;                   ///< the function that the body points to, if any
+  byte_buffer body;                    ///< callable and arguments
+  std::shared_ptr<void> handles = {};  ///< shared objects among them
 };
 
 }  // namespace procpool::detail
