@@ -20,6 +20,7 @@
 #endif
 
 #include <procpool/detail/backend/spawn_main.hpp>
+#include <procpool/detail/bulk/bulk_access.hpp>
 #include <procpool/detail/heap/descriptor_transfer.hpp>
 #include <procpool/detail/heap/object_transfer.hpp>
 #include <procpool/detail/heap/sleeping.hpp>

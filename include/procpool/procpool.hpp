@@ -24,7 +24,8 @@
 #include <procpool/process.hpp>
 #include <procpool/start_method.hpp>
 
-// Memory that programs share.
+// Memory that processes share.
+#include <procpool/shared_array.hpp>
 #include <procpool/shared_memory.hpp>
 
 // Pools of workers.
