@@ -12,6 +12,7 @@
 
 #include <procpool/detail/codec/handles.hpp>
 #include <procpool/detail/heap/held_object.hpp>
+#include <procpool/detail/task/callable.hpp>
 #include <procpool/detail/task/task_body.hpp>
 
 namespace procpool::detail {
@@ -33,9 +34,20 @@ inline void keep_with(boost::intrusive_ptr<const frame_keeper>& keeper,
       new handle_keeper(std::move(handles), std::move(keeper)));
 }
 
-/// Collects the handles that are encoded on this thread while it exists. Costs nothing if none of
-/// the types may contain one.
-template <class... T>
+/// Only callables that are sent by their codec contain handles. No other question is asked about a
+/// closure: g++ 12 regards it as not trivially copyable once it was checked in other ways.
+template <class F>
+consteval bool callable_may_carry_handles() {
+  if constexpr (requires { callable_codec<F>::by_codec; }) {
+    return !callable_codec<F>::by_bytes && !callable_codec<F>::is_code;
+  } else {
+    return true;
+  }
+}
+
+/// Collects the handles that are encoded on this thread while it exists. Costs nothing if neither
+/// the callable nor the arguments may contain one. @tparam F void: no callable
+template <class F, class... T>
 class kept_handles {
  public:
   void keep_with(boost::intrusive_ptr<const frame_keeper>& keeper) {
@@ -47,7 +59,11 @@ class kept_handles {
   }
 
  private:
-  static constexpr bool possible = (false || ... || may_carry_handles_v<T>);
+  static consteval bool in_callable() {
+    if constexpr (std::is_void_v<F>) return false;
+    if constexpr (!std::is_void_v<F>) return callable_may_carry_handles<F>();
+  }
+  static constexpr bool possible = (in_callable() || ... || may_carry_handles_v<T>);
   struct nothing {};
   struct repeated_scope : handle_scope {
     repeated_scope() noexcept : handle_scope(handle_delivery::repeated) {}

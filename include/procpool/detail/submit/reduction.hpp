@@ -202,7 +202,7 @@ void submit_reduction(pool_interface& pool, const boost::intrusive_ptr<job>& own
                       const shipped_callable& callable, std::size_t first_index, std::size_t items,
                       Iterator& at, const End& end) {
   scratch_buffer scratch;
-  kept_handles_of_t<int, Types> handles;
+  kept_handles_of_t<void, Types> handles;
   encoder out(scratch.get());
   callable.begin(out);
   out.put(static_cast<std::uint32_t>(items));

@@ -256,7 +256,7 @@ std::size_t submit_chunk(pool_interface& pool, const boost::intrusive_ptr<job>& 
                          const shipped_callable& callable, std::size_t first_index,
                          std::size_t max_items, Next next) {
   scratch_buffer scratch;
-  kept_handles_of_t<int, Types> handles;
+  kept_handles_of_t<void, Types> handles;
   encoder out(scratch.get());
   callable.begin(out);
   std::size_t items = 0;
