@@ -62,7 +62,7 @@ class descriptor_store {
       }
       offset += static_cast<int>(sizeof ticket);
     }
-    if (last) note_taken(ticket);
+    if (found && last) note_taken(ticket);
     drop_taken();
     return found;
   }

@@ -110,7 +110,7 @@ class heap_process final : public fork_handler {
     try {
       const std::lock_guard lock(mutex_);
       const auto heap = heap_.lock();
-      if (heap != nullptr && owner_locked() != 0) collect_locked(*heap, false);
+      if (heap != nullptr && owner_locked() != 0) collect_locked(*heap, true);
     } catch (...) {  // the table is full: another process collects
     }
   }
