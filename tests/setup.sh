@@ -3,7 +3,7 @@
 #
 # Sourced by bash. A script calls `setup_need THING...`; nothing is installed, and apt is not even
 # asked, when all is there. Things: compiler cmake ninja git python3 pkg-config boost fmt catch2
-# g++-11 clang-14 clang-16 clang-19 clang-format clang-tidy spin valgrind tbb joblib mpi4py. Progress goes to stdout, complaints to stderr.
+# openssl g++-11 clang-14 clang-16 clang-19 clang-format clang-tidy spin valgrind tbb joblib mpi4py. Progress goes to stdout, complaints to stderr.
 
 setup_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 setup_backports_file=/etc/apt/sources.list.d/procpool-backports
@@ -29,6 +29,7 @@ setup_has() {
     clang-format) command -v clang-format-14 >/dev/null ;;
     clang-tidy) command -v clang-tidy-14 >/dev/null ;;
     tbb) setup_has_header tbb/task_group.h ;;
+    openssl) setup_has_header openssl/hmac.h ;;
     joblib) /usr/bin/python3 -c "import joblib" 2>/dev/null ;;
     mpi4py) command -v mpirun >/dev/null && /usr/bin/python3 -c "import mpi4py" 2>/dev/null ;;
     boost | fmt | catch2)
@@ -106,6 +107,7 @@ setup_packages_of() {
     clang-format) echo clang-format-14 ;;
     clang-tidy) echo clang-tidy-14 ;;
     tbb) echo libtbb-dev ;;
+    openssl) echo libssl-dev ;;
     joblib) echo python3-joblib ;;
     mpi4py) echo python3-mpi4py openmpi-bin ;;
     *) echo "$1" ;;
@@ -252,7 +254,7 @@ setup_without_substitute() {
   local thing
   for thing; do
     case $thing in
-      boost | fmt | catch2 | spin | tbb | joblib | mpi4py) ;;
+      boost | fmt | catch2 | openssl | spin | tbb | joblib | mpi4py) ;;
       ninja) command -v make >/dev/null || printf 'ninja ' ;;
       *) printf '%s ' "$thing" ;;
     esac

@@ -78,6 +78,42 @@ class ProcessError : public Error {
   std::error_code code_;
 };
 
+/// The peer of a Connection has closed its end, or has died, and nothing is left to receive; or it
+/// did so in the middle of a message. Python: EOFError; OSError in the middle of a message.
+class EOFError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// The peer of a Connection has closed its end, or has died: what was sent may not have arrived.
+/// code() is EPIPE or ECONNRESET. There is no signal SIGPIPE. Python: BrokenPipeError,
+/// ConnectionResetError.
+class BrokenPipeError : public ProcessError {
+ public:
+  using ProcessError::ProcessError;
+};
+
+/// A received message is longer than the memory it was to be received into. Python:
+/// multiprocessing.BufferTooShort.
+class BufferTooShort : public Error {
+ public:
+  BufferTooShort(const std::string& what, std::vector<std::byte> message)
+      : Error(what), message_(std::make_shared<const std::vector<std::byte>>(std::move(message))) {}
+
+  /// @returns the message; it cannot be received again
+  [[nodiscard]] const std::vector<std::byte>& message() const noexcept { return *message_; }
+
+ private:
+  std::shared_ptr<const std::vector<std::byte>> message_;  // copies of exceptions cannot throw
+};
+
+/// The peer of a Listener or Client has another key, or none, or does not follow the protocol.
+/// Python: multiprocessing.AuthenticationError.
+class AuthenticationError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Received bytes are not an encoding of the expected type. Python: pickle.UnpicklingError.
 class DecodeError : public Error {
  public:

@@ -52,6 +52,18 @@ template <>
 struct fmt::formatter<procpool::ProcessError>
     : procpool::detail::error_formatter<procpool::ProcessError> {};
 template <>
+struct fmt::formatter<procpool::EOFError> : procpool::detail::error_formatter<procpool::EOFError> {
+};
+template <>
+struct fmt::formatter<procpool::BrokenPipeError>
+    : procpool::detail::error_formatter<procpool::BrokenPipeError> {};
+template <>
+struct fmt::formatter<procpool::BufferTooShort>
+    : procpool::detail::error_formatter<procpool::BufferTooShort> {};
+template <>
+struct fmt::formatter<procpool::AuthenticationError>
+    : procpool::detail::error_formatter<procpool::AuthenticationError> {};
+template <>
 struct fmt::formatter<procpool::DecodeError>
     : procpool::detail::error_formatter<procpool::DecodeError> {};
 template <>

@@ -21,6 +21,8 @@
 
 #include <procpool/detail/backend/spawn_main.hpp>
 #include <procpool/detail/bulk/bulk_access.hpp>
+#include <procpool/detail/connection/listener_socket.hpp>
+#include <procpool/detail/connection/make_pipe.hpp>
 #include <procpool/detail/heap/descriptor_transfer.hpp>
 #include <procpool/detail/heap/object_transfer.hpp>
 #include <procpool/detail/heap/sleeping.hpp>
@@ -30,6 +32,7 @@
 #include <procpool/detail/os/process_objects.hpp>
 #include <procpool/detail/pool/start_pool.hpp>
 #include <procpool/detail/process/process_start.hpp>
+#include <procpool/detail/result/mixed_wait.hpp>
 #include <procpool/detail/result/wait_set.hpp>
 #include <procpool/detail/task/closure_check.hpp>
 #include <procpool/procpool.hpp>

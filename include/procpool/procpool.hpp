@@ -24,6 +24,11 @@
 #include <procpool/process.hpp>
 #include <procpool/start_method.hpp>
 
+// Messages between processes.
+#include <procpool/connection.hpp>
+#include <procpool/connection_wait.hpp>
+#include <procpool/listener.hpp>
+
 // Memory that processes share.
 #include <procpool/shared_array.hpp>
 #include <procpool/shared_memory.hpp>

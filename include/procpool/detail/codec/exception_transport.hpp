@@ -81,18 +81,34 @@ struct exception_parts<std::filesystem::filesystem_error> {
   }
 };
 
-template <>
-struct exception_parts<ProcessError> {
-  static void encode(encoder& out, const ProcessError& error) {
+template <class E>
+struct process_error_parts {
+  static void encode(encoder& out, const E& error) {
     out.put(static_cast<bool>(error.code()));
     put_code(out, error.code());
     out.put(error.code() ? own_text(error.what(), error.code()) : std::string(error.what()));
   }
-  static ProcessError decode(decoder& in) {
+  static E decode(decoder& in) {
     const bool has_code = in.get<bool>();
     const std::error_code code = get_code(in);
     const std::string text = in.get<std::string>();
-    return has_code ? ProcessError(text, code) : ProcessError(text);
+    return has_code ? E(text, code) : E(text);
+  }
+};
+template <>
+struct exception_parts<ProcessError> : process_error_parts<ProcessError> {};
+template <>
+struct exception_parts<BrokenPipeError> : process_error_parts<BrokenPipeError> {};
+
+template <>
+struct exception_parts<BufferTooShort> {
+  static void encode(encoder& out, const BufferTooShort& error) {
+    out.put(std::string(error.what()));
+    out.put(error.message());
+  }
+  static BufferTooShort decode(decoder& in) {
+    const std::string text = in.get<std::string>();
+    return {text, in.get<std::vector<std::byte>>()};
   }
 };
 
@@ -155,7 +171,8 @@ inline constexpr std::array<exception_entry, sizeof...(E)> exception_entries{
       std::bad_array_new_length, std::bad_cast, std::bad_typeid, std::bad_exception,
       std::bad_function_call, std::bad_weak_ptr, std::bad_optional_access, std::bad_variant_access,
       std::bad_any_cast, Error, TimeoutError, CancelledError, BrokenPool, PoolClosed, ProcessError,
-      DecodeError, RemoteError, RemoteTraceback, WorkerDied, MemoryLimitError>;
+      EOFError, BrokenPipeError, BufferTooShort, AuthenticationError, DecodeError, RemoteError,
+      RemoteTraceback, WorkerDied, MemoryLimitError>;
 }
 
 /// The entry of a type by its mangled name, or null.
