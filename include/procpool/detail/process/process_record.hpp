@@ -313,6 +313,8 @@ inline void process_record::send_signal(int number, const char* call) {
 }
 
 inline void process_record::close() {
+  std::shared_ptr<shared_heap> heap;  // these have locks of their own: destroyed without ours
+  std::shared_ptr<void> handles;
   const auto held = acquire();
   if (stage_ == stage::closed) return;
   require_own();
@@ -320,6 +322,8 @@ inline void process_record::close() {
     throw_misuse("close() while it is running; join() or kill() it first");
   }
   stage_ = stage::closed;
+  heap.swap(heap_);
+  handles.swap(handles_);
   close_descriptors();
 }
 

@@ -105,6 +105,8 @@ inline void process_record::prepare() {
 
 inline void process_record::undo_prepare() noexcept {
   process_table::list node;  // destroyed after the lock is released
+  handles_.reset();
+  heap_.reset();
   const auto held = acquire();
   close_descriptors();
   auto& children = process_table::instance().children;
