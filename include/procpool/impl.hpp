@@ -27,6 +27,7 @@
 #include <procpool/detail/heap/object_transfer.hpp>
 #include <procpool/detail/heap/sleeping.hpp>
 #include <procpool/detail/machine/cpu.hpp>
+#include <procpool/detail/manager/manager_life.hpp>
 #include <procpool/detail/named/list_access.hpp>
 #include <procpool/detail/named/memory_file.hpp>
 #include <procpool/detail/os/process_objects.hpp>

@@ -139,6 +139,8 @@ enum class object_kind : std::uint32_t {
   queue,
   shared_array,
   ticket,
+  manager,
+  managed,  ///< an object that a manager's process keeps
 };
 
 inline constexpr std::size_t object_body_size = 256;
