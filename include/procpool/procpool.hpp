@@ -29,6 +29,11 @@
 #include <procpool/connection_wait.hpp>
 #include <procpool/listener.hpp>
 
+// Objects in a process of their own.
+#include <procpool/managed.hpp>
+#include <procpool/manager.hpp>
+#include <procpool/proxy.hpp>
+
 // Memory that processes share.
 #include <procpool/shared_array.hpp>
 #include <procpool/shared_memory.hpp>
