@@ -5,8 +5,6 @@
 
 #include <procpool/config.hpp>  // first, for its errors
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <chrono>
 #include <cstddef>
 #include <exception>
@@ -23,6 +21,7 @@
 #include <procpool/detail/result/continuation.hpp>
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/result/typed_job.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/error.hpp>
 #include <procpool/options.hpp>
 
@@ -152,7 +151,7 @@ class AsyncResult {
       if (kept == nullptr) throw std::invalid_argument("add_done_callback: a null function");
     }
     auto call = std::make_unique<done_call<std::decay_t<F>>>(std::move(kept));
-    const boost::intrusive_ptr<job_type> held(&job());  // the callback may destroy this object
+    const detail::intrusive_ptr<job_type> held(&job());  // the callback may destroy this object
     if (held->pool().when_done(*held, *call)) {
       static_cast<void>(call.release());  // owned by its job now
     } else {
@@ -198,7 +197,7 @@ class AsyncResult {
   using job_type = detail::typed_job<T>;
   static constexpr bool copies = std::is_void_v<T> || std::is_copy_constructible_v<T>;
 
-  explicit AsyncResult(boost::intrusive_ptr<job_type> job) : job_(std::move(job)) {}
+  explicit AsyncResult(detail::intrusive_ptr<job_type> job) : job_(std::move(job)) {}
 
   template <class F>
   class done_call final : public detail::continuation {
@@ -207,7 +206,7 @@ class AsyncResult {
 
     void run(detail::job& done) override {
       const std::unique_ptr<done_call> self(this);
-      AsyncResult result(boost::intrusive_ptr<job_type>(static_cast<job_type*>(&done)));
+      AsyncResult result(detail::intrusive_ptr<job_type>(static_cast<job_type*>(&done)));
       function_(result);
     }
     void drop() noexcept override { delete this; }
@@ -252,7 +251,7 @@ class AsyncResult {
     return *job_;
   }
 
-  boost::intrusive_ptr<job_type> job_;
+  detail::intrusive_ptr<job_type> job_;
 };
 
 }  // namespace procpool

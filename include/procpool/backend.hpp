@@ -5,11 +5,10 @@
 
 #include <procpool/config.hpp>  // first, for its errors
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <memory>
 
 #include <procpool/detail/submit/pool_interface.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/options.hpp>
 
 namespace procpool {
@@ -35,16 +34,16 @@ namespace detail {
 
 /// Makes a pool and starts its workers (start_pool.hpp).
 template <class Backend>
-boost::intrusive_ptr<pool_interface> start_pool(
+detail::intrusive_ptr<pool_interface> start_pool(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer);
 template <>
-boost::intrusive_ptr<pool_interface> start_pool<Processes>(
+detail::intrusive_ptr<pool_interface> start_pool<Processes>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer);
 template <>
-boost::intrusive_ptr<pool_interface> start_pool<Threads>(
+detail::intrusive_ptr<pool_interface> start_pool<Threads>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer);
 template <>
-boost::intrusive_ptr<pool_interface> start_pool<Serial>(
+detail::intrusive_ptr<pool_interface> start_pool<Serial>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer);
 
 }  // namespace detail

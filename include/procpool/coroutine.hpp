@@ -5,14 +5,13 @@
 
 #include <procpool/config.hpp>  // first, for its errors
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <coroutine>
 #include <utility>
 
 #include <procpool/async_result.hpp>
 #include <procpool/detail/result/continuation.hpp>
 #include <procpool/detail/result/job.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 
 namespace procpool {
 

@@ -120,7 +120,7 @@ class ImapIterator {
     bool ended = false;
   };
 
-  ImapIterator(boost::intrusive_ptr<detail::pool_interface> pool, const detail::job_rules& rules,
+  ImapIterator(detail::intrusive_ptr<detail::pool_interface> pool, const detail::job_rules& rules,
                const F& function, Input input, std::size_t chunksize, std::size_t buffersize,
                bool ordered)
       : pool_(std::move(pool)),
@@ -191,7 +191,7 @@ class ImapIterator {
     if (!pool_open()) return;
     std::vector<std::ranges::range_value_t<Input>> items = collect(max_items);
     if (items.empty()) return;
-    boost::intrusive_ptr<chunk> job = make_chunk(items.size());
+    detail::intrusive_ptr<chunk> job = make_chunk(items.size());
     if (job == nullptr) return;
     job->set_rules(rules_);
     auto at = items.begin();
@@ -215,7 +215,7 @@ class ImapIterator {
 
   // Makes a chunk and its slot in ahead_. Null: no memory. That ends the input, because items taken
   // from it cannot be taken again; submitted items are returned first.
-  boost::intrusive_ptr<chunk> make_chunk(std::size_t items) {
+  detail::intrusive_ptr<chunk> make_chunk(std::size_t items) {
     const std::size_t before = ahead_.size();
     try {
       ahead_.emplace_back();
@@ -283,15 +283,15 @@ class ImapIterator {
     }
   }
 
-  boost::intrusive_ptr<detail::pool_interface> pool_;
+  detail::intrusive_ptr<detail::pool_interface> pool_;
   detail::job_rules rules_;
   std::unique_ptr<source> source_;
   std::size_t chunksize_;
   std::size_t buffersize_;
   std::shared_ptr<detail::completion_queue> finished_;  ///< null: in the order of the input
-  std::vector<boost::intrusive_ptr<chunk>>
+  std::vector<detail::intrusive_ptr<chunk>>
       ahead_;  ///< a vector: its moves never allocate, unlike a deque's
-  boost::intrusive_ptr<chunk> reading_;
+  detail::intrusive_ptr<chunk> reading_;
   std::size_t position_ = 0;
   std::size_t submitted_ = 0;  ///< items taken from the input
   std::size_t taken_ = 0;      ///< of these, items not yet returned

@@ -7,10 +7,10 @@
 
 #include <cstddef>
 #include <exception>
+#include <optional>
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 namespace procpool {
 
@@ -27,21 +27,21 @@ class Outcome {
   Outcome() = default;
 
   /// @returns whether there is a value
-  [[nodiscard]] bool has_value() const noexcept { return held_.index() == 1; }
+  [[nodiscard]] bool has_value() const noexcept { return value_.has_value(); }
   explicit operator bool() const noexcept { return has_value(); }
 
   /// @returns the value. @throws the item's exception; std::logic_error if there is neither
   [[nodiscard]] const stored& value() const& {
     require();
-    return std::get<1>(held_);
+    return *value_;
   }
   [[nodiscard]] stored& value() & {
     require();
-    return std::get<1>(held_);
+    return *value_;
   }
   [[nodiscard]] stored&& value() && {
     require();
-    return std::get<1>(std::move(held_));
+    return *std::move(value_);
   }
   [[nodiscard]] const stored& operator*() const& { return value(); }
   [[nodiscard]] stored& operator*() & { return value(); }
@@ -50,30 +50,37 @@ class Outcome {
   [[nodiscard]] stored* operator->() { return &value(); }
 
   /// @returns the item's exception; null if there is none
-  [[nodiscard]] std::exception_ptr error() const noexcept {
-    const auto* error = std::get_if<2>(&held_);
-    return error != nullptr ? *error : nullptr;
-  }
+  [[nodiscard]] std::exception_ptr error() const noexcept { return error_; }
 
   // ---- for the pool --------------------------------------------------------------------------
 
   /// @returns whether there is a value or an exception
-  [[nodiscard]] bool decided() const noexcept { return held_.index() != 0; }
+  [[nodiscard]] bool decided() const noexcept { return value_.has_value() || error_ != nullptr; }
   template <class... A>
   stored& emplace(A&&... arguments) {
-    return held_.template emplace<1>(std::forward<A>(arguments)...);
+    error_ = nullptr;
+    return value_.emplace(std::forward<A>(arguments)...);
   }
-  void fail(std::exception_ptr error) noexcept { held_.template emplace<2>(std::move(error)); }
+  void fail(std::exception_ptr error) noexcept {
+    value_.reset();
+    error_ = std::move(error);
+  }
   /// Removes the value or exception.
-  void reset() noexcept { held_.template emplace<0>(); }
+  void reset() noexcept {
+    value_.reset();
+    error_ = nullptr;
+  }
 
  private:
   void require() const {
-    if (const auto* error = std::get_if<2>(&held_)) std::rethrow_exception(*error);
-    if (held_.index() == 0) throw std::logic_error("an Outcome without value or exception");
+    if (value_.has_value()) [[likely]]
+      return;
+    if (error_ != nullptr) std::rethrow_exception(error_);
+    throw std::logic_error("an Outcome without value or exception");
   }
 
-  std::variant<std::monostate, stored, std::exception_ptr> held_;
+  std::optional<stored> value_;
+  std::exception_ptr error_;  ///< null if there is a value
 };
 
 }  // namespace procpool

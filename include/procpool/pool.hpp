@@ -6,8 +6,6 @@
 
 #include <procpool/config.hpp>  // first, for its errors
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <chrono>
 #include <cstddef>
 #include <initializer_list>
@@ -29,6 +27,7 @@
 #include <procpool/detail/submit/calls.hpp>
 #include <procpool/detail/submit/pool_interface.hpp>
 #include <procpool/detail/submit/submission_terms.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/imap.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
@@ -306,7 +305,7 @@ class Pool : detail::pool_misuse {
   [[nodiscard]] pool_state state() const { return core()->state(); }
 
  private:
-  [[nodiscard]] const boost::intrusive_ptr<detail::pool_interface>& core() const {
+  [[nodiscard]] const detail::intrusive_ptr<detail::pool_interface>& core() const {
     if (core_ == nullptr) [[unlikely]]
       detail::pool_interface::not_there();
     return core_;
@@ -358,7 +357,7 @@ class Pool : detail::pool_misuse {
         detail::item_arguments<std::decay_t<F>, item, Passing>{});
   }
 
-  boost::intrusive_ptr<detail::pool_interface> core_;
+  detail::intrusive_ptr<detail::pool_interface> core_;
 };
 
 Pool(int)->Pool<Processes>;

@@ -8,7 +8,6 @@
 #include <atomic>
 #include <concepts>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -85,13 +84,12 @@ class worker_local {
 
  public:
   /// Each value is value-initialized: T().
-  worker_local() requires std::default_initializable<T> : make_([] { return T(); }) {}
+  worker_local() requires std::default_initializable<T> : worker_local([] { return T(); }) {}
   /// Each value is constructed from the result of @p make().
   /// @param make called, on a copy, in each worker that uses the value
   template <class Make>
     requires(std::invocable<Make&>&& std::copy_constructible<Make>)
-  explicit worker_local(Make make)
-      : make_([make = std::move(make)]() mutable { return T(make()); }) {}
+  explicit worker_local(Make make) : maker_(std::make_unique<maker_of<Make>>(std::move(make))) {}
   worker_local(const worker_local&) = delete;
   worker_local& operator=(const worker_local&) = delete;
 
@@ -106,13 +104,31 @@ class worker_local {
     if (key_ == 0) detail::throw_older_worker(detail::type_name<T>());
     detail::worker_locals& mine = worker->locals();
     if (void* value = mine.find(key_)) return *static_cast<T*>(value);
-    return mine.add<T>(key_, make_);
+    return mine.add<T>(key_, [this] { return maker_->make(); });
   }
   [[nodiscard]] T& operator*() const { return get(); }
   [[nodiscard]] T* operator->() const { return std::addressof(get()); }
 
  private:
-  std::function<T()> make_;
+  struct maker {
+    maker() = default;
+    maker(const maker&) = delete;
+    maker& operator=(const maker&) = delete;
+    virtual ~maker() = default;
+    [[nodiscard]] virtual T make() const = 0;
+  };
+  template <class Make>
+  struct maker_of final : maker {
+    Make original;
+
+    explicit maker_of(Make&& make) : original(std::move(make)) {}
+    [[nodiscard]] T make() const override {
+      Make copy = original;
+      return T(copy());
+    }
+  };
+
+  std::unique_ptr<const maker> maker_;
   std::uint64_t key_ = detail::next_local_key();
 };
 

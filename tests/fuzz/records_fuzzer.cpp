@@ -152,11 +152,12 @@ void play(script& input, worker_memory_block& memory, result_consumer& parent, p
   parent.drain_last(sink);
 }
 
-boost::intrusive_ptr<job> job_of(bool plain) {
-  static const boost::intrusive_ptr<driver> pool(new no_pool);
-  static const boost::intrusive_ptr<job> longs(new map_job<long>(pool, items, nullptr), false);
-  static const boost::intrusive_ptr<job> texts(new map_job<std::string>(pool, items, nullptr),
-                                               false);
+procpool::detail::intrusive_ptr<job> job_of(bool plain) {
+  static const procpool::detail::intrusive_ptr<driver> pool(new no_pool);
+  static const procpool::detail::intrusive_ptr<job> longs(new map_job<long>(pool, items, nullptr),
+                                                          false);
+  static const procpool::detail::intrusive_ptr<job> texts(
+      new map_job<std::string>(pool, items, nullptr), false);
   return plain ? longs : texts;
 }
 

@@ -110,8 +110,8 @@ wide make_wide(int first) {
 
 TEST_CASE("a result lies where its alignment wants it", "[edges]") {
   using job = procpool::detail::call_job<wide>;
-  const boost::intrusive_ptr<job> one(new job(nullptr), false);
-  const boost::intrusive_ptr<job> other(new job(nullptr), false);
+  const procpool::detail::intrusive_ptr<job> one(new job(nullptr), false);
+  const procpool::detail::intrusive_ptr<job> other(new job(nullptr), false);
   CHECK(reinterpret_cast<std::uintptr_t>(one.get()) % alignof(job) == 0);
   CHECK(reinterpret_cast<std::uintptr_t>(other.get()) % alignof(job) == 0);
   procpool::Pool pool{1};

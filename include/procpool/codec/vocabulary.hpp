@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// Codecs of std::pair, std::tuple, std::optional, std::variant, std::unique_ptr, std::bitset.
+/// Variants and bitsets are recognized by their names, so that this header does not include theirs.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
 
 #include <procpool/codec.hpp>
+#include <procpool/detail/base/type_name.hpp>
 #include <procpool/detail/codec/containers.hpp>
 
-#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -17,7 +18,6 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 namespace procpool {
 
@@ -95,16 +95,20 @@ struct codec<std::optional<T>> : detail::same_level {
   }
 };
 
-template <>
-struct codec<std::monostate> : detail::same_level {
-  static void encode(encoder&, const std::monostate&) {}
-  static std::monostate decode(decoder&) { return {}; }
-};
+namespace detail {
 
-/// Sends the index of the alternative, then its value.
-template <class... Ts>
-struct codec<std::variant<Ts...>> : detail::same_level {
-  using type = std::variant<Ts...>;
+template <class T>
+concept variant = is_std_name(spelled_name<T>(), "variant<");
+template <class T>
+concept bitset = is_std_name(spelled_name<T>(), "bitset<");
+
+}  // namespace detail
+
+/// Sends the index of the alternative, then its value. std::monostate is sent as any empty struct.
+template <template <class...> class Variant, class... Ts>
+  requires(detail::variant<Variant<Ts...>>)
+struct codec<Variant<Ts...>> : detail::same_level {
+  using type = Variant<Ts...>;
   using parts = detail::type_list<Ts...>;
   using index = std::conditional_t<(sizeof...(Ts) <= 256), std::uint8_t, std::uint32_t>;
   static constexpr std::size_t min_wire_size = sizeof(index);
@@ -114,11 +118,18 @@ struct codec<std::variant<Ts...>> : detail::same_level {
       throw std::invalid_argument("a std::variant without value cannot be sent");
     }
     e.put(static_cast<index>(value.index()));
-    std::visit([&](const auto& alternative) { e.put(alternative); }, value);
+    put_alternative(e, value, std::index_sequence_for<Ts...>());
   }
   static type decode(decoder& d) { return alternative<0>(d, d.get<index>()); }
 
  private:
+  template <std::size_t I>
+  using alternative_t = std::tuple_element_t<I, std::tuple<Ts...>>;
+
+  template <std::size_t... I>
+  static void put_alternative(encoder& e, const type& value, std::index_sequence<I...>) {
+    static_cast<void>(((value.index() == I && (e.put(get<I>(value)), true)) || ...));
+  }
   template <std::size_t I>
   static type alternative(decoder& d, std::size_t wanted) {
     if constexpr (I == sizeof...(Ts)) {
@@ -131,13 +142,13 @@ struct codec<std::variant<Ts...>> : detail::same_level {
   }
   template <std::size_t I>
   static type make(decoder& d) {
-    return type(std::in_place_index<I>, d.get<std::variant_alternative_t<I, type>>());
+    return type(std::in_place_index<I>, d.get<alternative_t<I>>());
   }
   template <std::size_t I>
-    requires(detail::decoded_in_place_v<std::variant_alternative_t<I, type>>)
+    requires(detail::decoded_in_place_v<alternative_t<I>>)
   static type make(decoder& d) {
     type value(std::in_place_index<I>);
-    d.get_to(std::get<I>(value));
+    d.get_to(get<I>(value));
     return value;
   }
 };
@@ -173,15 +184,16 @@ struct codec<std::unique_ptr<T>> {
 };
 
 /// Eight bits to a byte.
-template <std::size_t N>
-struct codec<std::bitset<N>> : detail::same_level {
+template <template <std::size_t> class Bitset, std::size_t N>
+  requires(detail::bitset<Bitset<N>>)
+struct codec<Bitset<N>> : detail::same_level {
   static constexpr std::size_t min_wire_size = (N + 7) / 8;
 
-  static void encode(encoder& e, const std::bitset<N>& value) {
+  static void encode(encoder& e, const Bitset<N>& value) {
     detail::put_bits(e, N, [&](std::size_t i) { return value[i]; });
   }
-  static std::bitset<N> decode(decoder& d) {
-    std::bitset<N> value;
+  static Bitset<N> decode(decoder& d) {
+    Bitset<N> value;
     detail::get_bits(d, N, [&](std::size_t i) { value[i] = true; });
     return value;
   }

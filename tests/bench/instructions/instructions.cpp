@@ -7,13 +7,12 @@
 /// fast this runs; and while the pool waits the worker works, see inline_backend.hpp.
 #include <time.h>
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
 #include <vector>
 
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/procpool.hpp>
 
 #include "inline_backend.hpp"
@@ -21,7 +20,7 @@
 namespace {
 
 using core = procpool::detail::worker_pool;
-using call = decltype(procpool::detail::start_call(boost::intrusive_ptr<core>(),
+using call = decltype(procpool::detail::start_call(procpool::detail::intrusive_ptr<core>(),
                                                    procpool::detail::attended::yes, {},
                                                    static_cast<void (*)()>(nullptr), {}));
 
@@ -33,7 +32,7 @@ void nothing() {
   ++ran;
 }
 
-boost::intrusive_ptr<core> make_pool() {
+procpool::detail::intrusive_ptr<core> make_pool() {
   procpool::detail::scheduling_rules rules;
   rules.spinning_workers = 1;
   constexpr std::size_t ring = std::size_t{256} << 10;
@@ -43,15 +42,15 @@ boost::intrusive_ptr<core> make_pool() {
       &bench::inline_backend::make);
 }
 
-call submit(const boost::intrusive_ptr<core>& pool) {
+call submit(const procpool::detail::intrusive_ptr<core>& pool) {
   return procpool::detail::start_call(pool, procpool::detail::attended::yes, {},
                                       static_cast<void (*)()>(nothing), {});
 }
 
-void round_trips(const boost::intrusive_ptr<core>& pool) {
+void round_trips(const procpool::detail::intrusive_ptr<core>& pool) {
   for (int i = 0; i < tasks; ++i) procpool::detail::finish(*submit(pool));
 }
-void submit_all(const boost::intrusive_ptr<core>& pool, std::vector<call>& calls) {
+void submit_all(const procpool::detail::intrusive_ptr<core>& pool, std::vector<call>& calls) {
   for (int i = 0; i < tasks; ++i) calls.push_back(submit(pool));
 }
 void finish_all(std::vector<call>& calls) {
@@ -68,10 +67,10 @@ extern "C" {
 [[gnu::noinline]] void counted_work() {
   bench::the_worker->work();
 }
-[[gnu::noinline]] void counted_round_trips(const boost::intrusive_ptr<core>& pool) {
+[[gnu::noinline]] void counted_round_trips(const procpool::detail::intrusive_ptr<core>& pool) {
   round_trips(pool);
 }
-[[gnu::noinline]] void counted_submit(const boost::intrusive_ptr<core>& pool,
+[[gnu::noinline]] void counted_submit(const procpool::detail::intrusive_ptr<core>& pool,
                                       std::vector<call>& calls) {
   submit_all(pool, calls);
 }

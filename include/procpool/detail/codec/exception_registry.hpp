@@ -13,7 +13,6 @@
 #include <type_traits>
 #include <typeinfo>
 #include <utility>
-#include <variant>
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/codec/exception_text.hpp>
@@ -50,10 +49,14 @@ struct exception_parts {
   }
 };
 
-/// Types without content. (std::bad_variant_access has a member: one of a few texts.)
+/// Whether an exception has no members that matter.
+template <class E>
+inline constexpr bool has_no_content = sizeof(E) == sizeof(std::exception);
+
+/// Types without content.
 template <class E>
   requires(std::is_default_constructible_v<E> && !made_from_text<E> && !encodable<E> &&
-           (sizeof(E) == sizeof(std::exception) || std::is_same_v<E, std::bad_variant_access>))
+           has_no_content<E>)
 struct exception_parts<E> {
   static void encode(encoder&, const std::exception&) {}
   static E decode(decoder&) { return E(); }

@@ -37,6 +37,9 @@
 
 namespace procpool::detail {
 
+template <>
+inline constexpr bool has_no_content<std::bad_variant_access> = true;  // one of a few texts
+
 inline void put_code(encoder& out, const std::error_code& code) {
   out.put(code.value());
   out.put(code.category() == std::system_category());

@@ -4,7 +4,6 @@
 /// from the ring to the container that the user gets.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

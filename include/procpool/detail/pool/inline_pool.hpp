@@ -66,7 +66,7 @@ class inline_pool final : public pool_interface, private fork_handler {
     return std::exchange(next_number_, next_number_ + items);
   }
 
-  void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
+  void submit(intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
     const running_task now(*this);
     if (owner->resolved()) return;  // a chunk of a map that has ended as a whole
@@ -130,7 +130,7 @@ class inline_pool final : public pool_interface, private fork_handler {
   }
   bool withdraw(continuation& then) noexcept override {
     if (!ours()) return false;
-    boost::intrusive_ptr<job> held;  // released without the lock
+    intrusive_ptr<job> held;  // released without the lock
     const std::lock_guard lock(mutex_);
     held = due_.withdraw(then);
     return true;
@@ -301,7 +301,7 @@ class inline_pool final : public pool_interface, private fork_handler {
     head.initializer = 1;
     head.first_number = unnumbered;
     head.body_size = initializer.body.size();
-    const boost::intrusive_ptr<call_job<void>> outcome(new call_job<void>(nullptr), false);
+    const intrusive_ptr<call_job<void>> outcome(new call_job<void>(nullptr), false);
     scratch_buffer scratch;
     inline_frame(head, {{}, initializer.body.view()}, *own_caller().worker, scratch.get(),
                  {outcome.get(), 0})
@@ -319,7 +319,7 @@ class inline_pool final : public pool_interface, private fork_handler {
     }
     run_callbacks_of(target, target.take_callbacks());
     publish(target);
-    boost::intrusive_ptr<job> done;
+    intrusive_ptr<job> done;
     while (continuation* next = due_.take(done)) run_now(*next, *done);
   }
 

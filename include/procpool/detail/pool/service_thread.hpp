@@ -13,8 +13,6 @@
 ///                                      callbacks
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -37,6 +35,7 @@
 #include <procpool/detail/result/callbacks.hpp>
 #include <procpool/detail/result/continuation.hpp>
 #include <procpool/detail/result/job.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -153,9 +152,9 @@ class service_thread final : private fork_handler {
       // function pointer, not a lambda: its instance for a lambda type is exported even from a
       // module with hidden symbols, and that of another module, with another version of the
       // library, might run instead.
-      void (*const begin)(boost::intrusive_ptr<driver>, service_thread*) =
+      void (*const begin)(intrusive_ptr<driver>, service_thread*) =
           [](auto /*keeps_alive*/, service_thread* self) { self->serve(); };
-      thread_ = std::thread(begin, boost::intrusive_ptr<driver>(&owner_), this);
+      thread_ = std::thread(begin, intrusive_ptr<driver>(&owner_), this);
     } catch (const std::system_error& error) {
       note_failure();
       throw ProcessError("cannot start the service thread of the pool", error.code());
@@ -258,7 +257,7 @@ class service_thread final : private fork_handler {
   }
 
   // Runs the callbacks of one job, then makes the job ready.
-  void run_callbacks_before(std::unique_lock<std::mutex>& lock, boost::intrusive_ptr<job> target) {
+  void run_callbacks_before(std::unique_lock<std::mutex>& lock, intrusive_ptr<job> target) {
     const bool nested = std::exchange(in_callback_, true);  // in another callback
     auto callbacks = target->take_callbacks();  // under the lock: fail_submission() takes them, too
     lock.unlock();
@@ -279,7 +278,7 @@ class service_thread final : private fork_handler {
     constexpr int batch = 1024;  // then callbacks have a turn
     const bool nested = std::exchange(in_callback_, true);
     lock.unlock();
-    boost::intrusive_ptr<job> done;
+    intrusive_ptr<job> done;
     for (int i = 0; i < batch; ++i) {
       continuation* next = pool_.engine.due().take(done);
       if (next == nullptr) break;

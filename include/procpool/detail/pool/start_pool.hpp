@@ -4,8 +4,6 @@
 /// pool.hpp, or compiled once (PROCPOOL_COMPILED), like the members of pool_interface defined here.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -23,6 +21,7 @@
 #include <procpool/detail/pool/pool_settings.hpp>
 #include <procpool/detail/pool/worker_pool.hpp>
 #include <procpool/detail/submit/pool_interface.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/options.hpp>
 #include <procpool/start_method.hpp>
 #include <procpool/worker.hpp>
@@ -53,7 +52,7 @@ PROCPOOL_FUNCTION void pool_interface::not_there() {
                              : "a process that was forked by a pool cannot use that pool");
 }
 
-inline boost::intrusive_ptr<pool_interface> start_pool_of(
+inline intrusive_ptr<pool_interface> start_pool_of(
     worker_kind kind, const pool_options& options,
     std::shared_ptr<const initializer_frame> initializer) {
   const core_settings settings = settings_of(kind, options, std::move(initializer));
@@ -78,7 +77,7 @@ inline worker_kind kind_from_environment(worker_kind chosen) {
 }
 
 template <>
-PROCPOOL_FUNCTION boost::intrusive_ptr<pool_interface> start_pool<Processes>(
+PROCPOOL_FUNCTION intrusive_ptr<pool_interface> start_pool<Processes>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer) {
   const start_method method =
       options.start_method.has_value() ? *options.start_method : get_start_method();
@@ -86,12 +85,12 @@ PROCPOOL_FUNCTION boost::intrusive_ptr<pool_interface> start_pool<Processes>(
   return start_pool_of(kind_from_environment(kind), options, std::move(initializer));
 }
 template <>
-PROCPOOL_FUNCTION boost::intrusive_ptr<pool_interface> start_pool<Threads>(
+PROCPOOL_FUNCTION intrusive_ptr<pool_interface> start_pool<Threads>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer) {
   return start_pool_of(worker_kind::threads, options, std::move(initializer));
 }
 template <>
-PROCPOOL_FUNCTION boost::intrusive_ptr<pool_interface> start_pool<Serial>(
+PROCPOOL_FUNCTION intrusive_ptr<pool_interface> start_pool<Serial>(
     const pool_options& options, std::shared_ptr<const initializer_frame> initializer) {
   return start_pool_of(worker_kind::caller, options, std::move(initializer));
 }

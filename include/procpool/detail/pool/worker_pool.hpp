@@ -11,8 +11,6 @@
 ///     guarded_engine   the engine and its lock
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -45,6 +43,7 @@
 #include <procpool/detail/ring/arena.hpp>
 #include <procpool/detail/ring/block_bin.hpp>
 #include <procpool/detail/ring/layout.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/task/task_body.hpp>
 #include <procpool/error.hpp>
 
@@ -112,7 +111,7 @@ class worker_pool final : public pool_interface {
     return pool_.engine.take_numbers(items);
   }
 
-  void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
+  void submit(intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body) override {
     pool_.check_usable();
     job_list dead;  // destroyed without the lock
@@ -244,7 +243,7 @@ class worker_pool final : public pool_interface {
 
   bool withdraw(continuation& then) noexcept override {
     if (!pool_.ours()) return false;
-    boost::intrusive_ptr<job> held;  // released without the lock
+    intrusive_ptr<job> held;  // released without the lock
     std::unique_lock lock(pool_.mutex, std::defer_lock);
     if (!pool_.engine.decoding()) lock.lock();  // if decoding, this thread has the lock
     held = pool_.engine.due().withdraw(then);

@@ -7,7 +7,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -22,6 +21,7 @@
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/task/callable.hpp>
+#include <procpool/detail/task/invoke.hpp>
 #include <procpool/detail/task/task.hpp>
 
 namespace procpool::detail {
@@ -80,7 +80,7 @@ class bound_target final : public process_target {
   void run() override {
     std::apply(
         [this](A&... args) {
-          static_cast<void>(std::invoke(std::move(target_), std::move(args)...));
+          static_cast<void>(detail::invoke(std::move(target_), std::move(args)...));
         },
         arguments_);
   }

@@ -7,8 +7,6 @@
 /// threads need at the same time.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <atomic>
 #include <cstddef>
 #include <mutex>
@@ -16,6 +14,7 @@
 
 #include <procpool/detail/result/continuation.hpp>
 #include <procpool/detail/result/job.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 
 namespace procpool::detail {
 
@@ -26,7 +25,7 @@ class continuation_queue {
   continuation_queue(const continuation_queue&) = delete;
   continuation_queue& operator=(const continuation_queue&) = delete;
   ~continuation_queue() {
-    boost::intrusive_ptr<job> owner;
+    intrusive_ptr<job> owner;
     while (continuation* each = take(owner)) each->drop();
   }
 
@@ -48,7 +47,7 @@ class continuation_queue {
   }
 
   /// Removes and returns the first, and sets @p owner to its job; null: the queue is empty.
-  [[nodiscard]] continuation* take(boost::intrusive_ptr<job>& owner) {
+  [[nodiscard]] continuation* take(intrusive_ptr<job>& owner) {
     const std::lock_guard lock(mutex_);
     continuation* first = first_;
     if (first == nullptr) return nullptr;
@@ -59,7 +58,7 @@ class continuation_queue {
   /// Removes one from the list of its job or from this queue. Pool's lock held. No effect if the
   /// thread that runs it has taken it.
   /// @returns the reference that it held, to be released without any lock
-  [[nodiscard]] boost::intrusive_ptr<job> withdraw(continuation& target) {
+  [[nodiscard]] intrusive_ptr<job> withdraw(continuation& target) {
     const std::lock_guard lock(mutex_);
     if (target.link_ == nullptr) return nullptr;
     return remove(target);
@@ -73,7 +72,7 @@ class continuation_queue {
 
  private:
   // Removes one from either kind of list.
-  [[nodiscard]] boost::intrusive_ptr<job> remove(continuation& target) noexcept {
+  [[nodiscard]] intrusive_ptr<job> remove(continuation& target) noexcept {
     if (target.next_ != nullptr) {
       target.next_->link_ = target.link_;
     } else if (end_ == &target.next_) {

@@ -3,9 +3,6 @@
 /// The parent's state of submitted work: it collects outcomes, and threads wait for it.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-#include <boost/smart_ptr/intrusive_ref_counter.hpp>
-
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -24,6 +21,7 @@
 #include <procpool/detail/result/continuation.hpp>
 #include <procpool/detail/result/ready_observer.hpp>
 #include <procpool/detail/task/callable.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 
 namespace procpool::detail {
 
@@ -54,7 +52,7 @@ class waitable {
 };
 
 /// Makes progress: the pool's core. Results refer to it and outlive their pool.
-class driver : public boost::intrusive_ref_counter<driver> {
+class driver : public reference_counted<driver> {
  public:
   virtual ~driver() = default;
   /// Waits until @p target is ready or @p until is reached; whether it is ready. Any thread.
@@ -144,7 +142,7 @@ struct job_form {
 class job : public waitable {
  public:
   /// Starts with one reference, the maker's.
-  job(boost::intrusive_ptr<driver> pool, std::size_t items, const job_form& form,
+  job(intrusive_ptr<driver> pool, std::size_t items, const job_form& form,
       std::unique_ptr<done_callback> callbacks)
       : form_(form), pool_(std::move(pool)), callbacks_(std::move(callbacks)), missing_(items) {}
   virtual ~job() = default;
@@ -250,7 +248,7 @@ class job : public waitable {
     return references_.load(std::memory_order_acquire);  // sees what the other owners did
   }
   /// Adds a reference to a job that only the caller knows yet: without an atomic exchange.
-  [[nodiscard]] boost::intrusive_ptr<job> share_first() noexcept {
+  [[nodiscard]] intrusive_ptr<job> share_first() noexcept {
     const std::uint32_t before = references_.load(std::memory_order_relaxed);  // this thread's
     references_.store(before + 1, std::memory_order_relaxed);                  // likewise
     return {this, false};
@@ -291,7 +289,7 @@ class job : public waitable {
 
   mutable std::atomic<std::uint32_t> references_{1};
   job_form form_;
-  boost::intrusive_ptr<driver> pool_;
+  intrusive_ptr<driver> pool_;
   std::unique_ptr<done_callback> callbacks_;
   continuation_list continuations_;
   job_rules rules_;

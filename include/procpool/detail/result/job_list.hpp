@@ -4,12 +4,11 @@
 /// that an imap_unordered has not returned.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <cstddef>
 #include <utility>
 
 #include <procpool/detail/result/job.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 
 namespace procpool::detail {
 
@@ -33,7 +32,7 @@ class job_list {
   [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
-  void push_back(boost::intrusive_ptr<job> target) noexcept {
+  void push_back(intrusive_ptr<job> target) noexcept {
     job* last = target.detach();
     last->listed_ = nullptr;
     (last_ != nullptr ? last_->listed_ : first_) = last;
@@ -41,11 +40,11 @@ class job_list {
     ++size_;
   }
   /// Null: the list is empty.
-  [[nodiscard]] boost::intrusive_ptr<job> pop_front() noexcept {
+  [[nodiscard]] intrusive_ptr<job> pop_front() noexcept {
     return first_ != nullptr ? unlink(nullptr) : nullptr;
   }
   /// Removes this job; null: it is not in the list. Linear in its position.
-  [[nodiscard]] boost::intrusive_ptr<job> remove(const job* target) noexcept {
+  [[nodiscard]] intrusive_ptr<job> remove(const job* target) noexcept {
     job* before = nullptr;
     for (job* each = first_; each != nullptr; before = std::exchange(each, each->listed_)) {
       if (each == target) return unlink(before);
@@ -58,7 +57,7 @@ class job_list {
   }
 
  private:
-  [[nodiscard]] boost::intrusive_ptr<job> unlink(job* before) noexcept {
+  [[nodiscard]] intrusive_ptr<job> unlink(job* before) noexcept {
     job*& link = before != nullptr ? before->listed_ : first_;
     job* target = std::exchange(link, link->listed_);
     if (last_ == target) last_ = before;

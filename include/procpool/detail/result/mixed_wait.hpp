@@ -7,8 +7,6 @@
 /// drive is driven by this thread, for a short time again and again.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -24,6 +22,7 @@
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/result/mixed_waiting.hpp>
 #include <procpool/detail/result/ready_observer.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 
 namespace procpool::detail {
 
@@ -71,7 +70,7 @@ class job_alarm final : public ready_observer, public waitable {
 
  private:
   void observe(observer_entry& entry, job& what) {
-    if (std::ranges::find(pools_, &what.pool(), &boost::intrusive_ptr<driver>::get) == pools_.end())
+    if (std::ranges::find(pools_, &what.pool(), &intrusive_ptr<driver>::get) == pools_.end())
       pools_.emplace_back(&what.pool());
     entry.what = &what;
     entry.owner = this;
@@ -82,7 +81,7 @@ class job_alarm final : public ready_observer, public waitable {
 
   os::event event_;
   std::vector<observer_entry> entries_;  // those with an owner may be in the list of their job
-  std::vector<boost::intrusive_ptr<driver>> pools_;
+  std::vector<intrusive_ptr<driver>> pools_;
   std::atomic<bool> rung_{false};
 };
 

@@ -4,20 +4,19 @@
 /// mixed_wait.hpp.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <span>
 #include <vector>
 
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/result/job.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 
 namespace procpool::detail {
 
 /// A descriptor or a job.
 struct waited_item {
   int number = -1;
-  boost::intrusive_ptr<job> what = nullptr;
+  intrusive_ptr<job> what = nullptr;
 
   friend bool operator==(const waited_item&, const waited_item&) noexcept = default;
 };

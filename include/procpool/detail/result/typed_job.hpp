@@ -3,13 +3,10 @@
 /// Jobs with a type: a single call, one outcome per item, a whole map.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -23,8 +20,10 @@
 #include <procpool/detail/base/value_slot.hpp>
 #include <procpool/detail/codec/incremental_decode.hpp>
 #include <procpool/detail/os/huge_pages.hpp>
+#include <procpool/detail/result/callback_function.hpp>
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/result/job_list.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/task/task.hpp>
 #include <procpool/outcome.hpp>
 
@@ -50,9 +49,9 @@ class typed_job : public job {
 /// The user's callback and error_callback.
 template <class T>
 struct job_callbacks {
-  std::conditional_t<std::is_void_v<T>, std::function<void()>, std::function<void(stored_t<T>&)>>
+  std::conditional_t<std::is_void_v<T>, callback_function<>, callback_function<stored_t<T>&>>
       success;
-  std::function<void(std::exception_ptr)> failure;
+  callback_function<std::exception_ptr> failure;
 };
 
 /// Calls one of them.
@@ -106,8 +105,7 @@ class call_job final : public typed_job<R> {
  public:
   using stored = stored_t<R>;
 
-  explicit call_job(boost::intrusive_ptr<driver> pool,
-                    std::unique_ptr<done_callback> callbacks = nullptr)
+  explicit call_job(intrusive_ptr<driver> pool, std::unique_ptr<done_callback> callbacks = nullptr)
       : typed_job<R>(std::move(pool), 1,
                      {.plain_size = plain_size_of<stored>, .pieces = delivery_of<stored>()},
                      std::move(callbacks)) {}
@@ -142,11 +140,11 @@ class call_job final : public typed_job<R> {
 /// Collects jobs that become ready, for imap_unordered.
 class completion_queue final : public waitable {
  public:
-  void push(boost::intrusive_ptr<job> finished) noexcept {
+  void push(intrusive_ptr<job> finished) noexcept {
     std::lock_guard lock(mutex_);
     finished_.push_back(std::move(finished));
   }
-  [[nodiscard]] boost::intrusive_ptr<job> pop() noexcept {
+  [[nodiscard]] intrusive_ptr<job> pop() noexcept {
     std::lock_guard lock(mutex_);
     return finished_.pop_front();
   }
@@ -170,7 +168,7 @@ class outcomes_job final : public typed_job<std::vector<Outcome<R>>> {
   using base = typed_job<std::vector<Outcome<R>>>;
 
   /// @param first index of the first item in the input
-  outcomes_job(boost::intrusive_ptr<driver> pool, std::size_t first, std::size_t items,
+  outcomes_job(intrusive_ptr<driver> pool, std::size_t first, std::size_t items,
                std::shared_ptr<completion_queue> finished = nullptr,
                std::unique_ptr<done_callback> callbacks = nullptr)
       : base(std::move(pool), items,
@@ -255,8 +253,7 @@ class map_job final
   using whole = std::conditional_t<std::is_void_v<R>, void, std::vector<stored>>;
   using base = typed_job<whole>;
 
-  map_job(boost::intrusive_ptr<driver> pool, std::size_t items,
-          std::unique_ptr<done_callback> callbacks)
+  map_job(intrusive_ptr<driver> pool, std::size_t items, std::unique_ptr<done_callback> callbacks)
       : base(std::move(pool), items,
              {.plain_size = plain_size_of<stored>,
               .pieces = delivery_of<stored>(),

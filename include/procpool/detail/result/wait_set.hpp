@@ -10,8 +10,6 @@
 /// An observer is notified under a pool's lock and then takes its own lock, never in reverse order.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -32,6 +30,7 @@
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/result/ready_observer.hpp>
 #include <procpool/detail/result/waiting.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
@@ -86,8 +85,8 @@ class wait_set final : public ready_observer, public waitable {
   // An entry has an owner as long as its job may refer to it. Its job is null if it was ready at
   // the start.
   std::vector<observer_entry> entries_;
-  std::vector<boost::intrusive_ptr<driver>> pools_;  ///< of jobs that were not ready, each once
-  observer_entry* popped_ = nullptr;                 ///< to be returned next
+  std::vector<intrusive_ptr<driver>> pools_;  ///< of jobs that were not ready, each once
+  observer_entry* popped_ = nullptr;          ///< to be returned next
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -119,7 +118,7 @@ PROCPOOL_FUNCTION void wait_set::observe(observer_entry& entry) {
 
 PROCPOOL_FUNCTION void wait_set::add_pool(driver& pool) {
   if (!pools_.empty() && pools_.back() == &pool) return;
-  if (std::ranges::find(pools_, &pool, &boost::intrusive_ptr<driver>::get) != pools_.end()) return;
+  if (std::ranges::find(pools_, &pool, &intrusive_ptr<driver>::get) != pools_.end()) return;
   pools_.emplace_back(&pool);
 }
 

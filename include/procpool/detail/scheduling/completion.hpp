@@ -6,8 +6,6 @@
 
 #include <pthread.h>
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +19,7 @@
 #include <procpool/detail/result/job_list.hpp>
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/scheduling/pool_task.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 
 namespace procpool::detail {
 

@@ -17,8 +17,6 @@
 ///                                                                   -> worker_table   shared state
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -43,6 +41,7 @@
 #include <procpool/detail/scheduling/scheduler.hpp>
 #include <procpool/detail/scheduling/supervisor.hpp>
 #include <procpool/detail/scheduling/worker_table.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/worker/recycle_policy.hpp>
 
 namespace procpool::detail {
@@ -87,7 +86,7 @@ class engine {
 
   /// Accepts a frame of work. An in-line body may be the caller's memory: it is not used after the
   /// call.
-  void submit(boost::intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
+  void submit(intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body, preference preferred) {
     pool_task& task = pool_.make_task(std::move(owner), head, first_index);
     task.body.take(body);

@@ -4,8 +4,6 @@
 /// Used under the pool's lock.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -20,6 +18,7 @@
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/ring/parent_channel.hpp>
 #include <procpool/detail/scheduling/scheduler.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/task/task_body.hpp>
 #include <procpool/error.hpp>
 
@@ -37,7 +36,7 @@ struct pool_task : scheduled_task {
   static constexpr std::uint8_t max_died_at_start = 2;  ///< less than what breaks the pool
   static constexpr std::uint8_t max_left = 200;  ///< honest workers do not leave one after another
 
-  boost::intrusive_ptr<job> owner;
+  intrusive_ptr<job> owner;
   pool_task* previous_of_job = nullptr;  ///< neighbours among the owner's tasks
   pool_task* next_of_job = nullptr;
   frame_head head{};  ///< with the ordinal of its last send

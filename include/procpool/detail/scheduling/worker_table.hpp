@@ -4,8 +4,6 @@
 /// parts of the engine, under the pool's lock.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -27,6 +25,7 @@
 #include <procpool/detail/scheduling/pool_task.hpp>
 #include <procpool/detail/scheduling/prepared_errors.hpp>
 #include <procpool/detail/scheduling/scheduler.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/worker/recycle_policy.hpp>
 #include <procpool/detail/worker/replay.hpp>
 
@@ -117,7 +116,7 @@ class worker_table {
   }
 
   /// A new task; the caller fills in its body.
-  [[nodiscard]] pool_task& make_task(boost::intrusive_ptr<job> owner, const frame_head& head,
+  [[nodiscard]] pool_task& make_task(intrusive_ptr<job> owner, const frame_head& head,
                                      std::size_t first_index) {
     pool_task& task = store_.take();
     task.owner = std::move(owner);

@@ -4,8 +4,6 @@
 /// Runs on the submitting thread.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +24,7 @@
 #include <procpool/detail/submit/pool_interface.hpp>
 #include <procpool/detail/submit/submission.hpp>
 #include <procpool/detail/submit/submission_terms.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/options.hpp>
 #include <procpool/outcome.hpp>
 
@@ -67,12 +66,11 @@ job_rules rules_of(std::optional<time_limit> timeout, int retries, const F& func
 
 /// Submits one call.
 template <class F, class... A>
-auto start_call(const boost::intrusive_ptr<pool_interface>& pool, attended attendance,
-                call_limits limits, const F& function, std::unique_ptr<done_callback> callbacks,
+auto start_call(const intrusive_ptr<pool_interface>& pool, attended attendance, call_limits limits,
+                const F& function, std::unique_ptr<done_callback> callbacks,
                 const A&... arguments) {
   using result = task_result_t<std::decay_t<F>, const A&...>;
-  boost::intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)),
-                                             false);
+  intrusive_ptr<call_job<result>> job(new call_job<result>(pool, std::move(callbacks)), false);
   pool->check_timeout(limits.timeout);
   job->set_rules({limits.timeout, limits.retries, label_of<std::decay_t<F>>(function)});
   if (attendance == attended::no) pool->ensure_service(*job);
@@ -82,7 +80,7 @@ auto start_call(const boost::intrusive_ptr<pool_interface>& pool, attended atten
 
 /// The result of @p submit(); empty if the pool has no room for a task now.
 template <class Submit>
-auto without_waiting(const boost::intrusive_ptr<pool_interface>& pool, Submit submit)
+auto without_waiting(const intrusive_ptr<pool_interface>& pool, Submit submit)
     -> std::optional<decltype(submit())> {
   if (pool->full()) return std::nullopt;
   const terms_scope no_wait(submission_terms{.may_wait = false});
@@ -119,8 +117,8 @@ std::optional<std::size_t> known_size(Range& range) {
 /// Submits a map over a range of @p size items. A range of unknown size is read first, as in
 /// Python.
 template <class Passing, class Gather, class F, class Range, class Options>
-auto start_map_of(const boost::intrusive_ptr<pool_interface>& pool, attended attendance,
-                  const F& function, Range& items, std::size_t size, const Options& options,
+auto start_map_of(const intrusive_ptr<pool_interface>& pool, attended attendance, const F& function,
+                  Range& items, std::size_t size, const Options& options,
                   std::unique_ptr<done_callback> callbacks) {
   using arguments = item_arguments<F, std::ranges::range_reference_t<Range>, Passing>;
   const auto chunksize = checked_size(options.chunksize, "chunksize");
@@ -137,7 +135,7 @@ auto start_map_of(const boost::intrusive_ptr<pool_interface>& pool, attended att
     return job;
   }
   submit_items<Passing, listed_shipped_t<F, arguments>>(
-      pool, boost::intrusive_ptr<detail::job>(job), function, items, size,
+      pool, intrusive_ptr<detail::job>(job), function, items, size,
       chunksize.value_or(default_chunksize(size, pool->workers())));
   return job;
 }
@@ -147,10 +145,10 @@ struct gather_results {
   template <class R>
   using type = gathered_t<R>;
   template <class R>
-  static auto make(boost::intrusive_ptr<driver> pool, std::size_t size,
+  static auto make(intrusive_ptr<driver> pool, std::size_t size,
                    std::unique_ptr<done_callback> callbacks) {
-    return boost::intrusive_ptr<map_job<R>>(
-        new map_job<R>(std::move(pool), size, std::move(callbacks)), false);
+    return intrusive_ptr<map_job<R>>(new map_job<R>(std::move(pool), size, std::move(callbacks)),
+                                     false);
   }
 };
 /// A map gives a vector of outcomes: values and failures.
@@ -158,9 +156,9 @@ struct gather_outcomes {
   template <class R>
   using type = std::vector<Outcome<R>>;
   template <class R>
-  static auto make(boost::intrusive_ptr<driver> pool, std::size_t size,
+  static auto make(intrusive_ptr<driver> pool, std::size_t size,
                    std::unique_ptr<done_callback> callbacks) {
-    return boost::intrusive_ptr<outcomes_job<R>>(
+    return intrusive_ptr<outcomes_job<R>>(
         new outcomes_job<R>(std::move(pool), 0, size, nullptr, std::move(callbacks)), false);
   }
 };
@@ -172,9 +170,8 @@ using map_result_t = typename Gather::template type<listed_result_t<
     item_arguments<std::decay_t<F>, std::ranges::range_reference_t<Range>, Passing>>>;
 
 template <class Passing, class Gather, class F, class Range, class Options>
-auto start_map(const boost::intrusive_ptr<pool_interface>& pool, attended attendance,
-               const F& function, Range& items, const Options& options,
-               std::unique_ptr<done_callback> callbacks) {
+auto start_map(const intrusive_ptr<pool_interface>& pool, attended attendance, const F& function,
+               Range& items, const Options& options, std::unique_ptr<done_callback> callbacks) {
   using callable = std::decay_t<F>;
   if constexpr (std::ranges::sized_range<Range&> || std::ranges::forward_range<Range&>) {
     return start_map_of<Passing, Gather, callable>(

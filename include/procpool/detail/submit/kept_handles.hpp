@@ -4,8 +4,6 @@
 /// often it was tried. Submitting threads use it.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -13,6 +11,7 @@
 #include <procpool/detail/codec/handles.hpp>
 #include <procpool/detail/heap/held_object.hpp>
 #include <procpool/detail/task/callable.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/task/task_body.hpp>
 
 namespace procpool::detail {
@@ -20,18 +19,17 @@ namespace procpool::detail {
 /// What a frame keeps: shared objects, and what it keeps besides.
 struct handle_keeper final : frame_keeper {
   std::shared_ptr<void> handles;
-  boost::intrusive_ptr<const frame_keeper> other;
+  intrusive_ptr<const frame_keeper> other;
 
-  handle_keeper(std::shared_ptr<void> kept, boost::intrusive_ptr<const frame_keeper> also) noexcept
+  handle_keeper(std::shared_ptr<void> kept, intrusive_ptr<const frame_keeper> also) noexcept
       : handles(std::move(kept)), other(std::move(also)) {}
 };
 
 /// Adds shared objects to what a frame keeps.
-inline void keep_with(boost::intrusive_ptr<const frame_keeper>& keeper,
-                      std::shared_ptr<void> handles) {
+inline void keep_with(intrusive_ptr<const frame_keeper>& keeper, std::shared_ptr<void> handles) {
   if (handles == nullptr) return;
-  keeper = boost::intrusive_ptr<const frame_keeper>(
-      new handle_keeper(std::move(handles), std::move(keeper)));
+  keeper =
+      intrusive_ptr<const frame_keeper>(new handle_keeper(std::move(handles), std::move(keeper)));
 }
 
 /// Only callables that are sent by their codec contain handles. No other question is asked about a
@@ -50,7 +48,7 @@ consteval bool callable_may_carry_handles() {
 template <class F, class... T>
 class kept_handles {
  public:
-  void keep_with(boost::intrusive_ptr<const frame_keeper>& keeper) {
+  void keep_with(intrusive_ptr<const frame_keeper>& keeper) {
     if constexpr (possible) detail::keep_with(keeper, scope_.take());
   }
   [[nodiscard]] std::shared_ptr<void> take() noexcept {

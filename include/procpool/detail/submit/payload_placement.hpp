@@ -5,8 +5,6 @@
 /// submitting thread, without any lock.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <cstddef>
 #include <cstring>
 #include <span>
@@ -17,6 +15,7 @@
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/submit/pool_interface.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/task/task_body.hpp>
 
 namespace procpool::detail {
@@ -126,7 +125,7 @@ task_body fill_large(pool_interface& pool, std::size_t size, Fill fill) {
 }
 
 /// Sets place and size of the body and submits the frame.
-inline void submit_body(pool_interface& pool, boost::intrusive_ptr<job> owner, frame_head& head,
+inline void submit_body(pool_interface& pool, intrusive_ptr<job> owner, frame_head& head,
                         std::size_t first_index, task_body body) {
   const auto block = body.block();
   head.kind = frame_kind::run;
@@ -141,9 +140,9 @@ inline void submit_body(pool_interface& pool, boost::intrusive_ptr<job> owner, f
 }
 
 /// Submits a frame of one item with an in-line body, which is copied.
-inline void submit_small(pool_interface& pool, boost::intrusive_ptr<job> owner, frame_head& head,
+inline void submit_small(pool_interface& pool, intrusive_ptr<job> owner, frame_head& head,
                          std::span<const std::byte> body,
-                         boost::intrusive_ptr<const frame_keeper> keeper = {}) {
+                         intrusive_ptr<const frame_keeper> keeper = {}) {
   head.kind = frame_kind::run;
   head.body_size = body.size();
   task_body payload;

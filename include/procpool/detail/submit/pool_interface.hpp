@@ -5,8 +5,6 @@
 /// in a worker.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +18,7 @@
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/ring/layout.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/task/task_body.hpp>
 
 namespace procpool {
@@ -75,7 +74,7 @@ class pool_interface : public driver {
 
   /// Submits a frame; see engine::submit. Waits for room by the calling thread's submission_terms.
   /// @throws PoolClosed, BrokenPool; CancelledError, pool_full by the terms
-  virtual void submit(boost::intrusive_ptr<job> owner, const frame_head& head,
+  virtual void submit(detail::intrusive_ptr<job> owner, const frame_head& head,
                       std::size_t first_index, task_body&& body) = 0;
   /// Runs the callbacks of a submission of no items, then makes it ready.
   virtual void complete(job& empty_job) = 0;

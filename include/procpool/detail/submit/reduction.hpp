@@ -5,14 +5,11 @@
 /// the worker reports which part it runs, as it does for items.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -33,6 +30,8 @@
 #include <procpool/detail/submit/pool_interface.hpp>
 #include <procpool/detail/submit/submission.hpp>
 #include <procpool/detail/task/callable.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
+#include <procpool/detail/task/invoke.hpp>
 #include <procpool/detail/task/task.hpp>
 #include <procpool/options.hpp>
 
@@ -84,7 +83,7 @@ class running_sum {
     Value& value = next_.make(source);
     called_t<Reduce, Value, Value>& called = reduce;
     sums_[1 - current_].make([&]() -> Value {
-      return std::invoke(called, std::move(*sums_[current_]), std::move(value));
+      return detail::invoke(called, std::move(*sums_[current_]), std::move(value));
     });
     sums_[current_].reset();
     current_ = 1 - current_;
@@ -161,7 +160,7 @@ class reduction_job final : public typed_job<std::vector<value_slot<Value>>> {
  public:
   using base = typed_job<std::vector<value_slot<Value>>>;
 
-  reduction_job(boost::intrusive_ptr<driver> pool, std::size_t items, std::size_t chunksize)
+  reduction_job(intrusive_ptr<driver> pool, std::size_t items, std::size_t chunksize)
       : reduction_job(std::move(pool), (items + chunksize - 1) / chunksize, chunksize, nullptr) {}
 
   void value(std::size_t index, std::span<const std::byte> encoded) override {
@@ -183,7 +182,7 @@ class reduction_job final : public typed_job<std::vector<value_slot<Value>>> {
   [[nodiscard]] std::vector<value_slot<Value>>& result() override { return sums_; }
 
  private:
-  reduction_job(boost::intrusive_ptr<driver> pool, std::size_t chunks, std::size_t chunksize,
+  reduction_job(intrusive_ptr<driver> pool, std::size_t chunks, std::size_t chunksize,
                 std::nullptr_t)
       : base(std::move(pool), chunks,
              {.plain_size = plain_size_of<Value>, .pieces = delivery_of<Value>()}, nullptr),
@@ -198,7 +197,7 @@ class reduction_job final : public typed_job<std::vector<value_slot<Value>>> {
 
 /// Encodes and submits the next @p items items as one chunk.
 template <class F, class Reduce, class Types, class Iterator, class End>
-void submit_reduction(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
+void submit_reduction(pool_interface& pool, const intrusive_ptr<job>& owner,
                       const shipped_callable& callable, std::size_t first_index, std::size_t items,
                       Iterator& at, const End& end) {
   scratch_buffer scratch;
@@ -217,12 +216,11 @@ void submit_reduction(pool_interface& pool, const boost::intrusive_ptr<job>& own
 
 /// The results of all chunks of a range of @p size items, in order.
 template <class Value, class Types, class F, class Reduce, class Range>
-std::vector<value_slot<Value>> reduce_chunks(const boost::intrusive_ptr<pool_interface>& pool,
+std::vector<value_slot<Value>> reduce_chunks(const intrusive_ptr<pool_interface>& pool,
                                              const map_and_reduce<F, Reduce>& callables,
                                              Range& range, std::size_t size, std::size_t chunksize,
                                              const job_rules& rules, const stop_token& stop) {
-  boost::intrusive_ptr<reduction_job<Value>> job(new reduction_job<Value>(pool, size, chunksize),
-                                                 false);
+  intrusive_ptr<reduction_job<Value>> job(new reduction_job<Value>(pool, size, chunksize), false);
   job->set_rules(rules);
   try {
     const shipped_callable callable(pool, callables, pool->take_numbers(size));
@@ -241,7 +239,7 @@ std::vector<value_slot<Value>> reduce_chunks(const boost::intrusive_ptr<pool_int
 
 /// Maps and reduces a range whose size is known.
 template <class Value, class Types, class F, class Reduce, class Range>
-Value reduce_range(const boost::intrusive_ptr<pool_interface>& pool,
+Value reduce_range(const intrusive_ptr<pool_interface>& pool,
                    const map_and_reduce<F, Reduce>& callables, Range& range, std::size_t size,
                    running_sum<Value>& sum, const map_options& options) {
   const auto chunksize = checked_size(options.chunksize, "chunksize");
@@ -295,7 +293,7 @@ consteval bool check_reduce() {
 
 /// @param initial std::nullopt, or the initial value
 template <class F, class Range, class Reduce, class Initial>
-auto map_reduce(const boost::intrusive_ptr<pool_interface>& pool, const F& function, Range& items,
+auto map_reduce(const intrusive_ptr<pool_interface>& pool, const F& function, Range& items,
                 const Reduce& reduce, Initial&& initial, const map_options& options) {
   using arguments = item_arguments<F, std::ranges::range_reference_t<Range&>, as_argument>;
   using types = listed_shipped_t<F, arguments>;

@@ -4,8 +4,6 @@
 /// (encoders, input ranges) runs here, on the submitting thread and without any lock.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +27,7 @@
 #include <procpool/detail/submit/kept_handles.hpp>
 #include <procpool/detail/submit/payload_placement.hpp>
 #include <procpool/detail/submit/pool_interface.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 #include <procpool/detail/task/task.hpp>
 
 namespace procpool::detail {
@@ -63,7 +62,7 @@ constexpr std::size_t known_call_size(type_list<S...>) {
 
 /// Submits one call; item 0 of @p owner gets its outcome.
 template <class F, class... A>
-void submit_call(pool_interface& pool, boost::intrusive_ptr<job> owner, const F& function,
+void submit_call(pool_interface& pool, intrusive_ptr<job> owner, const F& function,
                  const A&... arguments) {
   using types = shipped_types_t<F, A...>;
   reject_null(function);
@@ -97,7 +96,7 @@ void submit_call(pool_interface& pool, boost::intrusive_ptr<job> owner, const F&
     handles.keep_with(body.callable);
     return submit_body(pool, std::move(owner), head, 0, std::move(body));
   }
-  boost::intrusive_ptr<const frame_keeper> keeper;
+  intrusive_ptr<const frame_keeper> keeper;
   handles.keep_with(keeper);
   submit_small(pool, std::move(owner), head, scratch.get().view(), std::move(keeper));
 }
@@ -108,7 +107,7 @@ class shipped_callable {
  public:
   /// @param first_number the number of the first item, if reserved
   template <class F>
-  shipped_callable(boost::intrusive_ptr<pool_interface> pool, const F& function,
+  shipped_callable(intrusive_ptr<pool_interface> pool, const F& function,
                    std::uint64_t first_number = unnumbered)
       : pool_(std::move(pool)), first_number_(first_number) {
     reject_null(function);
@@ -139,11 +138,11 @@ class shipped_callable {
 
  private:
   struct shared_block final : frame_keeper {
-    boost::intrusive_ptr<pool_interface> pool;
+    intrusive_ptr<pool_interface> pool;
     std::span<std::byte> memory;
     std::uint64_t offset;
 
-    shared_block(boost::intrusive_ptr<pool_interface> front, std::span<std::byte> block)
+    shared_block(intrusive_ptr<pool_interface> front, std::span<std::byte> block)
         : pool(std::move(front)), memory(block), offset(pool->offset(block)) {}
     ~shared_block() override { pool->release(memory); }
   };
@@ -164,16 +163,16 @@ class shipped_callable {
 
   static constexpr std::size_t min_shared_bytes = 1024;
 
-  boost::intrusive_ptr<pool_interface> pool_;
+  intrusive_ptr<pool_interface> pool_;
   std::uint64_t first_number_;
   byte_buffer bytes_;
   std::size_t bytes_size_ = 0;
-  boost::intrusive_ptr<const shared_block> block_;
-  boost::intrusive_ptr<const frame_keeper> keeper_;  ///< of the block and of shared objects
+  intrusive_ptr<const shared_block> block_;
+  intrusive_ptr<const frame_keeper> keeper_;  ///< of the block and of shared objects
 };
 
 /// Submits one encoded chunk of a map. @param parts see task_body
-inline void submit_encoded(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
+inline void submit_encoded(pool_interface& pool, const intrusive_ptr<job>& owner,
                            const shipped_callable& callable, frame_head head,
                            std::size_t first_index, byte_buffer& bytes,
                            std::shared_ptr<void> handles = {}, std::uint32_t parts = 1) {
@@ -252,7 +251,7 @@ using listed_shipped_t = decltype(listed_shipped<F>(Arguments{}));
 /// Encodes up to @p max_items items as one chunk and submits it. @returns the number of items
 /// @param next passes the next item to a visitor: next(visit) is false at the end
 template <class Passing, class F, class Types, class Next>
-std::size_t submit_chunk(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
+std::size_t submit_chunk(pool_interface& pool, const intrusive_ptr<job>& owner,
                          const shipped_callable& callable, std::size_t first_index,
                          std::size_t max_items, Next next) {
   scratch_buffer scratch;
@@ -281,7 +280,7 @@ inline constexpr bool travels_as_block<as_argument, type_list<T>, Range> =
 
 /// submit_chunk() for such items: copied once, to where the workers read them.
 template <class F, class T>
-void submit_block(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
+void submit_block(pool_interface& pool, const intrusive_ptr<job>& owner,
                   const shipped_callable& callable, std::size_t first_index,
                   std::span<const T> items) {
   frame_head head = frame_for(pool, entry_point<F, type_list<T>>(), items.size());
@@ -329,7 +328,7 @@ inline std::optional<std::size_t> checked_size(const std::optional<std::ptrdiff_
 }
 
 template <class Passing, class Types, class F, class Range>
-void submit_one_by_one(pool_interface& pool, const boost::intrusive_ptr<job>& owner,
+void submit_one_by_one(pool_interface& pool, const intrusive_ptr<job>& owner,
                        const shipped_callable& callable, Range& range, std::size_t size,
                        std::size_t chunksize) {
   auto at = std::ranges::begin(range);
@@ -353,9 +352,8 @@ void submit_one_by_one(pool_interface& pool, const boost::intrusive_ptr<job>& ow
 /// Submits all @p size items of a range in chunks. If the range or an encoder throws, submitted
 /// chunks are withdrawn and the exception is rethrown.
 template <class Passing, class Types, class F, class Range>
-void submit_items(const boost::intrusive_ptr<pool_interface>& pool,
-                  const boost::intrusive_ptr<job>& owner, const F& function, Range& range,
-                  std::size_t size, std::size_t chunksize) {
+void submit_items(const intrusive_ptr<pool_interface>& pool, const intrusive_ptr<job>& owner,
+                  const F& function, Range& range, std::size_t size, std::size_t chunksize) {
   try {
     const shipped_callable callable(pool, function, pool->take_numbers(size));
     if constexpr (travels_as_block<Passing, Types, Range>) {

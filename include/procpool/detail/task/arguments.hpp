@@ -8,13 +8,13 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <span>
 #include <type_traits>
 #include <utility>
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/task/callable.hpp>
+#include <procpool/detail/task/invoke.hpp>
 
 namespace procpool::detail {
 
@@ -113,7 +113,7 @@ class frame_callable<F, false> {
 /// read beyond a small object.
 template <class F, class... A>
 [[gnu::noinline]] decltype(auto) invoke_member(F& member, A&&... arguments) {
-  return std::invoke(member, std::forward<A>(arguments)...);
+  return detail::invoke(member, std::forward<A>(arguments)...);
 }
 
 /// Flat arguments of types P, one after the other. Each is copied once, into the parameter.
@@ -164,7 +164,7 @@ struct argument_list<> {
   static argument_list decode(decoder& /*in*/) { return {}; }
   template <class F, class... Before>
   decltype(auto) pass_to(F& callable, Before&... before) {
-    return std::invoke(callable, std::move(before)...);
+    return detail::invoke(callable, std::move(before)...);
   }
 };
 template <class First, class... Rest>

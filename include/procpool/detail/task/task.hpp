@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -26,6 +25,7 @@
 #include <procpool/detail/ring/result_window.hpp>
 #include <procpool/detail/task/arguments.hpp>
 #include <procpool/detail/task/callable.hpp>
+#include <procpool/detail/task/invoke.hpp>
 
 namespace procpool::detail {
 
@@ -363,12 +363,12 @@ struct discarding {
   template <class... P>
     requires(!std::is_invocable_v<const F&, P...>)
   void operator()(P&&... arguments) {
-    static_cast<void>(std::invoke(callable, std::forward<P>(arguments)...));
+    static_cast<void>(detail::invoke(callable, std::forward<P>(arguments)...));
   }
   template <class... P>
     requires(std::is_invocable_v<const F&, P...>)
   void operator()(P&&... arguments) const {
-    static_cast<void>(std::invoke(callable, std::forward<P>(arguments)...));
+    static_cast<void>(detail::invoke(callable, std::forward<P>(arguments)...));
   }
 };
 template <class F>

@@ -3,9 +3,6 @@
 /// The encoded body of a task, from its submission to the ring.
 #pragma once
 
-#include <boost/smart_ptr/intrusive_ptr.hpp>
-#include <boost/smart_ptr/intrusive_ref_counter.hpp>
-
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -15,11 +12,12 @@
 #include <procpool/detail/base/byte_buffer.hpp>
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/ring/layout.hpp>
+#include <procpool/detail/task/intrusive_ptr.hpp>
 
 namespace procpool::detail {
 
 /// Keeps the arena block of a shared callable alive for the frames that refer to it.
-class frame_keeper : public boost::intrusive_ref_counter<frame_keeper> {
+class frame_keeper : public reference_counted<frame_keeper> {
  public:
   frame_keeper() = default;
   frame_keeper(const frame_keeper&) = delete;
@@ -34,7 +32,7 @@ struct task_body {
   std::span<const std::byte>
       bytes;  ///< in `owned`, in the arena, or in the submitter's memory (in_line only)
   byte_buffer owned;
-  boost::intrusive_ptr<const frame_keeper> callable;
+  intrusive_ptr<const frame_keeper> callable;
 
   /// The body is in this block, which must be given back later. @param where arena or large
   void set_block(std::span<std::byte> block, body_place where) noexcept {
