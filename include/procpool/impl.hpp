@@ -21,6 +21,7 @@
 
 #include <procpool/detail/backend/spawn_main.hpp>
 #include <procpool/detail/bulk/bulk_access.hpp>
+#include <procpool/detail/bulk/vector_file.hpp>
 #include <procpool/detail/connection/listener_socket.hpp>
 #include <procpool/detail/connection/make_pipe.hpp>
 #include <procpool/detail/heap/descriptor_transfer.hpp>

@@ -37,6 +37,7 @@
 // Memory that processes share.
 #include <procpool/shared_array.hpp>
 #include <procpool/shared_memory.hpp>
+#include <procpool/shared_vector.hpp>
 
 // Pools of workers.
 #include <procpool/async_result.hpp>

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// Arrays in shared memory: what the hand-over costs, and what a map over the slices of one costs.
+#include <chrono>
 #include <cstddef>
+#include <cstring>
 #include <span>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <procpool/procpool.hpp>
@@ -72,6 +75,77 @@ void map() {
   bench::report("array_map", "procpool", bench::median(workers), "ms");
 }
 
+constexpr std::size_t bytes = std::size_t{64} << 20;
+constexpr std::size_t count = bytes / sizeof(double);
+
+// In the worker: made and filled before the clock runs, as memcpy has its source.
+procpool::shared_vector<double> vector_to_give;
+SharedArray<double> array_to_give;
+
+void prepare_vector() {
+  vector_to_give = procpool::shared_vector<double>(count);
+  for (double& x : vector_to_give) x = 1;
+}
+procpool::shared_vector<double> give_vector() {
+  return std::move(vector_to_give);
+}
+void prepare_array() {
+  if (array_to_give.empty()) array_to_give = SharedArray<double>(count);
+  for (double& x : array_to_give) x = 1;
+}
+SharedArray<const double> give_array() {
+  return array_to_give;
+}
+
+// One element of each page: every page is mapped and read.
+double touch(std::span<const double> values) {
+  double sum = 0;
+  for (std::size_t i = 0; i < values.size(); i += 4096 / sizeof(double)) sum += values[i];
+  return sum;
+}
+
+template <class Prepare, class Give>
+void result(const char* measure, Prepare prepare, Give give) {
+  procpool::Pool pool{1};
+  std::vector<double> handed_over;
+  std::vector<double> read;
+  for (int round = 0; round < bench::scaled(15, 3); ++round) {
+    pool.apply(prepare);
+    const auto begin = bench::clock_type::now();
+    const auto values = pool.apply(give);
+    const auto there = bench::clock_type::now();
+    const double sum = touch(std::span<const double>(values.begin(), values.size()));
+    const auto end = bench::clock_type::now();
+    bench::require(sum == static_cast<double>(bytes / 4096), "values");
+    handed_over.push_back(std::chrono::duration<double, std::nano>(there - begin).count());
+    read.push_back(std::chrono::duration<double, std::nano>(end - begin).count());
+  }
+  bench::report(measure, "handed over", static_cast<double>(bytes) / bench::median(handed_over),
+                "GB/s");
+  bench::report(measure, "and read", static_cast<double>(bytes) / bench::median(read), "GB/s");
+}
+void sealed() {
+  result("vector_sealed", prepare_vector, give_vector);
+}
+void live() {
+  result("vector_live", prepare_array, give_array);
+}
+
+// From one place that is warm to another.
+void copy() {
+  const std::vector<double> from(count, 1.0);
+  std::vector<double> to(count, 2.0);
+  const auto once = [&] {
+    std::memcpy(to.data(), from.data(), bytes);
+    asm volatile("" : : "r"(to.data()) : "memory");
+  };
+  const double ns = bench::median_ns(bench::scaled(15, 3), once);
+  for (const char* measure : {"vector_sealed", "vector_live"}) {
+    bench::report(measure, "memcpy", static_cast<double>(bytes) / ns, "GB/s");
+  }
+}
+
 }  // namespace
 
-BENCH_MAIN({"array_handover", handover}, {"array_map", map})
+BENCH_MAIN({"array_handover", handover}, {"array_map", map}, {"vector_sealed", sealed},
+           {"vector_live", live}, {"vector_copy", copy})
