@@ -5,6 +5,7 @@
 // expect: this procpool::codec<T> lacks static void encode
 // SPDX-License-Identifier: MIT
 #include <procpool/codec.hpp>
+#include <variant>
 #include <vector>
 
 union Union {

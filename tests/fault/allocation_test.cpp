@@ -18,6 +18,7 @@
 #include <array>
 #include <catch2/catch_test_macros.hpp>
 #include <cstdio>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <procpool/process.hpp>

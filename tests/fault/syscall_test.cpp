@@ -13,6 +13,7 @@
 
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <cstdlib>
 #include <memory>

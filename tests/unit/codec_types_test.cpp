@@ -16,6 +16,7 @@
 #include <thread>
 #include <tuple>
 #include <typeinfo>
+#include <variant>
 #include <vector>
 
 #include "fuzz/everything.hpp"
