@@ -36,5 +36,6 @@
 #include <procpool/detail/process/process_start.hpp>
 #include <procpool/detail/result/mixed_wait.hpp>
 #include <procpool/detail/result/wait_set.hpp>
+#include <procpool/detail/sync/lock_access.hpp>
 #include <procpool/detail/task/closure_check.hpp>
 #include <procpool/procpool.hpp>

@@ -33,6 +33,8 @@
 #include <procpool/managed.hpp>
 #include <procpool/manager.hpp>
 #include <procpool/proxy.hpp>
+// Locks that processes share.
+#include <procpool/lock.hpp>
 
 // Memory that processes share.
 #include <procpool/shared_array.hpp>

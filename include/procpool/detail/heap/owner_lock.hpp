@@ -26,6 +26,9 @@ namespace procpool::detail {
 /// Whether the process has ended. Makes system calls. An identity that is none counts as ended.
 [[nodiscard]] bool owner_is_dead(owner_id owner) noexcept;
 
+/// Whether it is known already that the process has ended. Makes no system call; false in doubt.
+[[nodiscard]] bool owner_is_known_dead(owner_id owner) noexcept;
+
 /// The length of the next sleep: 1 ms, doubling to 50 ms.
 class wait_slices {
  public:
@@ -65,6 +68,10 @@ enum class acquired : std::uint8_t { no, yes, from_dead_owner };
   return word.compare_exchange_strong(expected, self, std::memory_order_acquire,
                                       std::memory_order_relaxed);  // as above
 }
+
+/// Takes the lock if its owner has died. Asks the system about the owner at most once a
+/// millisecond, so a thread that tries again and again does not pay for it each time.
+[[nodiscard]] bool take_from_dead_owner(std::atomic<std::uint32_t>& word, owner_id self) noexcept;
 
 /// Gives the lock back and wakes one that sleeps for it.
 inline void release_owner_word(std::atomic<std::uint32_t>& word) noexcept {

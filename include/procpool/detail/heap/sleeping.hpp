@@ -36,6 +36,15 @@ PROCPOOL_FUNCTION bool owner_is_dead(owner_id owner) noexcept {
   return slot_access(heap->control(), slot_of(owner)).has_ended(owner & ~has_sleepers);
 }
 
+PROCPOOL_FUNCTION bool owner_is_known_dead(owner_id owner) noexcept {
+  static heap_process& process = heap_process::instance();
+  const auto heap = process.heap_if_any();
+  if (heap == nullptr) return false;
+  const slot_state now = slot_access(heap->control(), slot_of(owner)).state();
+  if (now.generation != generation_of(owner)) return true;
+  return now.phase != slot_phase::live && now.phase != slot_phase::reserved;
+}
+
 PROCPOOL_FUNCTION bool wait_slices::sleep(std::atomic<std::uint32_t>& word, std::uint32_t expected,
                                           const os::deadline& until) {
   constexpr std::chrono::microseconds longest{50'000};
@@ -88,6 +97,27 @@ PROCPOOL_FUNCTION acquired wait_for_owner_word(std::atomic<std::uint32_t>& word,
     if (!slices.sleep(word, seen | has_sleepers, until)) return acquired::no;
     mine = self | has_sleepers;  // others may sleep still: whoever wakes takes their flag over
   }
+}
+
+/// Whether it is time to ask the system about an owner again. One clock for all locks of a process.
+inline bool may_ask_system() noexcept {
+  static std::atomic<std::int64_t> next{0};  // ns of the steady clock
+  constexpr std::int64_t pause = 1'000'000;
+  const std::int64_t now =
+      std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+  if (now < next.load(std::memory_order_relaxed)) return false;  // a hint
+  next.store(now + pause, std::memory_order_relaxed);            // likewise
+  return true;
+}
+
+PROCPOOL_FUNCTION bool take_from_dead_owner(std::atomic<std::uint32_t>& word,
+                                            owner_id self) noexcept {
+  std::uint32_t seen = word.load(std::memory_order_relaxed);  // checked by the exchange
+  const owner_id owner = seen & ~has_sleepers;
+  if (owner == 0 || owner == self) return false;
+  if (!owner_is_known_dead(owner) && !(may_ask_system() && owner_is_dead(owner))) return false;
+  return word.compare_exchange_strong(seen, self | has_sleepers,  // some may sleep for it
+                                      std::memory_order_acquire, std::memory_order_relaxed);
 }
 
 PROCPOOL_FUNCTION void process_was_reaped(std::int32_t pid) noexcept {

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// What the handles of shared objects have in common.
+#pragma once
+
+#include <atomic>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include <procpool/codec/decoder.hpp>
+#include <procpool/codec/encoder.hpp>
+#include <procpool/config.hpp>
+#include <procpool/detail/codec/handles.hpp>
+#include <procpool/detail/heap/held_object.hpp>
+
+namespace procpool::detail {
+
+/// A handle: copies stand for the same object.
+class object_handle {
+ public:
+  /// Whether both stand for the same object.
+  friend bool operator==(const object_handle& a, const object_handle& b) noexcept {
+    return a.object_ == b.object_;
+  }
+
+ protected:
+  explicit object_handle(object_ref object) noexcept : object_(std::move(object)) {}
+  [[nodiscard]] object_record& record() const noexcept { return object_->record(); }
+
+ private:
+  friend struct object_access;
+  object_ref object_;
+};
+
+/// For codecs and for objects that contain others.
+struct object_access {
+  [[nodiscard]] static const object_ref& object_of(const object_handle& handle) noexcept {
+    return handle.object_;
+  }
+  template <std::derived_from<object_handle> Handle>
+  [[nodiscard]] static Handle make(object_ref object) {
+    return Handle(std::move(object));
+  }
+};
+
+/// A handle travels as that of its object.
+template <class Handle, object_kind Kind>
+struct object_codec : same_level {
+  static constexpr std::size_t min_wire_size = sizeof(object_wire);
+
+  static void encode(encoder& e, const Handle& handle) {
+    put_object(e, object_access::object_of(handle));
+  }
+  static Handle decode(decoder& d) { return object_access::make<Handle>(get_object(d, Kind)); }
+};
+
+/// The handle of a lock, which may be the lock of another object. Kind and type travel before it.
+template <class Handle, object_kind Own>
+struct lock_codec : same_level {
+  static constexpr std::size_t min_wire_size =
+      sizeof(object_wire) + sizeof(object_kind) + sizeof(std::uint64_t);
+
+  static void encode(encoder& e, const Handle& handle) {
+    const object_ref& object = object_access::object_of(handle);
+    // Relaxed: neither changes while the object is held.
+    e.put(object->record().kind.load(std::memory_order_relaxed));
+    e.put(object->record().type.load(std::memory_order_relaxed));
+    put_object(e, object);
+  }
+  static Handle decode(decoder& d) {
+    const auto kind = static_cast<object_kind>(d.get<std::uint32_t>());
+    const auto type = d.get<std::uint64_t>();
+    if (kind != Own && kind != object_kind::condition && kind != object_kind::value &&
+        kind != object_kind::array) {
+      d.fail("a handle of a shared object that has no lock");
+    }
+    return object_access::make<Handle>(get_object(d, kind, type));
+  }
+};
+
+}  // namespace procpool::detail
