@@ -52,9 +52,9 @@ class bulk_mappings final : public fork_handler {
   using mapping_ptr = std::shared_ptr<const extent_mapping>;
 
   static bulk_mappings& instance() {
-    static auto& mappings = os::one_per_process<bulk_mappings>(
-        "bulk mappings", []() -> void* { return new bulk_mappings; });
-    return mappings;
+    static constinit os::lazily_found<bulk_mappings> only{
+        "bulk mappings", []() -> void* { return new bulk_mappings; }};
+    return only.get();
   }
 
   /// The first @p bytes of an array: a mapping that exists, or a new one.
@@ -129,9 +129,6 @@ class bulk_mappings final : public fork_handler {
   std::uint64_t clock_ = 0;
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
-
-/// Made before main, so that no fork copies it half-made.
-inline auto& bulk_mappings_made_early = bulk_mappings::instance();
 
 PROCPOOL_FUNCTION bulk_memory::~bulk_memory() {
   object_.reset();

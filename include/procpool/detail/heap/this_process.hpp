@@ -36,9 +36,9 @@ namespace procpool::detail {
 class heap_process final : public fork_handler {
  public:
   static heap_process& instance() {
-    static auto& process = os::one_per_process<heap_process>(
-        "heap process", []() -> void* { return new heap_process; });
-    return process;
+    static constinit os::lazily_found<heap_process> only{
+        "heap process", []() -> void* { return new heap_process; }};
+    return only.get();
   }
 
   /// The heap of this program, made if there is none. @throws ProcessError
@@ -323,6 +323,4 @@ class heap_process final : public fork_handler {
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
 
-/// Made before main, so that no fork copies it half-made.
-inline auto& heap_process_made_early = heap_process::instance();
 }  // namespace procpool::detail

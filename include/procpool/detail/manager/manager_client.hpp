@@ -36,9 +36,9 @@ namespace procpool::detail {
 class manager_links final : public fork_handler {
  public:
   static manager_links& instance() {
-    static auto& links = os::one_per_process<manager_links>(
-        "manager links", []() -> void* { return new manager_links; });
-    return links;
+    static constinit os::lazily_found<manager_links> only{
+        "manager links", []() -> void* { return new manager_links; }};
+    return only.get();
   }
 
   [[nodiscard]] std::shared_ptr<manager_link> find_or_add(std::shared_ptr<manager_link> fresh) {
@@ -71,9 +71,6 @@ class manager_links final : public fork_handler {
 
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
-
-/// Made before main, so that no fork copies it half-made.
-inline auto& manager_links_made_early = manager_links::instance();
 
 PROCPOOL_FUNCTION std::shared_ptr<manager_link> manager_link::of(const object_ref& manager) {
   auto fresh = std::make_shared<manager_link>(manager);  // destroyed without the mutex

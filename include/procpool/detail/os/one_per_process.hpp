@@ -48,6 +48,30 @@ template <class T>
       name, sizeof(T), make, [](void* object) { delete static_cast<T*>(object); }));
 }
 
+/// The same, found at the first use and remembered, without the guard of a static object: a guard
+/// that another thread holds while this process forks would stay locked in the child. For a
+/// constinit variable: a program that does not use the object compiles nothing of it.
+template <class T>
+class lazily_found {
+ public:
+  constexpr lazily_found(const char* name, void* (*make)()) noexcept : name_(name), make_(make) {}
+  lazily_found(const lazily_found&) = delete;
+
+  [[nodiscard]] T& get() {
+    T* known = known_.load(std::memory_order_acquire);  // with its contents
+    if (known == nullptr) [[unlikely]] {
+      known = &one_per_process<T>(name_, make_);
+      known_.store(known, std::memory_order_release);  // the same in every thread
+    }
+    return *known;
+  }
+
+ private:
+  const char* name_;
+  void* (*make_)();
+  std::atomic<T*> known_{nullptr};
+};
+
 /// A thread-local pointer, null at first, which all modules share (a thread_local is one per
 /// module). @p name identifies it. Constant-initialized, never destroyed.
 template <class T>
