@@ -76,8 +76,9 @@ class Manager {
     return ListProxy<T>(make<std::vector<T>>(elements));
   }
   /// Values of any types, by name. Python: SyncManager.Namespace.
-  [[nodiscard]] NamespaceProxy Namespace() const {
-    return NamespaceProxy(make<procpool::Namespace>());
+  template <class Stored = procpool::Namespace>
+  [[nodiscard]] BasicNamespaceProxy<Stored> Namespace() const {
+    return BasicNamespaceProxy<Stored>(make<Stored>());
   }
 
   /// Ends the manager's process and all its objects. Gives calls that go on a second, then kills

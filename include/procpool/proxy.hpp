@@ -7,6 +7,7 @@
 #include <procpool/config.hpp>  // first, for its errors
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <initializer_list>
 #include <memory>
@@ -322,15 +323,18 @@ class ListProxy : public Proxy<std::vector<T>> {
 
 /// Stands for a Namespace in the process of a Manager. Made by Manager::Namespace(). Everything
 /// that is said of Proxy holds. Python: NamespaceProxy.
-class NamespaceProxy : public Proxy<Namespace> {
+///
+/// A template only so that programs that use no Namespace do not compile its code.
+template <std::same_as<Namespace> Stored>
+class BasicNamespaceProxy : public Proxy<Stored> {
  public:
-  explicit NamespaceProxy(Proxy<Namespace> proxy) noexcept : Proxy(std::move(proxy)) {}
+  explicit BasicNamespaceProxy(Proxy<Stored> proxy) noexcept : Proxy<Stored>(std::move(proxy)) {}
 
   /// Python: n.name = value. @tparam T copyable and encodable
   template <class T>
   void set(const std::string& name, const T& value) const {
-    call([](Namespace& n, std::string key, T v) { n.set(std::move(key), std::move(v)); }, name,
-         value);
+    this->call([](Stored& n, std::string key, T v) { n.set(std::move(key), std::move(v)); }, name,
+               value);
   }
   void set(const std::string& name, const char* value) const { set(name, std::string(value)); }
   /// Python: n.name. @tparam T the type that it was set as
@@ -338,21 +342,22 @@ class NamespaceProxy : public Proxy<Namespace> {
   /// it is of another type
   template <class T>
   [[nodiscard]] T get(const std::string& name) const {
-    return call([](Namespace& n, const std::string& key) -> const T& { return n.get<T>(key); },
-                name);
+    return this->call(
+        [](Stored& n, const std::string& key) -> const T& { return n.template get<T>(key); }, name);
   }
   [[nodiscard]] bool contains(const std::string& name) const {
-    return call([](Namespace& n, const std::string& key) { return n.contains(key); }, name);
+    return this->call([](Stored& n, const std::string& key) { return n.contains(key); }, name);
   }
   /// @returns whether there was one. Python: del n.name, which throws then.
   bool erase(const std::string& name) const {
-    return call([](Namespace& n, const std::string& key) { return n.erase(key); }, name);
+    return this->call([](Stored& n, const std::string& key) { return n.erase(key); }, name);
   }
   /// The names, in alphabetical order. Python: dir(n).
   [[nodiscard]] std::vector<std::string> names() const {
-    return call([](Namespace& n) { return n.names(); });
+    return this->call([](Stored& n) { return n.names(); });
   }
 };
+using NamespaceProxy = BasicNamespaceProxy<Namespace>;
 
 namespace detail {
 
@@ -371,7 +376,8 @@ template <class K, class V>
 struct codec<DictProxy<K, V>> : detail::proxy_codec<DictProxy<K, V>, Dict<K, V>> {};
 template <class T>
 struct codec<ListProxy<T>> : detail::proxy_codec<ListProxy<T>, std::vector<T>> {};
-template <>
-struct codec<NamespaceProxy> : detail::proxy_codec<NamespaceProxy, Namespace> {};
+template <std::same_as<Namespace> Stored>
+struct codec<BasicNamespaceProxy<Stored>>
+    : detail::proxy_codec<BasicNamespaceProxy<Stored>, Stored> {};
 
 }  // namespace procpool
