@@ -31,14 +31,14 @@ class inline_worker {
 
   /// Runs all frames that were sent.
   void work() {
-    const std::uint64_t end = parent_->tasks().next_ordinal();
+    const std::uint64_t end = parent_->tasks.next_ordinal();
     while (done_ < end) {
       const detail::frame_head head = worker_.next();
       done_ = head.ordinal + 1;
       static_cast<void>(detail::run_claimed(worker_, head, equipment_));
     }
   }
-  [[nodiscard]] bool idle() { return done_ == parent_->tasks().next_ordinal(); }
+  [[nodiscard]] bool idle() { return done_ == parent_->tasks.next_ordinal(); }
 
  private:
   detail::parent_channel* parent_;

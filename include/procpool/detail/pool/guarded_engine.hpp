@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -46,6 +47,11 @@ struct guarded_engine {
         max_pending(settings.max_pending),
         engine(make(settings), settings.sizes.workers, settings.workers, settings.rules,
                settings.recycling, settings.initializer),
+        schedule(engine.table.schedule),
+        results(engine.table.results),
+        backend(*engine.table.backend),
+        broken(engine.table.broken),
+        dead(engine.table.dead),
         workers_(settings.workers) {}
 
   const std::uint32_t generation;  ///< of the process that made the pool
@@ -53,6 +59,12 @@ struct guarded_engine {
   std::mutex mutex;
   std::condition_variable changed;  ///< followers: something is ready, or there is no leader
   class engine engine;
+  // Parts of the engine, for questions that need no step of it.
+  const scheduler& schedule;
+  completion& results;
+  worker_backend& backend;
+  const std::string& broken;  ///< why the pool cannot run tasks any more; empty while it can
+  job_list& dead;             ///< see worker_table; users' destructors run without the lock
   phase state = phase::open;
   int room_waiters = 0;  ///< threads that wait for room to submit
   /// Counts waits, and drains by submissions. While it changes, the service thread does not lead.
@@ -80,20 +92,20 @@ struct guarded_engine {
   /// before taking the lock.
   void check_usable() const {
     check_process();
-    if (engine.decoding()) [[unlikely]]
+    if (results.decoding()) [[unlikely]]
       refuse_decoder();
   }
   void check_open() const {
-    if (state != phase::open || !engine.broken().empty()) [[unlikely]]
+    if (state != phase::open || !broken.empty()) [[unlikely]]
       refuse_closed();
   }
 
   /// Whether a submission has to wait.
-  [[nodiscard]] bool no_room() const noexcept { return engine.outstanding() >= max_pending; }
+  [[nodiscard]] bool no_room() const noexcept { return schedule.outstanding() >= max_pending; }
 
   /// Whether callbacks or continuations are due.
   [[nodiscard]] bool callbacks_due() noexcept {
-    return !engine.with_callbacks().empty() || engine.due().size() != 0;
+    return !results.with_callbacks.empty() || results.due.size() != 0;
   }
   /// Whether a waiting thread has to run the callbacks, because there is no service thread and no
   /// other thread runs them.
@@ -104,15 +116,15 @@ struct guarded_engine {
   /// Signals event loops: one system call for all results that are new.
   void signal_ready_event() noexcept {
     if (!ready_event) return;
-    if (const std::uint64_t fresh = engine.take_ready(); fresh != 0) ready_event.signal(fresh);
+    if (const std::uint64_t fresh = results.take_ready(); fresh != 0) ready_event.signal(fresh);
   }
 
   /// Destroys jobs without references. Releases the lock meanwhile, because users' destructors run.
   void drop_dead(std::unique_lock<std::mutex>& lock) {
-    if (!engine.any_dead()) return;
-    auto dead = engine.take_dead();
+    if (dead.empty()) return;
+    job_list unused = std::exchange(dead, {});
     lock.unlock();
-    dead.clear();
+    unused.clear();
     lock.lock();
   }
 
@@ -124,7 +136,7 @@ struct guarded_engine {
   }
   [[noreturn, gnu::noinline]] void refuse_closed() const {
     if (state != phase::open) throw PoolClosed("the pool is closed: it takes no more work");
-    throw BrokenPool(engine.broken());
+    throw BrokenPool(broken);
   }
 
  private:

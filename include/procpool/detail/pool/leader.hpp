@@ -25,13 +25,12 @@
 #include <mutex>
 #include <optional>
 #include <utility>
-#include <vector>
 
 #include <procpool/detail/os/time.hpp>
 #include <procpool/detail/pool/guarded_engine.hpp>
 #include <procpool/detail/result/job.hpp>
+#include <procpool/detail/ring/parent_channel.hpp>
 #include <procpool/detail/ring/parking.hpp>
-#include <procpool/detail/ring/result_consumer.hpp>
 
 namespace procpool::detail {
 
@@ -46,10 +45,8 @@ class leader {
 
   /// @param workers the largest number that the pool can have
   /// @param cpus    the number that this process may use
-  leader(guarded_engine& pool, std::size_t workers, std::uint32_t cpus) : pool_(pool), cpus_(cpus) {
-    polled_.reserve(workers);  // so that a step needs no memory
-    blocked_.reserve(workers);
-  }
+  leader(guarded_engine& pool, std::size_t workers, std::uint32_t cpus)
+      : pool_(pool), cpus_(cpus), polled_(workers) {}
   leader(const leader&) = delete;
   leader& operator=(const leader&) = delete;
 
@@ -116,14 +113,14 @@ class leader {
   /// Ends the polling or the sleep of the leader, so that it checks again what it waits for.
   void interrupt() {
     if (!unlocked_) return;
-    interrupted_.store(true, std::memory_order_relaxed);  // ends its polling
-    pool_.engine.backend().interrupt();
+    polled_.end();  // a hint; the event that the next line signals is certain
+    pool_.backend.interrupt();
   }
   /// Interrupts the leader for work that it would otherwise miss: a worker that became blocked
   /// after the leader collected its channels, or a worker that left when idle and has to be
   /// restarted.
   void interrupt_for_blocked() {
-    if (unlocked_ && (pool_.engine.more_blocked() || pool_.engine.wants_idle_workers()))
+    if (unlocked_ && (pool_.engine.sending.more_blocked() || pool_.engine.wants_idle_workers()))
       interrupt();
   }
   /// A task with this time limit was submitted: the leader must wake up before the limit ends.
@@ -141,7 +138,7 @@ class leader {
       pool_.changed.notify_all();
       interrupt();  // the leader may be one of them
     }
-    if (!pool_.engine.take_notice() && !pool_.wake_requested) return;
+    if (!pool_.results.take_notice() && !pool_.wake_requested) return;
     pool_.wake_requested = false;
     pool_.signal_ready_event();
     if (pool_.callbacks_due() && worth_waking(service)) pool_.service.wakes.notify_one();
@@ -188,7 +185,7 @@ class leader {
   [[nodiscard]] bool worth_waking(urgency service) noexcept {
     constexpr std::size_t many = 256;
     return service == urgency::now || pool_.service.asleep || pool_.service.backs_off ||
-           pool_.engine.due().size() >= many;
+           pool_.results.due.size() >= many;
   }
 
   void step_down() noexcept {
@@ -202,7 +199,7 @@ class leader {
   void step(std::unique_lock<std::mutex>& lock, std::optional<time_point> until) {
     // A partial drain misses results that a worker holds back. With one busy worker, the full drain
     // before a sleep reads them. With several, one that commits all the time would prevent that.
-    const bool partial = !backed_off_ && pool_.engine.working() == 1;
+    const bool partial = !backed_off_ && pool_.schedule.working() == 1;
     if (pool_.engine.advance(partial ? drain_mode::partial : drain_mode::full)) {
       return after_progress();
     }
@@ -211,7 +208,7 @@ class leader {
       pool_.engine.balance();
       sleeps_until_ =
           earlier(until, pool_.engine.check_deadlines(std::chrono::steady_clock::now()));
-      if (!pool_.engine.broken().empty()) return notify_waiters();  // a start has failed
+      if (!pool_.broken.empty()) return notify_waiters();  // a start has failed
     }
     wait_unlocked(lock);
     resize_if_due();
@@ -229,14 +226,13 @@ class leader {
   }
 
   void wait_unlocked(std::unique_lock<std::mutex>& lock) {
+    dispatcher& workers = pool_.engine.sending;
     polled_.clear();
-    pool_.engine.each_busy_channel([this](parent_channel& each) { polled_.push_back(&each); });
-    blocked_.clear();
-    pool_.engine.each_blocked_channel([this](parent_channel& each) { blocked_.push_back(&each); });
-    auto dead = pool_.engine.take_dead();
-    const bool may_spin = !polled_.empty() && polled_.size() < cpus_;
+    workers.each_busy_channel([this](parent_channel& each) { polled_.add_busy(each); });
+    workers.each_blocked_channel([this](parent_channel& each) { polled_.add_blocked(each); });
+    auto dead = std::exchange(pool_.dead, {});
+    const bool may_spin = polled_.busy() > 0 && polled_.busy() < cpus_;
     unlocked_ = true;
-    interrupted_.store(false, std::memory_order_relaxed);  // for this round
     lock.unlock();
     dead.clear();
     const waited how = wait_for_results(may_spin, sleeps_until_);
@@ -249,34 +245,18 @@ class leader {
 
   // Without the lock. Any thread may call interrupt() meanwhile.
   waited wait_for_results(bool may_spin, std::optional<time_point> until) {
-    const auto committed = [this] {
-      return std::ranges::any_of(polled_, [](const auto* channel) { return channel->anything(); });
-    };
-    const auto ready = [this, committed] {
-      // A hint; the event that interrupt() signals is certain.
-      return committed() || interrupted_.load(std::memory_order_relaxed);
-    };
+    const auto& ready = polled_;
     if (!backed_off_) {  // short tasks are done within this; step() balances before a long wait
       spin_until(ready, poll_interval);
-      return committed() ? waited::briefly : waited::awake;
+      return polled_.any_committed() ? waited::briefly : waited::awake;
     }
     if (may_spin && spin_until(ready)) return waited::awake;
-    pool_.engine.backend().arm();
-    if (!ready() && !pool_.engine.poll_set_grew() && !anything_uncommitted()) {
-      pool_.engine.backend().wait(until);
+    pool_.backend.arm();
+    if (!polled_() && !pool_.engine.sending.poll_set_grew() && !polled_.any_uncommitted()) {
+      pool_.backend.wait(until);
     }
-    pool_.engine.backend().disarm();
+    pool_.backend.disarm();
     return waited::asleep;
-  }
-
-  [[nodiscard]] bool anything_uncommitted() const noexcept {
-    for (const parent_channel* channel : polled_) {
-      if (channel->anything_at_all()) return true;
-    }
-    for (const parent_channel* channel : blocked_) {
-      if (channel->anything_passed()) return true;
-    }
-    return false;
   }
 
   static std::optional<time_point> earlier(std::optional<time_point> one,
@@ -320,10 +300,8 @@ class leader {
   bool resize_due_ = false;
   bool preempted_ = false;  ///< the service thread leads and has to step down
   int followers_ = 0;
-  std::uint64_t rounds_ = 0;              ///< rounds in which the leader found results
-  std::vector<parent_channel*> polled_;   ///< of busy workers: polled while unlocked
-  std::vector<parent_channel*> blocked_;  ///< of blocked workers: checked before a sleep
-  std::atomic<bool> interrupted_{false};
+  std::uint64_t rounds_ = 0;                  ///< rounds in which the leader found results
+  channel_poll polled_;                       ///< read while unlocked
   std::optional<time_point> sleeps_until_{};  ///< end of the leader's sleep; none: no limit
   time_point checked_deadlines_{};
   time_point handled_events_{};

@@ -60,7 +60,7 @@ class pending_limit {
   void drain_for_room(job_list& dead) {
     static_cast<void>(pool_.engine.advance());
     leader_.run_maintenance();
-    dead = pool_.engine.take_dead();
+    dead = std::exchange(pool_.dead, {});
     leader_.notify_waiters();
   }
 
@@ -82,7 +82,7 @@ class pending_limit {
     bool ready() const noexcept override { return resolved(); }
     bool resolved() const noexcept override {  // with the lock
       return !pool->no_room() || pool->state != guarded_engine::phase::open ||
-             !pool->engine.broken().empty();
+             !pool->broken.empty();
     }
     guarded_engine* pool;
   };

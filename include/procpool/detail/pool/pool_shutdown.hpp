@@ -66,7 +66,7 @@ class pool_shutdown {
   void terminate() {
     pool_.check_process();
     check_not_own_worker();
-    if (pool_.engine.decoding()) guarded_engine::refuse_decoder();
+    if (pool_.results.decoding()) guarded_engine::refuse_decoder();
     end();
   }
 
@@ -82,9 +82,9 @@ class pool_shutdown {
     leader_.notify_waiters();
     leader_.await_absence(lock);
     let_workers_leave(lock);
-    pool_.engine.backend().shut_down();
+    pool_.backend.shut_down();
     pool_.engine.release_all();
-    auto dead = pool_.engine.take_dead();
+    auto dead = std::exchange(pool_.dead, {});
     ending_ = false;
     pool_.changed.notify_all();
     lock.unlock();
@@ -106,7 +106,7 @@ class pool_shutdown {
              (resolved() &&
               (in_callback || (!of->pool_.callbacks_due() && !of->service_.in_callback())));
     }
-    bool resolved() const noexcept override { return of->pool_.engine.outstanding() == 0; }
+    bool resolved() const noexcept override { return of->pool_.schedule.outstanding() == 0; }
     pool_shutdown* of;
     bool in_callback;
   };
@@ -114,13 +114,13 @@ class pool_shutdown {
     explicit workers_gone(guarded_engine& pool) : of(&pool) {}
     bool ready() const noexcept override { return resolved(); }
     bool resolved() const noexcept override {
-      return of->state == phase::terminated || of->engine.workers_present() == 0;
+      return of->state == phase::terminated || of->schedule.present() == 0;
     }
     guarded_engine* of;
   };
 
   void check_not_own_worker() {
-    if (!pool_.engine.backend().on_worker()) return;
+    if (!pool_.backend.on_worker()) return;
     throw std::logic_error("a pool of threads cannot be ended by one of its own tasks");
   }
 
@@ -128,9 +128,9 @@ class pool_shutdown {
   // for example if it waits for a result of this pool. Without the lock the backend is safe here:
   // no other thread uses the workers of a terminated pool.
   void let_workers_leave(std::unique_lock<std::mutex>& lock) {
-    if (pool_.engine.backend().can_kill()) return;
+    if (pool_.backend.can_kill()) return;
     lock.unlock();
-    pool_.engine.backend().await_workers();
+    pool_.backend.await_workers();
     lock.lock();
   }
 

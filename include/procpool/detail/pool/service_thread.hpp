@@ -110,7 +110,7 @@ class service_thread final : private fork_handler {
   bool run_callbacks_inside(std::unique_lock<std::mutex>& lock, const waitable& target,
                             bool no_time_limit) {
     if (pool_.service.callback_thread != std::this_thread::get_id()) return false;
-    if (auto awaited = pool_.engine.with_callbacks().remove(target.awaited())) {
+    if (auto awaited = pool_.results.with_callbacks.remove(target.awaited())) {
       run_callbacks_before(lock, std::move(awaited));  // no others: they would run nested in this
     } else if (target.ready()) {
       return true;  // a stop has just been requested
@@ -193,7 +193,7 @@ class service_thread final : private fork_handler {
       if (pool_.callbacks_due()) {
         run_callbacks(lock);
         run_due(lock);
-      } else if (pool_.engine.outstanding() == 0 || pool_.state == phase::terminated) {
+      } else if (pool_.schedule.outstanding() == 0 || pool_.state == phase::terminated) {
         idle_wait(lock);
       } else if (leader_.present() || activity_since_last_look()) {
         quiet_ticks_ = 0;
@@ -241,7 +241,7 @@ class service_thread final : private fork_handler {
     explicit other_work(service_thread& of) : service(&of) {}
     bool ready() const noexcept override { return resolved(); }
     bool resolved() const noexcept override {
-      return service->stopping_ || service->pool_.engine.outstanding() == 0 ||
+      return service->stopping_ || service->pool_.schedule.outstanding() == 0 ||
              service->pool_.callbacks_due();
     }
     service_thread* service;
@@ -250,7 +250,7 @@ class service_thread final : private fork_handler {
   // Runs the callbacks of all jobs that have their outcomes. Jobs that are added meanwhile are left
   // for the next call.
   void run_callbacks(std::unique_lock<std::mutex>& lock) {
-    auto& waiting = pool_.engine.with_callbacks();
+    auto& waiting = pool_.results.with_callbacks;
     for (std::size_t left = waiting.size(); left > 0 && !waiting.empty(); --left) {
       run_callbacks_before(lock, waiting.pop_front());
     }
@@ -263,7 +263,7 @@ class service_thread final : private fork_handler {
     lock.unlock();
     run_callbacks_of(*target, std::move(callbacks));
     lock.lock();
-    pool_.engine.set_ready(*target);
+    pool_.results.set_ready(*target);
     pool_.signal_ready_event();
     in_callback_ = nested;
     pool_.changed.notify_all();
@@ -280,7 +280,7 @@ class service_thread final : private fork_handler {
     lock.unlock();
     intrusive_ptr<job> done;
     for (int i = 0; i < batch; ++i) {
-      continuation* next = pool_.engine.due().take(done);
+      continuation* next = pool_.results.due.take(done);
       if (next == nullptr) break;
       driver::run_now(*next, *done);
       done = nullptr;  // without the lock: may destroy a user's result
@@ -317,7 +317,7 @@ class service_thread final : private fork_handler {
   }
 
   void abandon() noexcept override {
-    pool_.engine.backend().abandon();
+    pool_.backend.abandon();
     pool_.ready_event.reset();
     std::construct_at(&thread_);  // not destroyed: the thread does not exist in this process
   }

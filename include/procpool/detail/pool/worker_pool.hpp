@@ -61,7 +61,7 @@ class worker_pool final : public pool_interface {
         limit_(*this, pool_, leader_),
         shutdown_(*this, pool_, leader_, service_),
         slots_(settings.sizes.workers) {
-    lack_modules(pool_.engine.backend().missing_modules());
+    lack_modules(pool_.backend.missing_modules());
     if (settings.initializer != nullptr) {
       check_code(settings.initializer->entry);
       check_code(settings.initializer->function);
@@ -98,17 +98,17 @@ class worker_pool final : public pool_interface {
   }
   void release(std::span<std::byte> block) noexcept override {
     if (!ours()) return;  // in a forked child the bin's lock may be copied locked
-    pool_.engine.backend().region().discard_pages(block);
+    pool_.backend.region().discard_pages(block);
     unused_blocks_.put(block);
   }
   [[nodiscard]] std::uint64_t offset(std::span<const std::byte> block) override {
     std::lock_guard lock(pool_.mutex);
-    return pool_.engine.backend().region().offset(block);
+    return pool_.backend.region().offset(block);
   }
 
   [[nodiscard]] std::uint64_t take_numbers(std::size_t items) override {
     std::lock_guard lock(pool_.mutex);
-    return pool_.engine.take_numbers(items);
+    return pool_.engine.table.take_numbers(items);
   }
 
   void submit(intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
@@ -123,7 +123,7 @@ class worker_pool final : public pool_interface {
     // A leader that has backed off may be asleep and does not balance. The running tasks take long,
     // so this task goes to an idle worker rather than behind one of them.
     const bool long_tasks = leader_.backed_off();
-    if (pool_.engine.spinners_busy() && (pool_.engine.waiting() > 0 || !driven())) {
+    if (pool_.schedule.spinners_busy() && (pool_.schedule.pending() > 0 || !driven())) {
       drain_before_submit(dead);
       pool_.check_open();  // the drain may have broken the pool
     }
@@ -138,7 +138,7 @@ class worker_pool final : public pool_interface {
     pool_.check_usable();
     const std::lock_guard lock(pool_.mutex);
     pool_.check_open();
-    pool_.engine.complete(empty_job);
+    pool_.results.complete(empty_job);
     leader_.notify_waiters();
   }
 
@@ -168,7 +168,7 @@ class worker_pool final : public pool_interface {
     pool_.check_usable();
     std::lock_guard lock(pool_.mutex);
     if (pool_.state == phase::terminated) return pool_state::terminated;
-    if (!pool_.engine.broken().empty()) return pool_state::broken;
+    if (!pool_.broken.empty()) return pool_state::broken;
     return pool_.state == phase::closed ? pool_state::closed : pool_state::active;
   }
 
@@ -181,9 +181,9 @@ class worker_pool final : public pool_interface {
     if (!pool_.ours()) return;
     std::unique_ptr<done_callback> never_called;  // destroyed without the lock: it is the user's
     std::lock_guard lock(pool_.mutex);
-    if (pool_.state != phase::terminated) static_cast<void>(pool_.engine.withdraw(target));
+    if (pool_.state != phase::terminated) static_cast<void>(pool_.engine.sending.withdraw(target));
     never_called = target.take_callbacks();
-    pool_.engine.abort(target, why);
+    pool_.results.abort(target, why);
     leader_.notify_waiters();
   }
 
@@ -192,10 +192,10 @@ class worker_pool final : public pool_interface {
     pool_.check_usable();
     std::lock_guard lock(pool_.mutex);
     if (target.resolved() || pool_.state == phase::terminated) return false;
-    const std::size_t tasks = pool_.engine.outstanding();
-    const bool nothing_runs = pool_.engine.withdraw(target);
+    const std::size_t tasks = pool_.schedule.outstanding();
+    const bool nothing_runs = pool_.engine.sending.withdraw(target);
     // A job that has lost a frame cannot be completed any more: it has to end as cancelled.
-    bool incomplete = pool_.engine.outstanding() != tasks;
+    bool incomplete = pool_.schedule.outstanding() != tasks;
     if (!nothing_runs && !kill && !target.cancellable_while_running()) return false;
     bool stopped = true;
     if (!nothing_runs && kill) {
@@ -218,8 +218,8 @@ class worker_pool final : public pool_interface {
   }
 
   void unwatch(observer_entry& by) noexcept override {
-    if (!pool_.ours()) return;                                      // no job becomes ready here
-    if (pool_.engine.decoding()) return observer_list::remove(by);  // this thread has the lock
+    if (!pool_.ours()) return;                                       // no job becomes ready here
+    if (pool_.results.decoding()) return observer_list::remove(by);  // this thread has the lock
     std::lock_guard lock(pool_.mutex);
     observer_list::remove(by);
   }
@@ -245,8 +245,8 @@ class worker_pool final : public pool_interface {
     if (!pool_.ours()) return false;
     intrusive_ptr<job> held;  // released without the lock
     std::unique_lock lock(pool_.mutex, std::defer_lock);
-    if (!pool_.engine.decoding()) lock.lock();  // if decoding, this thread has the lock
-    held = pool_.engine.due().withdraw(then);
+    if (!pool_.results.decoding()) lock.lock();  // if decoding, this thread has the lock
+    held = pool_.results.due.withdraw(then);
     return true;
   }
 
@@ -255,7 +255,7 @@ class worker_pool final : public pool_interface {
     std::lock_guard lock(pool_.mutex);
     if (!pool_.ready_event) {
       pool_.ready_event = os::event::make();
-      static_cast<void>(pool_.engine.take_ready());  // only results from now on count
+      static_cast<void>(pool_.results.take_ready());  // only results from now on count
     }
     return pool_.ready_event.get();
   }
@@ -298,7 +298,7 @@ class worker_pool final : public pool_interface {
   void wake_waiters() override {
     if (!pool_.ours()) return;  // the wait throws
     // Called by user code that runs under the lock: notify_waiters() wakes them after that.
-    if (pool_.engine.decoding()) {
+    if (pool_.results.decoding()) {
       pool_.wake_requested = true;
       return;
     }
@@ -327,7 +327,7 @@ class worker_pool final : public pool_interface {
   // With the lock: frees the blocks that were given back, and reserves room in the bin so that
   // every block in use and one more can be given back without memory.
   [[nodiscard]] outbound_region& region_with_room() {
-    outbound_region& region = pool_.engine.backend().region();
+    outbound_region& region = pool_.backend.region();
     unused_blocks_.empty([&](std::span<std::byte> block) { region.release(block); });
     unused_blocks_.make_room(region.blocks().live() + region.large().count() + 1);
     return region;
@@ -343,7 +343,7 @@ class worker_pool final : public pool_interface {
     } else if (pool_.engine.advance()) {
       ++pool_.activity;
       if (++drains_ % maintenance_every == 0 && !leader_.present()) leader_.run_maintenance();
-      if (pool_.engine.any_dead()) dead = pool_.engine.take_dead();
+      if (!pool_.dead.empty()) dead = std::exchange(pool_.dead, {});
       leader_.notify_waiters(leader::urgency::later);
     } else {
       next_drain_in_ = drain_every;
@@ -354,7 +354,7 @@ class worker_pool final : public pool_interface {
     check_open();
     service_.ensure();
   }
-  [[nodiscard]] bool on_worker() noexcept { return pool_.engine.backend().on_worker(); }
+  [[nodiscard]] bool on_worker() noexcept { return pool_.backend.on_worker(); }
 
   using phase = guarded_engine::phase;
 

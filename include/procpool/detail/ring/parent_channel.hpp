@@ -4,11 +4,13 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <vector>
 
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/ring/parking.hpp>
@@ -22,18 +24,23 @@ class parent_channel {
  public:
   parent_channel(task_control& control, std::span<std::byte> task_ring,
                  const result_control& worker, std::span<const std::byte> result_ring)
-      : control_(&control),
-        waker_(control, worker),
-        producer_(control, task_ring, worker),
-        consumer_(worker, result_ring, control),
-        worker_(&worker) {}
+      : tasks(control, task_ring, worker),
+        results(worker, result_ring, control),
+        control_(&control),
+        worker_(&worker),
+        waker_(control, worker) {}
+
+  /// The two rings. To send, to take frames back and to drain, call the members below: they also
+  /// wake the worker.
+  task_producer tasks;
+  result_consumer results;
 
   /// Sends a frame and wakes the worker. @returns false when there is no room now.
   /// @param body in-line or streamed, as the head says; empty for a body in the arena
   bool send(const frame_head& head, std::span<const std::byte> body) {
     bool sent = try_send(head, body);
     if (!sent) {
-      producer_.note_refusal();
+      tasks.note_refusal();
       sent = try_send(head, body);  // the worker may have passed frames before the note
     }
     if (sent) waker_.wake_if_parked();
@@ -43,44 +50,35 @@ class parent_channel {
   /// Reads results and sends more of a streamed body. @returns whether result bytes were read.
   template <class Sink>
   bool drain(Sink&& sink, drain_mode mode = drain_mode::full) {
-    const bool received = consumer_.drain(sink, mode);
-    if (producer_.pump() || received) waker_.wake_if_parked();  // it may wait for bytes or for room
+    const bool received = results.drain(sink, mode);
+    if (tasks.pump() || received) waker_.wake_if_parked();  // it may wait for bytes or for room
     return received;
-  }
-  [[nodiscard]] bool between_frames() const noexcept { return consumer_.between_frames(); }
-  template <class Sink>
-  void drain_last(Sink&& sink) {
-    consumer_.drain_last(sink);
   }
 
   /// Wakes the worker even if its `parked` says that it is awake.
   void wake() noexcept { waker_.wake(); }
 
-  /// Whether drain() would find something new. Any thread.
-  [[nodiscard]] bool anything() const noexcept { return consumer_.anything(); }
-
-  /// The same, including results that the worker holds back. Ask it before sleeping. Any thread.
+  /// Whether drain() would find something new, also in results that the worker holds back. Ask it
+  /// before sleeping. Any thread.
   [[nodiscard]] bool anything_at_all() const noexcept {
-    return consumer_.anything_finished() || producer_.anything_taken();
+    return results.anything_finished() || tasks.anything_taken();
   }
 
   /// Whether drain() would do anything. Reads a word or two, where drain() takes a hundred steps.
   [[nodiscard]] bool ready_to_drain(drain_mode mode) const noexcept {
-    return (mode == drain_mode::partial ? anything() : anything_at_all()) || producer_.streaming();
+    return (mode == drain_mode::partial ? results.anything() : anything_at_all()) ||
+           tasks.streaming();
   }
-
-  /// Whether there may be room for a frame that was refused. Any thread.
-  [[nodiscard]] bool anything_passed() const noexcept { return producer_.passed_more(); }
 
   /// Takes back frames that the worker has not claimed; see task_producer::take_back().
   template <class MayTake>
   std::uint64_t take_back(std::uint64_t from, MayTake may_take) {
-    const std::uint64_t taken = producer_.take_back(from, may_take);
+    const std::uint64_t taken = tasks.take_back(from, may_take);
     waker_.wake_if_parked();  // it may have met the limit meanwhile
     return taken;
   }
   [[nodiscard]] bool take_away(std::uint64_t ordinal) noexcept {
-    const bool taken = producer_.take_away(ordinal);
+    const bool taken = tasks.take_away(ordinal);
     waker_.wake_if_parked();  // as above
     return taken;
   }
@@ -95,14 +93,12 @@ class parent_channel {
     waker_.wake_if_parked();
   }
 
-  [[nodiscard]] task_producer& tasks() noexcept { return producer_; }
-  [[nodiscard]] const task_producer& tasks() const noexcept { return producer_; }
   [[nodiscard]] std::uint64_t started() const noexcept {
     return worker_->started.load(std::memory_order_acquire);  // of a dead worker: final
   }
   /// Whether the worker has got as far as waiting for its first frame, if it is honest.
   [[nodiscard]] bool anybody_there() noexcept {
-    return producer_.anything_claimed() ||
+    return tasks.anything_claimed() ||
            worker_->parked.load(std::memory_order_relaxed) != 0;  // no other data
   }
   /// Whether the worker, which is dead, had announced that it exits by its own decision.
@@ -119,15 +115,61 @@ class parent_channel {
 
  private:
   bool try_send(const frame_head& head, std::span<const std::byte> body) {
-    return head.place == body_place::stream ? producer_.try_send_stream(head, body)
-                                            : producer_.try_send(head, body);
+    return head.place == body_place::stream ? tasks.try_send_stream(head, body)
+                                            : tasks.try_send(head, body);
   }
 
   task_control* control_;
-  worker_waker waker_;
-  task_producer producer_;
-  result_consumer consumer_;
   const result_control* worker_;
+  worker_waker waker_;
+};
+
+/// What the thread that drives a pool polls without the lock. It collects the channels under the
+/// lock, before each wait.
+class channel_poll {
+ public:
+  /// @param workers the largest number that the pool can have
+  explicit channel_poll(std::size_t workers) {
+    busy_.reserve(workers);  // so that a wait needs no memory
+    blocked_.reserve(workers);
+  }
+
+  void clear() noexcept {
+    busy_.clear();
+    blocked_.clear();
+    ended_.store(false, std::memory_order_relaxed);  // for the next wait
+  }
+  /// A channel whose results are expected.
+  void add_busy(const parent_channel& channel) { busy_.push_back(&channel); }
+  /// A channel that may get room for a frame.
+  void add_blocked(const parent_channel& channel) { blocked_.push_back(&channel); }
+  /// How many channels are busy.
+  [[nodiscard]] std::size_t busy() const noexcept { return busy_.size(); }
+
+  /// Ends the polling: operator() is true from now on. Any thread.
+  void end() noexcept { ended_.store(true, std::memory_order_relaxed); }  // a hint
+
+  /// Whether to stop polling: results have been committed, or end() was called.
+  [[nodiscard]] bool operator()() const noexcept {
+    return any_committed() || ended_.load(std::memory_order_relaxed);  // a hint
+  }
+  [[nodiscard]] bool any_committed() const noexcept {
+    for (const parent_channel* each : busy_) {
+      if (each->results.anything()) return true;
+    }
+    return false;
+  }
+  /// Whether anything else has changed that the parent has to act on. Ask it before sleeping.
+  [[nodiscard]] bool any_uncommitted() const noexcept {
+    return std::ranges::any_of(busy_, &parent_channel::anything_at_all) ||
+           std::ranges::any_of(blocked_,
+                               [](const auto* each) { return each->tasks.passed_more(); });
+  }
+
+ private:
+  std::vector<const parent_channel*> busy_;
+  std::vector<const parent_channel*> blocked_;
+  std::atomic<bool> ended_{false};
 };
 
 }  // namespace procpool::detail

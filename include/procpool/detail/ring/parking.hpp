@@ -32,7 +32,7 @@ inline constexpr std::chrono::microseconds spin_time{50};
 /// Calls @p ready until it returns true or @p time is over. @returns whether it was true.
 /// Yields the CPU between polls: with more runnable threads than CPUs, the other side may need it.
 template <class Ready>
-bool spin_until(Ready ready, std::chrono::microseconds time = spin_time) {
+bool spin_until(const Ready& ready, std::chrono::microseconds time = spin_time) {
   const auto poll = [&] {
     for (int i = 0; i < 32; ++i) {
       if (ready()) return true;

@@ -39,17 +39,19 @@ class completion {
       case record_kind::value:
         return !plain;
       case record_kind::run:
-        return plain && (head.length == open_length || run_fits(task, head));
+        return plain && (head.length == open_length || items_of_run(task, head) != 0);
     }
     return false;
   }
 
-  /// Whether a run of plain values has whole values: at least one, and no more than are missing.
-  [[nodiscard]] static bool run_fits(const pool_task& task, const record_head& head) {
+  /// How many values a run of plain values has; 0: not whole ones, none, or more than are missing.
+  [[nodiscard]] static std::uint32_t items_of_run(const pool_task& task, const record_head& head) {
     const std::size_t size = task.owner->plain_size();
-    if (head.length == size) return true;  // one value; at least one is missing
-    return head.length != 0 && head.length % size == 0 &&
-           head.length / size <= task.head.item_count - task.done;
+    // One value; at least one is missing. A division costs as much as all other work for it.
+    if (head.length == size) return 1;
+    const std::uint64_t items = head.length / size;
+    const bool fits = head.length % size == 0 && items <= task.head.item_count - task.done;
+    return fits ? static_cast<std::uint32_t>(items) : 0;
   }
 
   /// How to deliver the bytes of an initializer's record, or of a record that fits().
@@ -83,8 +85,8 @@ class completion {
     count(task, 1);
   }
 
-  /// Takes the next bytes of a run of plain values; its items count when all bytes are there.
-  void pass_run(pool_task& task, const record_head& head, std::uint64_t offset,
+  /// Takes the next bytes of a run of @p items plain values; they count when all bytes are there.
+  void pass_run(pool_task& task, const record_head& head, std::uint32_t items, std::uint64_t offset,
                 std::span<const std::byte> bytes) {
     if (!task.owner->resolved()) {
       const user_code_scope guard(*this);
@@ -95,7 +97,7 @@ class completion {
       }
     }
     if (offset + bytes.size() < head.length) return;
-    count(task, items_of(task, head));
+    count(task, items);
   }
 
   /// Takes the next bytes of the next item's encoded result; the item counts when all are there.
@@ -147,15 +149,15 @@ class completion {
   // ---- state changes since the last call ------------------------------------------------------
 
   /// Jobs with all their outcomes whose callbacks have to run before they become ready.
-  [[nodiscard]] job_list& with_callbacks() noexcept { return with_callbacks_; }
+  job_list with_callbacks;
   /// Continuations of jobs that have become ready.
-  [[nodiscard]] continuation_queue& due() noexcept { return due_; }
+  continuation_queue due;
   /// Makes a complete job ready, after its callbacks.
   void set_ready(job& target) {
     target.set_ready();
     made_ready_ += target.unattended() ? 1U : 0U;
     if (target.form().announced) target.announce();
-    if (!target.continuations().empty()) due_.put(target);
+    if (!target.continuations().empty()) due.put(target);
   }
   /// Whether the calling thread runs a user's decoder or constructor under this pool's lock. Such
   /// code must not use the pool.
@@ -175,12 +177,6 @@ class completion {
     } catch (const std::bad_alloc&) {
       abort(*task.owner, error);
     }
-  }
-
-  // How many values a run has. A division costs as much as all other work for a single value.
-  [[nodiscard]] static std::uint32_t items_of(const pool_task& task, const record_head& head) {
-    const std::size_t size = task.owner->plain_size();
-    return head.length == size ? 1 : static_cast<std::uint32_t>(head.length / size);
   }
 
   void count(pool_task& task, std::uint32_t items) {
@@ -209,7 +205,7 @@ class completion {
     if (target.form().sealed) seal(target);
     changed_ = true;
     if (target.has_callback()) {
-      with_callbacks_.push_back(&target);
+      with_callbacks.push_back(&target);
     } else {
       set_ready(target);
     }
@@ -224,8 +220,6 @@ class completion {
     }
   }
 
-  job_list with_callbacks_;
-  continuation_queue due_;
   mutable std::atomic<pthread_t> decoder_{};  ///< the thread that runs user code for this pool
   std::uint64_t made_ready_ = 0;
   bool changed_ = false;

@@ -39,11 +39,11 @@ class deadline_monitor {
   /// items of a cancelled job do not matter. False when the worker has finished the item by now, or
   /// later frames cannot be kept from it.
   bool stop(std::uint32_t worker, pool_task& task, killing why, std::uint64_t target = 0) noexcept {
-    parent_channel& channel = pool_.channel(worker);
+    parent_channel& channel = pool_.backend->channel(worker);
     const pool_task* next = worker_table::next_task(task);
     if (next != nullptr) sending_.take_back(worker, next->head.ordinal);
     next = worker_table::next_task(task);
-    if (next != nullptr && channel.tasks().claimed(next->head.ordinal)) return false;
+    if (next != nullptr && channel.tasks.claimed(next->head.ordinal)) return false;
     if (cannot_take_back(worker, task)) return false;
     if (why == killing::late && channel.halt() != target) {
       channel.unhalt();
@@ -57,7 +57,7 @@ class deadline_monitor {
   /// cannot be stopped.
   [[nodiscard]] bool cannot_take_back(std::uint32_t worker, const pool_task& task) noexcept {
     const pool_task* next = worker_table::next_task(task);
-    task_producer& frames = pool_.channel(worker).tasks();
+    task_producer& frames = pool_.backend->channel(worker).tasks;
     return next != nullptr && !frames.streaming() && !frames.claimed(next->head.ordinal);
   }
 
@@ -101,7 +101,7 @@ class deadline_monitor {
     return true;
   }
   [[nodiscard]] bool has_begun(std::uint32_t worker, const pool_task& task) {
-    return pool_.channel(worker).tasks().claimed(task.head.ordinal);
+    return pool_.backend->channel(worker).tasks.claimed(task.head.ordinal);
   }
 
   // The item of the front task that the worker claims to run, as in `started`; it may be ahead of
@@ -109,7 +109,7 @@ class deadline_monitor {
   // a later item runs. So a worker that alternates between claims gains no time.
   [[nodiscard]] std::optional<std::uint64_t> running_item(std::uint32_t worker,
                                                           const pool_task& task) {
-    parent_channel& channel = pool_.channel(worker);
+    parent_channel& channel = pool_.backend->channel(worker);
     if (pool_.workers[worker].initializing || !has_begun(worker, task)) return {};
     const std::uint64_t started = channel.started();
     const auto item = static_cast<std::uint32_t>(started);
@@ -130,7 +130,7 @@ class deadline_monitor {
     constexpr std::chrono::milliseconds max_wait{20};
     const os::time_point due = pool_.workers[worker].watched_since + max_wait;
     if (due > now) return next_check(due);
-    pool_.channel(worker).wake();
+    pool_.backend->channel(worker).wake();
     const bool may_move =
         task.returned_unstarted < pool_task::max_returned_unstarted && pool_.schedule.any_idle();
     if (!may_move || !sending_.take_back(worker, task.head.ordinal))
@@ -144,7 +144,7 @@ class deadline_monitor {
   void enforce_limit(std::uint32_t worker, pool_task& task, std::uint64_t item,
                      os::time_point now) {
     const auto began =
-        std::min(pool_.channel(worker).started_at(), pool_.workers[worker].watched_since);
+        std::min(pool_.backend->channel(worker).started_at(), pool_.workers[worker].watched_since);
     const auto limit = task.owner->rules().timeout;
     if (now - began < limit) return next_check(began + limit);
     if (now - began > limit + grace) return pool_.kill(worker, killing::late, item);
@@ -156,7 +156,7 @@ class deadline_monitor {
   void limit_between_items(std::uint32_t worker, pool_task& task, os::time_point now) {
     const auto since = pool_.workers[worker].watched_since;
     const bool late = now - since >= task.owner->rules().timeout + between_items;
-    const std::uint64_t before = pool_.channel(worker).started();
+    const std::uint64_t before = pool_.backend->channel(worker).started();
     if (!late || !stop(worker, task, killing::late, before)) next_check(now + between_items);
   }
 

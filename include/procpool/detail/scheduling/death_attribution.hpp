@@ -65,7 +65,7 @@ class death_attribution {
     }
     pool_.results.fail(task, failure_or_bad_alloc(worker, task, death));
     task.failures = nullptr;
-    if (task.finished()) receiving_.finish_front(worker);
+    if (task.finished()) receiving_.finish_front(worker, task);
   }
 
  private:
@@ -107,19 +107,19 @@ class death_attribution {
   // Whether the worker left because it had grown too large or was idle, just as a task arrived.
   [[nodiscard]] bool left_in_order(std::uint32_t worker, const worker_death& death) const {
     const bool may = pool_.recycling.may_leave() || pool_.recycling.may_stop_idle();
-    return may && death.exitcode == 0 && pool_.channel(worker).said_it_leaves();
+    return may && death.exitcode == 0 && pool_.backend->channel(worker).said_it_leaves();
   }
 
   // Whether a dead worker had begun with the next item of its front task: it was seen running the
   // item, or claims so. An item that may have run must not run again.
   [[nodiscard]] bool was_running(std::uint32_t worker, const pool_task& task) {
     const worker_state& state = pool_.workers[worker];
-    parent_channel& channel = pool_.channel(worker);
+    parent_channel& channel = pool_.backend->channel(worker);
     const std::uint64_t next = started_mark(task.head.ordinal, task.done);
     const bool seen = state.running && state.watched >= next &&
                       state.watched < started_mark(task.head.ordinal, task.started_end());
     if (seen || !claim_possible(channel, task)) return true;
-    if (!task.part(channel.started()) || !channel.tasks().claimed(task.head.ordinal)) return false;
+    if (!task.part(channel.started()) || !channel.tasks.claimed(task.head.ordinal)) return false;
     if (task.body.parts != 1) return true;  // its partial result is lost
     // An item after the one it was killed for was not begun, see stop().
     return state.kill == killing::no || state.kill == killing::violation || state.target == next;
@@ -129,7 +129,7 @@ class death_attribution {
   [[nodiscard]] std::uint32_t running_part(std::uint32_t worker, const pool_task& task) {
     const worker_state& state = pool_.workers[worker];
     const bool late = state.kill == killing::late;
-    return task.part(late ? state.target : pool_.channel(worker).started()).value_or(0);
+    return task.part(late ? state.target : pool_.backend->channel(worker).started()).value_or(0);
   }
 
   // Whether the worker's `started` mark can be true. Outcomes are in order, so the mark is at the
@@ -138,7 +138,7 @@ class death_attribution {
     const std::uint64_t started = channel.started();
     const std::uint64_t next = started_mark(task.head.ordinal, task.done);
     if (task.part(started) || (task.done > 0 && started + 1 == next)) return true;
-    const auto answered = channel.tasks().last_answered();
+    const auto answered = channel.tasks.last_answered();
     if (answered) return started >> 32 == started_mark(*answered, 0) >> 32;
     return started == nothing_started || started == 0;  // 0: died before the first mark
   }

@@ -68,7 +68,8 @@ class dispatcher {
     blocked_.swap(checking_);
     for (const std::uint32_t worker : checking_) {
       if (pool_.schedule.vacant(worker) || pool_.workers[worker].kill != killing::no) continue;
-      if (pool_.workers[worker].unresponsive && !pool_.channel(worker).anything_passed()) {
+      if (pool_.workers[worker].unresponsive &&
+          !pool_.backend->channel(worker).tasks.passed_more()) {
         block(worker);
         continue;
       }
@@ -82,14 +83,19 @@ class dispatcher {
     return pool_.schedule.pending() != before;
   }
 
-  /// Whether an idle worker got a task since reset_poll_set_grew(). Set before the frame is
+  /// Whether an idle worker got a task since each_busy_channel(). Set before the frame is
   /// published, so a thread that misses that worker's signal sees this flag. Any thread.
   [[nodiscard]] bool poll_set_grew() const noexcept {
     return poll_set_grew_.load(std::memory_order_relaxed);  // the caller has a fence
   }
-  void reset_poll_set_grew() noexcept {
+  /// Calls @p each(channel) for each worker whose records are expected.
+  template <class Each>
+  void each_busy_channel(Each each) {
     poll_set_grew_.store(false,
                          std::memory_order_relaxed);  // under the lock, as below
+    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
+      if (pool_.busy(worker)) each(pool_.backend->channel(worker));
+    }
   }
   /// Whether each_blocked_channel() would call a channel that it did not call the last time.
   [[nodiscard]] bool more_blocked() const noexcept { return more_blocked_; }
@@ -99,13 +105,13 @@ class dispatcher {
   void each_blocked_channel(Each each) {
     more_blocked_ = false;
     for (const std::uint32_t worker : blocked_) {
-      if (pool_.backend->present(worker)) each(pool_.channel(worker));
+      if (pool_.backend->present(worker)) each(pool_.backend->channel(worker));
     }
   }
 
   /// Blocks an unresponsive worker whose tasks were all taken back, until it responds.
   void suspend(std::uint32_t worker) noexcept {
-    if (!pool_.channel(worker).tasks().note_silence()) return;  // it has responded just now
+    if (!pool_.backend->channel(worker).tasks.note_silence()) return;  // it has responded just now
     pool_.schedule.quarantine(worker);
     pool_.workers[worker].unresponsive = true;
     block(worker);  // it signals when it has skipped the frames taken back
@@ -116,7 +122,7 @@ class dispatcher {
     frame_head head{};
     head.kind = frame_kind::retire;
     head.place = body_place::in_line;
-    if (pool_.channel(worker).send(head, {})) {
+    if (pool_.backend->channel(worker).send(head, {})) {
       pool_.workers[worker].retire_due = false;
     } else {
       block(worker);
@@ -129,7 +135,7 @@ class dispatcher {
   bool take_back(std::uint32_t worker, std::uint64_t from) noexcept {
     auto* next = static_cast<pool_task*>(pool_.schedule.back(worker));
     const std::uint64_t first =
-        pool_.channel(worker).take_back(from, [&](std::uint64_t ordinal) noexcept {
+        pool_.backend->channel(worker).take_back(from, [&](std::uint64_t ordinal) noexcept {
           while (next != nullptr && next->head.ordinal != ordinal)
             next = static_cast<pool_task*>(next->previous);
           return next != nullptr && recover_body(worker, *next);
@@ -151,7 +157,7 @@ class dispatcher {
       pool_task& each = *std::exchange(task, task->next_of_job);
       if (each.worker == no_worker) {
         pool_.schedule.withdraw(each);
-      } else if (pool_.channel(each.worker).take_away(each.head.ordinal)) {
+      } else if (pool_.backend->channel(each.worker).take_away(each.head.ordinal)) {
         pool_.schedule.taken_away(each);
       } else {
         all_removed = false;
@@ -199,7 +205,7 @@ class dispatcher {
   // memory.
   [[nodiscard]] bool recover_body(std::uint32_t worker, pool_task& task) noexcept {
     if (task.body.place != body_place::in_line) return true;
-    task.body.bytes = pool_.channel(worker).tasks().body(task.head.ordinal);
+    task.body.bytes = pool_.backend->channel(worker).tasks.body(task.head.ordinal);
     try {
       keep(task);
       return true;
@@ -215,10 +221,10 @@ class dispatcher {
   }
 
   bool send(std::uint32_t worker, pool_task& task) noexcept {
-    parent_channel& channel = pool_.channel(worker);
+    parent_channel& channel = pool_.backend->channel(worker);
     task.head.first_item = task.done;
     task.head.attempt = task.attempt;
-    task.head.ordinal = channel.tasks().next_ordinal();
+    task.head.ordinal = channel.tasks.next_ordinal();
     if (pool_.schedule.front(worker) == &task) {
       poll_set_grew_.store(true,
                            std::memory_order_relaxed);  // ordered by the frame's publication

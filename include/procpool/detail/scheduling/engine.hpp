@@ -54,92 +54,72 @@ class engine {
   engine(std::unique_ptr<worker_backend> backend, std::size_t slots, std::uint32_t wanted,
          const scheduling_rules& rules, const recycle_rules& recycle,
          std::shared_ptr<const initializer_frame> initializer)
-      : pool_(std::move(backend), slots, rules, recycle),
-        sending_(pool_),
-        receiving_(pool_, sending_, restarts_),
-        supervisor_(pool_, sending_, receiving_, restarts_, std::move(initializer), wanted,
+      : table(std::move(backend), slots, rules, recycle),
+        sending(table),
+        receiving_(table, sending, restarts_),
+        supervisor_(table, sending, receiving_, restarts_, std::move(initializer), wanted,
                     rules.spinning_workers),
-        deadlines_(pool_, sending_) {}
+        deadlines_(table, sending) {}
 
   /// Starts all workers and waits until each has been forked.
   /// @throws ProcessError if a worker cannot be forked; the destructor ends the others.
   void start_all() { supervisor_.start_all(); }
 
-  [[nodiscard]] worker_backend& backend() noexcept { return *pool_.backend; }
-  [[nodiscard]] std::size_t outstanding() const noexcept {
-    return pool_.schedule.pending() + pool_.schedule.assigned();
-  }
-  /// Tasks that no worker has.
-  [[nodiscard]] std::size_t waiting() const noexcept { return pool_.schedule.pending(); }
-  /// Workers that have a task.
-  [[nodiscard]] std::uint32_t working() const noexcept { return pool_.schedule.working(); }
-  /// Whether, as far as is known, all workers that need no wake-up are busy.
-  [[nodiscard]] bool spinners_busy() const noexcept { return pool_.schedule.spinners_busy(); }
-  [[nodiscard]] std::size_t workers_present() const noexcept { return pool_.schedule.present(); }
-  /// Why the pool cannot run tasks any more; empty while it can.
-  [[nodiscard]] const std::string& broken() const noexcept { return pool_.broken; }
+  /// The state of workers, tasks and results, for whoever has the pool's lock.
+  worker_table table;
+  /// Which worker has which task. Only the engine submits to it.
+  dispatcher sending;
 
   // ---- work in -------------------------------------------------------------------------------
-
-  /// Ends a job of no items.
-  void complete(job& empty_job) noexcept { pool_.results.complete(empty_job); }
 
   /// Accepts a frame of work. An in-line body may be the caller's memory: it is not used after the
   /// call.
   void submit(intrusive_ptr<job> owner, const frame_head& head, std::size_t first_index,
               task_body&& body, preference preferred) {
-    pool_task& task = pool_.make_task(std::move(owner), head, first_index);
+    pool_task& task = table.make_task(std::move(owner), head, first_index);
     task.body.take(body);
     task.head.place = task.body.place;
-    sending_.submit(task, preferred);
-  }
-
-  /// See pool_interface::take_numbers().
-  [[nodiscard]] std::uint64_t take_numbers(std::size_t items) noexcept {
-    return pool_.take_numbers(items);
+    sending.submit(task, preferred);
   }
 
   /// Moves tasks that a worker cannot begin with yet to idle workers. Not for each step: a short
   /// task is done sooner where it is than another worker wakes up.
   void balance() noexcept {
-    sending_.balance();
+    sending.balance();
     supervisor_.restart_idle();
   }
   /// Whether balance() would restart a worker that left because it was idle.
   [[nodiscard]] bool wants_idle_workers() const noexcept {
-    return pool_.recycling.may_stop_idle() && pool_.schedule.work_for_more() &&
+    return table.recycling.may_stop_idle() && table.schedule.work_for_more() &&
            supervisor_.any_idle_stopped();
   }
   /// balance(), if a busy worker has finished nothing since the last call.
   void balance_if_stuck() noexcept {
     bool any_stuck = false;
-    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      worker_state& state = pool_.workers[worker];
+    for (std::uint32_t worker = 0; worker < table.size(); ++worker) {
+      worker_state& state = table.workers[worker];
       const std::uint64_t before = std::exchange(state.finished_at_check, state.finished);
-      any_stuck |= pool_.busy(worker) && before == state.finished;
+      any_stuck |= table.busy(worker) && before == state.finished;
     }
     if (any_stuck) balance();
   }
-
-  /// Removes all frames of @p target that have not begun. @returns whether no worker has one left
-  bool withdraw(const job& target) noexcept { return sending_.withdraw(target); }
 
   /// Kills the workers that run a part of @p target, which the caller aborts next: its outcomes are
   /// dropped. False: a worker cannot be killed without harm to other jobs, because memory is short.
   /// @param any_killed set when a worker is killed
   [[nodiscard]] bool stop_running(const job& target, bool& any_killed) noexcept {
-    if (!backend().can_kill()) return true;  // runs on; its outcome is dropped
+    if (!table.backend->can_kill()) return true;  // runs on; its outcome is dropped
     bool all = true;
     for (pool_task* task = job_tasks::first(target); task != nullptr; task = task->next_of_job) {
       const std::uint32_t worker = task->worker;
-      if (worker == no_worker || !pool_.busy(worker) || pool_.first_task(worker) != task) continue;
+      if (worker == no_worker || !table.busy(worker) || table.first_task(worker) != task) continue;
       if (deadlines_.stop(worker, *task, killing::cancelled)) {
         any_killed = true;
       } else if (deadlines_.cannot_take_back(worker, *task)) {
         all = false;
       }
     }
-    sending_.dispatch();
+    sending.dispatch();
     return all;
   }
 
@@ -149,28 +129,25 @@ class engine {
     for (const pool_task* task = job_tasks::first(target); task != nullptr;
          task = task->next_of_job) {
       if (task->worker == no_worker) continue;
-      if (pool_.channel(task->worker).tasks().claimed(task->head.ordinal)) return true;
+      if (table.backend->channel(task->worker).tasks.claimed(task->head.ordinal)) return true;
     }
     return false;
   }
 
-  void abort(job& target, const std::exception_ptr& why, ending kind = ending::failed) noexcept {
-    pool_.results.abort(target, why, kind);
-  }
-  /// abort() as cancelled by the user.
+  /// Ends a job as cancelled by the user.
   void abort_cancelled(job& target) noexcept {
-    abort(target, pool_.prepared.cancelled, ending::cancelled);
+    table.results.abort(target, table.prepared.cancelled, ending::cancelled);
   }
   /// Ends all jobs as cancelled, because the pool was terminated.
-  void cancel_all() noexcept { supervisor_.end_all(pool_.prepared.terminated, ending::cancelled); }
+  void cancel_all() noexcept { supervisor_.end_all(table.prepared.terminated, ending::cancelled); }
   /// Releases all workers, tasks and jobs when no outcome can arrive any more.
   void release_all() noexcept { supervisor_.release_all(); }
 
   /// Tells all workers to leave after their tasks; none is replaced.
   void retire_all() noexcept {
     supervisor_.stop_replacing();
-    pool_.schedule.retire_all();
-    sending_.dispatch();
+    table.schedule.retire_all();
+    sending.dispatch();
   }
 
   /// Changes the number of workers. No thread may be in wait() of the backend.
@@ -182,34 +159,34 @@ class engine {
   /// drain misses held-back records: not for use before a thread sleeps, or while several workers
   /// have tasks.
   bool advance(drain_mode how = drain_mode::full) noexcept {
-    bool anything_read = sending_.resume_blocked();
-    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      if (pool_.busy(worker) && pool_.channel(worker).ready_to_drain(how)) {
+    bool anything_read = sending.resume_blocked();
+    for (std::uint32_t worker = 0; worker < table.size(); ++worker) {
+      if (table.busy(worker) && table.backend->channel(worker).ready_to_drain(how)) {
         anything_read |= receiving_.drain(worker, how);
       }
     }
-    if (anything_read) sending_.dispatch();
+    if (anything_read) sending.dispatch();
     return anything_read;
   }
 
   /// Handles the backend's reports of starts and deaths.
   void handle_events() noexcept {
     break_on_throw([&] {
-      while (const auto report = backend().next_event()) supervisor_.handle(*report);
-      if (!backend().gone().empty() && pool_.broken.empty())
-        supervisor_.break_pool(backend().gone());
-      backend().each_flooding([&](std::uint32_t worker) {
-        if (backend().present(worker))
-          pool_.kill_for_violation(worker, "it sent wake-ups while no thread slept");
+      while (const auto report = table.backend->next_event()) supervisor_.handle(*report);
+      if (!table.backend->gone().empty() && table.broken.empty())
+        supervisor_.break_pool(table.backend->gone());
+      table.backend->each_flooding([&](std::uint32_t worker) {
+        if (table.backend->present(worker))
+          table.kill_for_violation(worker, "it sent wake-ups while no thread slept");
       });
-      sending_.dispatch();
+      sending.dispatch();
     });
   }
 
   /// Whether check_deadlines() has to be called from time to time.
   [[nodiscard]] bool has_deadlines() const noexcept {
-    return pool_.any_timed() || restarts_.next().has_value() ||
-           pool_.recycling.initializer_timeout().count() != 0;
+    return table.any_timed() || restarts_.next().has_value() ||
+           table.recycling.initializer_timeout().count() != 0;
   }
 
   /// Does what is due by @p now: kills workers of items that ran too long, starts postponed
@@ -221,49 +198,11 @@ class engine {
     break_on_throw([&] {
       next_start = supervisor_.start_due(now);
       next_check = deadlines_.check(now);
-      sending_.dispatch();
+      sending.dispatch();
     });
     if (!next_start || !next_check) return next_start ? next_start : next_check;
     return std::min(*next_start, *next_check);
   }
-
-  /// Calls @p each(channel) for each worker whose records are expected.
-  template <class Each>
-  void each_busy_channel(Each each) {
-    sending_.reset_poll_set_grew();
-    for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      if (pool_.busy(worker)) each(pool_.channel(worker));
-    }
-  }
-
-  /// Whether more workers are busy than each_busy_channel() has called. Any thread.
-  [[nodiscard]] bool poll_set_grew() const noexcept { return sending_.poll_set_grew(); }
-  /// The same for each_blocked_channel().
-  [[nodiscard]] bool more_blocked() const noexcept { return sending_.more_blocked(); }
-
-  /// Calls @p each(channel) for the workers that get no task for now, see resume_blocked().
-  template <class Each>
-  void each_blocked_channel(Each each) {
-    sending_.each_blocked_channel(each);
-  }
-
-  /// Jobs that no other owner refers to. Destroy them without the lock: that runs users'
-  /// destructors.
-  [[nodiscard]] job_list take_dead() noexcept { return pool_.take_dead(); }
-  [[nodiscard]] bool any_dead() const noexcept { return pool_.any_dead(); }
-  /// Whether the calling thread is decoding a result of this pool, under the lock.
-  [[nodiscard]] bool decoding() const noexcept { return pool_.results.decoding(); }
-
-  /// Jobs with all their outcomes whose callbacks have to run before they become ready.
-  [[nodiscard]] job_list& with_callbacks() noexcept { return pool_.results.with_callbacks(); }
-  /// Makes a job ready after its callbacks.
-  void set_ready(job& target) { pool_.results.set_ready(target); }
-  /// Continuations of jobs that have become ready.
-  [[nodiscard]] continuation_queue& due() noexcept { return pool_.results.due(); }
-  /// Whether any job has become ready or resolved since the last call.
-  [[nodiscard]] bool take_notice() noexcept { return pool_.results.take_notice(); }
-  /// How many asynchronous submissions have become ready since the last call.
-  [[nodiscard]] std::uint64_t take_ready() noexcept { return pool_.results.take_ready(); }
 
  private:
   // Breaks the pool if a step throws.
@@ -277,8 +216,6 @@ class engine {
   }
 
   restart_policy restarts_;
-  worker_table pool_;
-  dispatcher sending_;
   result_processor receiving_;
   supervisor supervisor_;
   deadline_monitor deadlines_;

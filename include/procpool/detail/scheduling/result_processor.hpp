@@ -33,12 +33,14 @@ class result_processor {
   bool drain(std::uint32_t worker, drain_mode how = drain_mode::full) noexcept {
     try {
       worker_state& state = pool_.workers[worker];
+      parent_channel& channel = pool_.backend->channel(worker);
       const std::uint64_t before = state.finished;
-      const bool anything_read = pool_.channel(worker).drain(record_sink{*this, worker}, how);
-      check_complete(worker);
+      record_sink sink(*this, worker);
+      const bool anything_read = channel.drain(sink, how);
+      if (channel.results.between_frames()) check_complete(sink.task());
       if (!anything_read) return false;
       if (state.retire_due) sending_.send_retire(worker);
-      if (state.finished != before) measure(worker);
+      if (state.finished != before) measure(worker, sink.task() == nullptr);
       return true;
     } catch (const protocol_violation& violation) {
       pool_.kill_for_violation(worker, violation.what());
@@ -51,7 +53,7 @@ class result_processor {
   /// Reads what a dead worker had written.
   void drain_last(std::uint32_t worker) noexcept {
     try {
-      pool_.channel(worker).drain_last(record_sink{*this, worker});
+      pool_.backend->channel(worker).results.drain_last(record_sink(*this, worker));
     } catch (const protocol_violation& violation) {
       pool_.note_violation(worker, violation.what());
     } catch (...) {  // no memory, as above
@@ -59,10 +61,9 @@ class result_processor {
     }
   }
 
-  /// The worker's front task has all its outcomes.
-  void finish_front(std::uint32_t worker) noexcept {
-    pool_task& task = *pool_.first_task(worker);
-    pool_.channel(worker).tasks().pop_front();
+  /// The worker's front task, @p task, has all its outcomes.
+  void finish_front(std::uint32_t worker, pool_task& task) noexcept {
+    pool_.backend->channel(worker).tasks.pop_front();
     pool_.schedule.finished(worker);
     ++pool_.workers[worker].finished;
     restarts_.succeeded();
@@ -72,10 +73,10 @@ class result_processor {
  private:
   // Measures whether the worker should have more tasks in flight, by how many it has done since the
   // last time. Reads the clock once for many tasks, because that costs as much as a short task.
-  void measure(std::uint32_t worker) {
+  void measure(std::uint32_t worker, bool idle) {
     constexpr std::uint64_t check_interval = 16;
     worker_state& state = pool_.workers[worker];
-    const bool ran_dry = pool_.first_task(worker) == nullptr && pool_.schedule.pending() > 0;
+    const bool ran_dry = idle && pool_.schedule.pending() > 0;
     const std::uint64_t frames = state.finished - state.finished_measured;
     if (!ran_dry && frames < check_interval) return;
     state.finished_measured = state.finished;
@@ -85,125 +86,130 @@ class result_processor {
   }
 
   // A worker must write all outcomes of a frame before it finishes the frame.
-  void check_complete(std::uint32_t worker) {
-    const pool_task* task = pool_.first_task(worker);
-    if (task == nullptr || !pool_.channel(worker).between_frames()) return;
-    if (task->done != task->head.first_item) {
+  static void check_complete(const pool_task* next) {
+    if (next != nullptr && next->done != next->head.first_item) {
       throw protocol_violation("a worker finished a task without all of its results");
     }
   }
 
-  // Receives the records of one worker; see result_consumer.
-  struct record_sink {
-    result_processor& pool;
-    std::uint32_t worker;
+  // Receives the records of one worker, see result_consumer. A record goes through check(), then
+  // through one of the others.
+  class record_sink {
+   public:
+    record_sink(result_processor& owner, std::uint32_t number)
+        : owner_(owner),
+          pool_(owner.pool_),
+          worker_(number),
+          state_(pool_.workers[number]),
+          frames_(pool_.backend->channel(number).tasks),
+          task_(pool_.first_task(number)) {}
 
-    delivery check(const record_head& head) { return pool.check_record(worker, head); }
+    /// The task that the next record belongs to.
+    [[nodiscard]] const pool_task* task() const noexcept { return task_; }
+
+    delivery check(const record_head& head) {
+      if (head.kind != record_kind::run && head.length > pool_.recycling.max_result_bytes()) {
+        refuse_size(head.length, pool_.recycling.max_result_bytes());
+      }
+      if (frames_.streaming_front()) {
+        throw protocol_violation("a worker answered a task before it had read it");
+      }
+      if (state_.initializing) {
+        check_initialized(head);
+        return completion::delivery_of(head);
+      }
+      if (task_ == nullptr || head.ordinal != static_cast<std::uint32_t>(frames_.front_ordinal()) ||
+          !completion::fits(*task_, head)) {
+        throw protocol_violation(unexpected_result);
+      }
+      frames_.note_begun();  // keeps it the front task until the whole record is there
+      return completion::delivery_of(*task_, head);
+    }
+
     void record(const record_head& head, std::span<const std::byte> bytes) {
-      pool.take_record(worker, head, bytes);
+      if (state_.initializing) return initialized(head, bytes);
+      if (head.kind == record_kind::error) {
+        keep_for_replay();
+        pool_.results.fail(*task_, pool_.results.received(bytes));
+      } else {
+        pool_.results.pass(*task_, bytes, [this] { keep_for_replay(); });
+      }
+      finish_if_done();
     }
+
     void piece(const record_head& head, std::uint64_t offset, std::span<const std::byte> bytes) {
-      pool.take_piece(worker, head, offset, bytes);
+      if (state_.initializing) return initialized(head, bytes);
+      if (head.kind == record_kind::value) {
+        pool_.results.pass_piece(*task_, head, offset, bytes, [this] { keep_for_replay(); });
+      } else {
+        const std::uint32_t items = completion::items_of_run(*task_, head);
+        if (items == 0) throw protocol_violation(unexpected_result);  // its length was open
+        pool_.results.pass_run(*task_, head, items, offset, bytes);
+      }
+      finish_if_done();
     }
-    void lost(const record_head& /*head*/) { pool.lose_record(worker); }
+
+    // There was no memory to receive the record: its item ends with that.
+    void lost(const record_head& /*head*/) {
+      const auto why = std::make_exception_ptr(std::bad_alloc());
+      if (state_.initializing) {
+        state_.init_error = why;
+        return;
+      }
+      if (task_ == nullptr) return;  // it belongs to no task
+      keep_for_replay();
+      pool_.results.fail(*task_, why);
+      finish_if_done();
+    }
+
+   private:
+    [[noreturn, gnu::noinline]] static void refuse_size(std::uint64_t bytes,
+                                                        std::uint64_t max_bytes) {
+      throw protocol_violation(concat({"a worker announced a result of ", bytes,
+                                       " bytes, more than max_result_bytes allows: ", max_bytes}));
+    }
+
+    // Allows only the byte that says that the initializer has returned, or its exception.
+    void check_initialized(const record_head& head) const {
+      const bool returned = head.kind == record_kind::run &&
+                            (head.length == 1 || head.length == open_length);  // died writing it
+      const bool repeated = state_.init_error != nullptr;
+      if (repeated || head.ordinal != 0 || head.item != 0 ||
+          (!returned && head.kind != record_kind::error)) {
+        throw protocol_violation(unexpected_result);
+      }
+    }
+
+    void initialized(const record_head& head, std::span<const std::byte> bytes) {
+      if (head.kind == record_kind::error) {
+        state_.init_error = pool_.results.received(bytes);
+        return;  // the worker exits now, which is reported
+      }
+      if (head.length != 1) throw protocol_violation(unexpected_result);  // was open
+      state_.initializing = false;
+      frames_.pop_front();
+      owner_.restarts_.succeeded();
+    }
+
+    void keep_for_replay() noexcept {
+      const std::size_t index = task_->next_index();
+      if (!task_->owner->wants_replay(index)) return;
+      task_->owner->keep_replay(index, pool_.copy_for_replay(worker_, *task_));
+    }
+
+    void finish_if_done() {
+      if (!task_->finished()) return;
+      owner_.finish_front(worker_, *task_);
+      task_ = pool_.first_task(worker_);
+    }
+
+    result_processor& owner_;
+    worker_table& pool_;
+    const std::uint32_t worker_;
+    worker_state& state_;
+    task_producer& frames_;
+    pool_task* task_;  ///< the worker's front task
   };
-
-  delivery check_record(std::uint32_t worker, const record_head& head) {
-    task_producer& frames = pool_.channel(worker).tasks();
-    if (head.kind != record_kind::run && head.length > pool_.recycling.max_result_bytes()) {
-      refuse_size(head.length, pool_.recycling.max_result_bytes());
-    }
-    if (frames.streaming_front()) {
-      throw protocol_violation("a worker answered a task before it had read it");
-    }
-    if (pool_.workers[worker].initializing) {
-      check_initialized(worker, head);
-      return completion::delivery_of(head);
-    }
-    const auto* task = pool_.first_task(worker);
-    if (task == nullptr || head.ordinal != static_cast<std::uint32_t>(frames.front_ordinal()) ||
-        !completion::fits(*task, head)) {
-      throw protocol_violation(unexpected_result);
-    }
-    frames.note_begun();  // keeps it the front task until the whole record is there
-    return completion::delivery_of(*task, head);
-  }
-
-  [[noreturn, gnu::noinline]] static void refuse_size(std::uint64_t bytes,
-                                                      std::uint64_t max_bytes) {
-    throw protocol_violation(concat({"a worker announced a result of ", bytes,
-                                     " bytes, more than max_result_bytes allows: ", max_bytes}));
-  }
-
-  // Allows only the byte that says that the initializer has returned, or its exception.
-  void check_initialized(std::uint32_t worker, const record_head& head) const {
-    const bool returned = head.kind == record_kind::run &&
-                          (head.length == 1 || head.length == open_length);  // died writing it
-    const bool repeated = pool_.workers[worker].init_error != nullptr;
-    if (repeated || head.ordinal != 0 || head.item != 0 ||
-        (!returned && head.kind != record_kind::error)) {
-      throw protocol_violation(unexpected_result);
-    }
-  }
-
-  void take_record(std::uint32_t worker, const record_head& head,
-                   std::span<const std::byte> bytes) {
-    if (pool_.workers[worker].initializing) return initialized(worker, head, bytes);
-    pool_task& task = *pool_.first_task(worker);
-    if (head.kind == record_kind::error) {
-      keep_for_replay(worker, task);
-      pool_.results.fail(task, pool_.results.received(bytes));
-    } else {
-      pool_.results.pass(task, bytes, [&] { keep_for_replay(worker, task); });
-    }
-    if (task.finished()) finish_front(worker);
-  }
-
-  // There was no memory to receive the record: its item ends with that.
-  void lose_record(std::uint32_t worker) {
-    const auto why = std::make_exception_ptr(std::bad_alloc());
-    if (pool_.workers[worker].initializing) {
-      pool_.workers[worker].init_error = why;
-      return;
-    }
-    pool_task* task = pool_.first_task(worker);
-    if (task == nullptr) return;  // it belongs to no task
-    keep_for_replay(worker, *task);
-    pool_.results.fail(*task, why);
-    if (task->finished()) finish_front(worker);
-  }
-
-  void keep_for_replay(std::uint32_t worker, const pool_task& task) noexcept {
-    const std::size_t index = task.next_index();
-    if (!task.owner->wants_replay(index)) return;
-    task.owner->keep_replay(index, pool_.copy_for_replay(worker, task));
-  }
-
-  void take_piece(std::uint32_t worker, const record_head& head, std::uint64_t offset,
-                  std::span<const std::byte> bytes) {
-    if (pool_.workers[worker].initializing) return initialized(worker, head, bytes);
-    pool_task& task = *pool_.first_task(worker);
-    if (head.kind == record_kind::value) {
-      pool_.results.pass_piece(task, head, offset, bytes, [&] { keep_for_replay(worker, task); });
-    } else {
-      if (!completion::run_fits(task, head))
-        throw protocol_violation(unexpected_result);  // was open
-      pool_.results.pass_run(task, head, offset, bytes);
-    }
-    if (task.finished()) finish_front(worker);
-  }
-
-  void initialized(std::uint32_t worker, const record_head& head,
-                   std::span<const std::byte> bytes) {
-    if (head.kind == record_kind::error) {
-      pool_.workers[worker].init_error = pool_.results.received(bytes);
-      return;  // the worker exits now, which is reported
-    }
-    if (head.length != 1) throw protocol_violation(unexpected_result);  // was open
-    pool_.workers[worker].initializing = false;
-    pool_.channel(worker).tasks().pop_front();
-    restarts_.succeeded();
-  }
 
   static constexpr const char* no_memory = "there is no memory for its result";
   static constexpr const char* unexpected_result =

@@ -111,7 +111,7 @@ class scheduler {
 
   /// The task that this worker runs or will begin next; nullptr if it has none.
   [[nodiscard]] scheduled_task* front(std::uint32_t worker) const noexcept {
-    return workers_[worker].tasks.front();
+    return worker < workers_.size() ? workers_[worker].tasks.front() : nullptr;
   }
 
   /// The task sent to this worker last; nullptr if it has none.
@@ -160,6 +160,8 @@ class scheduler {
   [[nodiscard]] scheduled_task* first_pending() const noexcept { return pending_.front(); }
   [[nodiscard]] std::size_t pending() const noexcept { return pending_.size(); }
   [[nodiscard]] std::size_t assigned() const noexcept { return assigned_; }
+  /// Tasks without an outcome.
+  [[nodiscard]] std::size_t outstanding() const noexcept { return pending_.size() + assigned_; }
   /// Workers that have a task.
   [[nodiscard]] std::uint32_t working() const noexcept { return working_; }
 

@@ -282,7 +282,7 @@ class supervisor {
   }
 
   void send_initializer(std::uint32_t worker) {
-    parent_channel& channel = pool_.channel(worker);
+    parent_channel& channel = pool_.backend->channel(worker);
     frame_head head{};
     head.kind = frame_kind::run;
     head.entry_offset = initializer_->entry.offset;
@@ -291,7 +291,7 @@ class supervisor {
     head.initializer = 1;
     head.first_number = unnumbered;
     head.body_size = initializer_->body.size();
-    const bool small = head.body_size <= channel.tasks().in_line_limit();
+    const bool small = head.body_size <= channel.tasks.in_line_limit();
     head.place = small ? body_place::in_line : body_place::stream;
     (void)channel.send(head, initializer_->body.view());  // the ring is empty, so there is room
     pool_.workers[worker].initializing = true;
@@ -304,8 +304,8 @@ class supervisor {
     if (pool_.schedule.vacant(worker)) return pool_.backend->free_slot(worker);  // broken before
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
     collect_dead_processes();  // shared objects that nobody else holds
-    const bool began_nothing =
-        pool_.workers[worker].finished == 0 && !pool_.channel(worker).tasks().anything_claimed();
+    const bool began_nothing = pool_.workers[worker].finished == 0 &&
+                               !pool_.backend->channel(worker).tasks.anything_claimed();
     worker_death death{.pid = report.pid, .exitcode = report.status};
     deaths_.complete(worker, death);
     if (report.startup.ready == 0 && began_nothing) return never_came_up(report, death);
@@ -364,7 +364,8 @@ class supervisor {
 
   [[nodiscard]] bool any_up() const noexcept {
     for (std::uint32_t worker = 0; worker < pool_.size(); ++worker) {
-      if (!pool_.schedule.vacant(worker) && pool_.channel(worker).anybody_there()) return true;
+      if (!pool_.schedule.vacant(worker) && pool_.backend->channel(worker).anybody_there())
+        return true;
     }
     return false;
   }

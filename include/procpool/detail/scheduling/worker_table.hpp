@@ -74,11 +74,9 @@ class worker_table {
   void shrink(std::uint32_t wanted) noexcept {
     while (size_ > wanted && schedule.vacant(size_ - 1)) --size_;
   }
-  [[nodiscard]] parent_channel& channel(std::uint32_t worker) { return backend->channel(worker); }
 
   /// The task that a worker runs or will begin next; later ones follow by `next`.
   [[nodiscard]] pool_task* first_task(std::uint32_t worker) const {
-    if (schedule.vacant(worker)) return nullptr;
     return static_cast<pool_task*>(schedule.front(worker));
   }
   [[nodiscard]] static pool_task* next_task(const pool_task& task) {
@@ -87,9 +85,10 @@ class worker_table {
 
   /// Whether records are expected from a worker.
   [[nodiscard]] bool busy(std::uint32_t worker) const {
-    return backend->present(worker) && !schedule.vacant(worker) &&
-           workers[worker].kill == killing::no &&
-           (workers[worker].initializing || first_task(worker) != nullptr);
+    const worker_state& state = workers[worker];
+    return state.kill == killing::no &&
+           (state.initializing ? !schedule.vacant(worker) : schedule.front(worker) != nullptr) &&
+           backend->present(worker);
   }
 
   /// Kills a worker; its death is reported like any other.
@@ -138,7 +137,7 @@ class worker_table {
     if (const auto block = task.body.block(); !block.empty()) backend->region().release(block);
     job_tasks::remove(task);
     job* owner = task.owner.detach();
-    if (owner->drop_reference()) dead_.push_back({owner, false});
+    if (owner->drop_reference()) dead.push_back({owner, false});
     store_.give_back(task);
   }
   /// A copy of the input of the next item of a worker's front task; null if it is too large to
@@ -158,12 +157,6 @@ class worker_table {
   /// Whether any task has a time limit.
   [[nodiscard]] bool any_timed() const noexcept { return timed_tasks_ > 0; }
 
-  /// Jobs that no other owner refers to. Destroy them without the lock: that runs users'
-  /// destructors.
-  [[nodiscard]] job_list take_dead() noexcept { return std::exchange(dead_, {}); }
-
-  [[nodiscard]] bool any_dead() const noexcept { return !dead_.empty(); }
-
   std::unique_ptr<worker_backend> backend;
   scheduler schedule;
   recycle_policy recycling;
@@ -171,6 +164,9 @@ class worker_table {
   std::vector<worker_state> workers;
   std::string broken;  ///< why the pool cannot run tasks any more; empty while it can
   prepared_errors prepared;
+  /// Jobs that no other owner refers to. Destroy them without the lock: that runs users'
+  /// destructors.
+  job_list dead;
 
  private:
   [[nodiscard]] frame_bytes bytes_of(std::uint32_t worker, const pool_task& task) {
@@ -181,7 +177,7 @@ class worker_table {
     }
     switch (task.body.place) {
       case body_place::in_line:
-        found.body = channel(worker).tasks().body(task.head.ordinal);
+        found.body = backend->channel(worker).tasks.body(task.head.ordinal);
         break;
       case body_place::arena:
       case body_place::large:
@@ -193,7 +189,6 @@ class worker_table {
   }
 
   task_store store_;
-  job_list dead_;
   std::size_t timed_tasks_ = 0;
   std::uint32_t size_ = 0;
   std::uint64_t next_number_ = 0;
