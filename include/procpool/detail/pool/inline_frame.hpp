@@ -41,7 +41,7 @@ class inline_frame final : public frame_context {
         target_(target) {}
 
   /// Runs all items. When it returns, the job has their outcomes.
-  void run() { worker_->run(*this, head()); }
+  void run() { worker_->run(*this, head_); }
 
   [[nodiscard]] frame_bytes bytes() override { return bytes_; }
   void begin_item(std::uint32_t item) override { worker_->begin_item(item, 1); }
@@ -80,7 +80,7 @@ class inline_frame final : public frame_context {
     const std::size_t index = target_.first_index + item;
     if (!target_.owner->wants_replay(index)) return;
     target_.owner->keep_replay(
-        index, std::make_shared<replay_record>(head(), bytes_, item, worker_->context().seed()));
+        index, std::make_shared<replay_record>(head_, bytes_, item, worker_->context().seed()));
   }
 
   // Gives the item its outcome. If decoding throws, that exception is the outcome.

@@ -157,6 +157,24 @@ inline void copy_head(frame_head& to, const frame_head& from) noexcept {
   static_assert(sizeof(frame_head) == 80, "copy_head() must copy every field");
 }
 
+/// The kind of a frame may change while the worker reads it, hence the atomic access.
+inline frame_kind load_kind(const frame_head& head) noexcept {
+  // Ordered by the load of the limit.
+  return frame_kind{
+      __atomic_load_n(reinterpret_cast<const std::uint16_t*>(&head.kind), __ATOMIC_RELAXED)};
+}
+inline void store_kind(frame_head& head, frame_kind kind) noexcept {
+  // Ordered by the store of the limit.
+  __atomic_store_n(reinterpret_cast<std::uint16_t*>(&head.kind), static_cast<std::uint16_t>(kind),
+                   __ATOMIC_RELAXED);
+}
+
+/// The bytes that a frame occupies in the stream of the ring.
+inline std::uint64_t footprint(const frame_head& head) noexcept {
+  const std::uint64_t streamed = head.place == body_place::stream ? head.body_size : 0;
+  return head.length + round_up<std::uint64_t>(streamed, frame_alignment);
+}
+
 /// What a record in the result ring holds.
 enum class record_kind : std::uint32_t {
   value = 1,  ///< the encoded result of one item

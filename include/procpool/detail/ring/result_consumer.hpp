@@ -109,7 +109,7 @@ class result_consumer {
  private:
   [[nodiscard]] std::uint64_t bounded(std::uint64_t end) const {
     if (end <= cursor_) return cursor_;
-    if (end - cursor_ > ring_.capacity()) {
+    if (end - cursor_ > ring_.capacity) {
       throw protocol_violation("a worker's result cursor is out of range");
     }
     return end;
@@ -194,7 +194,7 @@ class result_consumer {
     const std::uint64_t unit = offset < delivery_.head ? delivery_.head : delivery_.granule;
     if (available < unit) return false;
     std::array<std::byte, 64> joined;
-    std::uint64_t size = std::min({available, ring_.until_end(cursor_), ring_.capacity() / 4});
+    std::uint64_t size = std::min({available, ring_.until_end(cursor_), ring_.capacity / 4});
     const std::byte* from = ring_.at(cursor_);
     if (offset < delivery_.head || size < unit) {  // the latter: across the end of the ring
       size = unit;

@@ -60,7 +60,7 @@ class result_producer {
            std::span<const std::byte> second) {
     close_run();
     const record_head head{ordinal_, item, kind, 0, first.size() + second.size()};
-    const bool whole = second.empty() && !first.empty() && first.size() < ring_.capacity() / 4;
+    const bool whole = second.empty() && !first.empty() && first.size() < ring_.capacity / 4;
     if (whole && put_whole(head, first.data())) return note_written();
     write(&head, sizeof head);
     write(first.data(), first.size());
@@ -88,7 +88,7 @@ class result_producer {
   [[nodiscard]] result_window open_window(std::uint32_t item, std::size_t size) {
     if (!run_open_ || room() < size + record_alignment) open_run(item, size);
     const std::uint64_t max_bytes =
-        std::min({room() - record_alignment, ring_.until_end(cursor_), ring_.capacity() / 4});
+        std::min({room() - record_alignment, ring_.until_end(cursor_), ring_.capacity / 4});
     return {.at = ring_.at(cursor_),
             .items = static_cast<std::uint32_t>(max_bytes / size),
             .mark = started_mark(ordinal_, item),
@@ -99,7 +99,7 @@ class result_producer {
   /// @p items results were written to the window. The parent copies them during the next items.
   void close_window(std::uint32_t items, std::size_t size) {
     cursor_ += items * size;
-    if (cursor_ - run_at_ < ring_.capacity() / 4) return note_written();
+    if (cursor_ - run_at_ < ring_.capacity / 4) return note_written();
     close_run();
     show_progress();
   }
@@ -117,10 +117,10 @@ class result_producer {
 
  private:
   [[nodiscard]] std::uint64_t room() noexcept {
-    if (ring_.capacity() - (cursor_ - consumed_) < ring_.capacity() / 2) {
+    if (ring_.capacity - (cursor_ - consumed_) < ring_.capacity / 2) {
       consumed_ = parent_->consumed.load(std::memory_order_acquire);  // after the parent's copies
     }
-    return ring_.capacity() - (cursor_ - consumed_);
+    return ring_.capacity - (cursor_ - consumed_);
   }
 
   // Writes a record in one piece of the ring. False: no piece is large enough now.
@@ -136,7 +136,7 @@ class result_producer {
   }
 
   void write(const void* data, std::size_t size) {
-    if (size < ring_.capacity() / 4 && size <= room()) {
+    if (size < ring_.capacity / 4 && size <= room()) {
       ring_.copy_in(cursor_, data, size);
       cursor_ += size;
     } else {
@@ -148,7 +148,7 @@ class result_producer {
   [[gnu::noinline]] void write_slowly(const void* data, std::size_t size) {
     auto* from = static_cast<const std::byte*>(data);
     while (size > 0) {
-      const std::size_t piece = std::min<std::size_t>({size, room(), ring_.capacity() / 4});
+      const std::size_t piece = std::min<std::size_t>({size, room(), ring_.capacity / 4});
       if (piece == 0) {
         wait_for_room(1);
         continue;
@@ -157,7 +157,7 @@ class result_producer {
       cursor_ += piece;
       from += piece;
       size -= piece;
-      if (piece == ring_.capacity() / 4) show_progress();
+      if (piece == ring_.capacity / 4) show_progress();
     }
   }
 

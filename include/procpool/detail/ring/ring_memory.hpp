@@ -17,17 +17,18 @@ namespace procpool::detail {
 template <class Byte>
 class ring_memory {
  public:
-  explicit ring_memory(std::span<Byte> memory) : memory_(memory) {
+  explicit ring_memory(std::span<Byte> memory) : capacity(memory.size()), memory_(memory.data()) {
     if (!std::has_single_bit(memory.size())) {
       throw std::invalid_argument("the size of a ring must be a power of two");
     }
   }
 
-  [[nodiscard]] std::uint64_t capacity() const noexcept { return memory_.size(); }
-  [[nodiscard]] Byte* at(std::uint64_t cursor) const noexcept { return &memory_[index(cursor)]; }
+  const std::uint64_t capacity;  ///< in bytes
+
+  [[nodiscard]] Byte* at(std::uint64_t cursor) const noexcept { return memory_ + index(cursor); }
   /// Bytes from @p cursor to the physical end of the ring.
   [[nodiscard]] std::uint64_t until_end(std::uint64_t cursor) const noexcept {
-    return capacity() - index(cursor);
+    return capacity - index(cursor);
   }
 
   void copy_in(std::uint64_t cursor, const void* from, std::size_t size) const noexcept {
@@ -35,7 +36,7 @@ class ring_memory {
     const std::size_t head = std::min<std::size_t>(size, until_end(cursor));
     std::memcpy(at(cursor), from, head);
     if (head < size) {
-      std::memcpy(memory_.data(), static_cast<const std::byte*>(from) + head, size - head);
+      std::memcpy(memory_, static_cast<const std::byte*>(from) + head, size - head);
     }
   }
 
@@ -44,16 +45,16 @@ class ring_memory {
     const std::size_t head = std::min<std::size_t>(size, until_end(cursor));
     std::memcpy(to, at(cursor), head);
     if (head < size) {
-      std::memcpy(static_cast<std::byte*>(to) + head, memory_.data(), size - head);
+      std::memcpy(static_cast<std::byte*>(to) + head, memory_, size - head);
     }
   }
 
  private:
   [[nodiscard]] std::size_t index(std::uint64_t cursor) const noexcept {
-    return cursor & (memory_.size() - 1);
+    return cursor & (capacity - 1);
   }
 
-  std::span<Byte> memory_;
+  Byte* memory_;
 };
 
 }  // namespace procpool::detail

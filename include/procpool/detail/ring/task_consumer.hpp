@@ -12,7 +12,6 @@
 
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/ring/ring_memory.hpp>
-#include <procpool/detail/ring/task_producer.hpp>
 
 namespace procpool::detail {
 

@@ -33,18 +33,6 @@ namespace procpool::detail {
 
 inline constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::max();
 
-/// The kind of a frame may change while the worker reads it, hence the atomic access.
-inline frame_kind load_kind(const frame_head& head) noexcept {
-  // Ordered by the load of the limit.
-  return frame_kind{
-      __atomic_load_n(reinterpret_cast<const std::uint16_t*>(&head.kind), __ATOMIC_RELAXED)};
-}
-inline void store_kind(frame_head& head, frame_kind kind) noexcept {
-  // Ordered by the store of the limit.
-  __atomic_store_n(reinterpret_cast<std::uint16_t*>(&head.kind), static_cast<std::uint16_t>(kind),
-                   __ATOMIC_RELAXED);
-}
-
 /// Fetches a cache line that will be written soon, so that the fence after the write need not wait
 /// for the other CPU to release the line. Only a hint: any address is allowed.
 inline void prefetch_for_write(const void* line) noexcept {
@@ -53,12 +41,6 @@ inline void prefetch_for_write(const void* line) noexcept {
 #else
   __builtin_prefetch(line, 1);
 #endif
-}
-
-/// The bytes that a frame occupies in the stream of the ring.
-inline std::uint64_t footprint(const frame_head& head) noexcept {
-  const std::uint64_t streamed = head.place == body_place::stream ? head.body_size : 0;
-  return head.length + round_up<std::uint64_t>(streamed, frame_alignment);
 }
 
 /// Parent's end. Not thread-safe: used under the lock of its pool.
@@ -75,9 +57,7 @@ class task_producer {
   [[nodiscard]] static constexpr std::size_t in_line_limit(std::uint64_t ring_bytes) noexcept {
     return ring_bytes / 4 - sizeof(frame_head);
   }
-  [[nodiscard]] std::size_t in_line_limit() const noexcept {
-    return in_line_limit(ring_.capacity());
-  }
+  [[nodiscard]] std::size_t in_line_limit() const noexcept { return in_line_limit(ring_.capacity); }
 
   /// Sends a frame whose body is in-line (@p body) or in the arena, as @p head says. Fills in
   /// length and ordinal of the head. @returns false: no room now
@@ -277,7 +257,7 @@ class task_producer {
   [[nodiscard]] std::uint64_t room() {
     forget_skipped();
     const std::uint64_t used = head_ - tail();  // rounding of a stream may exceed the capacity
-    return used < ring_.capacity() ? ring_.capacity() - used : 0;
+    return used < ring_.capacity ? ring_.capacity - used : 0;
   }
 
   // Writes the head where the @p length bytes of head and in-line body lie in one piece. Returns

@@ -92,7 +92,6 @@ class frame_context {
   frame_context(const frame_head& head, byte_buffer& scratch) : head_(head), scratch_(&scratch) {}
   ~frame_context() = default;
 
-  [[nodiscard]] const frame_head& head() const noexcept { return head_; }
   [[nodiscard]] byte_buffer& empty_scratch() noexcept {
     scratch_->clear();
     return *scratch_;
@@ -104,6 +103,8 @@ class frame_context {
                            std::span<const std::byte> rest) = 0;
   /// Writes the exception being handled, thrown while @p callable ran.
   virtual void put_exception(std::uint32_t item, const callable_label& callable) = 0;
+
+  const frame_head head_;
 
  private:
   template <class R>
@@ -140,7 +141,6 @@ class frame_context {
     }
   }
 
-  const frame_head head_;
   byte_buffer* scratch_;
   std::uint32_t errors_ = 0;
 };

@@ -36,7 +36,7 @@ class replay_frame final : public frame_context {
       : frame_context(head, scratch), bytes_(bytes), worker_(&worker) {}
 
   [[nodiscard]] frame_bytes bytes() override { return bytes_; }
-  void begin_item(std::uint32_t item) override { worker_->begin_item(item, head().attempt); }
+  void begin_item(std::uint32_t item) override { worker_->begin_item(item, head_.attempt); }
   void begin_part(std::uint32_t part) override { begin_item(part); }
   [[nodiscard]] result_window open_window(std::uint32_t /*item*/, std::size_t /*size*/) override {
     return {};

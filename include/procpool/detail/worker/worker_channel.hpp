@@ -41,6 +41,17 @@ struct worker_idle {};
 
 /// One thread: the worker's main thread.
 class worker_channel {
+  struct wait_for_parent {
+    worker_channel* channel;
+    template <class Ready>
+    void operator()(Ready ready) const {
+      channel->held_back_ = 0;  // the producer has committed everything
+      channel->waker_.wake_if_armed();
+      channel->wait_until(ready);
+    }
+    void progress() const { channel->waker_.wake_if_armed(); }
+  };
+
  public:
   /// @param parent       wakes the parent
   /// @param before_sleep called each time before the worker sleeps
@@ -48,15 +59,18 @@ class worker_channel {
   /// @param fallback     wakes the parent after a task has closed the descriptor of @p parent
   worker_channel(const worker_memory& memory, os::event parent, void (*before_sleep)(),
                  const std::atomic<bool>* stop = nullptr, os::signal_waker fallback = {})
-      : memory_(memory),
+      : results(*memory.results, memory.result_ring, *memory.tasks, wait_for_parent{this}),
+        memory_(memory),
         parking_(*memory.tasks, *memory.results),
         waker_(*memory.header, std::move(parent), fallback),
         tasks_(*memory.tasks, memory.task_ring, *memory.results),
-        results_(*memory.results, memory.result_ring, *memory.tasks, wait_for_parent{this}),
         before_sleep_(before_sleep),
         stop_(stop) {}
   worker_channel(const worker_channel&) = delete;
   worker_channel& operator=(const worker_channel&) = delete;
+
+  /// Takes the outcomes. flush() makes them visible to the parent.
+  result_producer<wait_for_parent> results;
 
   /// Sets the longest time that next() waits; 0: no limit.
   void limit_idleness(std::chrono::nanoseconds longest) noexcept { max_idle_ = longest; }
@@ -67,7 +81,7 @@ class worker_channel {
                                         [this](auto ready) { wait_until(ready); });
     check_stop();  // when a frame is ready at once, no wait has checked it
     backlog_ = head.backlog != 0;
-    results_.begin_frame(head.ordinal, head.first_item, head.timed != 0);
+    results.begin_frame(head.ordinal, head.first_item, head.timed != 0);
     return head;
   }
 
@@ -100,15 +114,13 @@ class worker_channel {
     tasks_.pass(head);
     if (streamed_.capacity() > keep_bytes) streamed_ = byte_buffer();
     large_.reset();
-    results_.end_frame();
+    results.end_frame();
     if (!tasks_.anything() || waker_.armed() || !may_hold_back()) flush();
   }
 
-  /// Takes the outcomes. flush() makes them visible to the parent.
-  [[nodiscard]] auto& results() noexcept { return results_; }
   void flush() {
     held_back_ = 0;
-    results_.commit();
+    results.commit();
     waker_.wake_if_armed();
   }
 
@@ -129,17 +141,6 @@ class worker_channel {
   void abandon() noexcept { waker_.reset(); }
 
  private:
-  struct wait_for_parent {
-    worker_channel* channel;
-    template <class Ready>
-    void operator()(Ready ready) const {
-      channel->held_back_ = 0;  // the producer has committed everything
-      channel->waker_.wake_if_armed();
-      channel->wait_until(ready);
-    }
-    void progress() const { channel->waker_.wake_if_armed(); }
-  };
-
   template <class Ready>
   void wait_until(Ready ready, std::chrono::nanoseconds longest = {}) {
     if (ready()) return;
@@ -205,7 +206,6 @@ class worker_channel {
   worker_parking parking_;
   parent_waker waker_;
   task_consumer tasks_;
-  result_producer<wait_for_parent> results_;
   byte_buffer streamed_;
   os::file_window large_;
   std::chrono::nanoseconds max_idle_{0};  ///< 0: no limit

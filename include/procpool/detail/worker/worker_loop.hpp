@@ -64,48 +64,48 @@ class worker_frame final : public frame_context {
     if (head.initializer == 0) worker.limits.begin_item();
   }
 
-  [[nodiscard]] frame_bytes bytes() override { return channel_->bytes(head()); }
+  [[nodiscard]] frame_bytes bytes() override { return channel_->bytes(head_); }
 
   void begin_item(std::uint32_t item) override {
     channel_->check_stop();
-    worker_->context.begin_item(item == head().first_item ? head().attempt : 1);
+    worker_->context.begin_item(item == head_.first_item ? head_.attempt : 1);
     // The timer first: the rest of the previous item's CPU time must not run out in this item.
-    if (head().initializer == 0) worker_->limits.begin_item();
-    channel_->results().begin_item(item);
+    if (head_.initializer == 0) worker_->limits.begin_item();
+    channel_->results.begin_item(item);
   }
 
   void begin_part(std::uint32_t part) override {
     channel_->check_stop();
-    worker_->context.begin_item(head().attempt);
+    worker_->context.begin_item(head_.attempt);
     worker_->limits.begin_item();  // in this order, as above
-    channel_->results().begin_item(part);
+    channel_->results.begin_item(part);
   }
 
   [[nodiscard]] result_window open_window(std::uint32_t item, std::size_t size) override {
-    if (head().timed != 0 || head().attempt != 1 || worker_->limits.any_for_items() ||
+    if (head_.timed != 0 || head_.attempt != 1 || worker_->limits.any_for_items() ||
         channel_->may_be_stopped()) {
       return {};
     }
     worker_->context.begin_item(1);
-    result_window window = channel_->results().open_window(item, size);
-    const std::uint32_t left = head().item_count - item;
+    result_window window = channel_->results.open_window(item, size);
+    const std::uint32_t left = head_.item_count - item;
     if (window.items > left) window.items = left;
     return window;
   }
   void close_window(std::uint32_t items, std::size_t size) override {
-    if (items != 0) channel_->results().close_window(items, size);
+    if (items != 0) channel_->results.close_window(items, size);
   }
 
  private:
   void put_plain(std::uint32_t item, const void* value, std::size_t size) override {
-    if (head().item_count == 1) return channel_->results().put_only(item, value, size);
-    channel_->results().put_plain(item, value, size);
+    if (head_.item_count == 1) return channel_->results.put_only(item, value, size);
+    channel_->results.put_plain(item, value, size);
   }
 
   void put_scratch(record_kind kind, std::uint32_t item, std::span<const std::byte> rest) override {
     constexpr std::size_t keep_bytes = std::size_t{64} << 20;
     byte_buffer& scratch = worker_->scratch;
-    channel_->results().put(kind, item, scratch.view(), rest);
+    channel_->results.put(kind, item, scratch.view(), rest);
     if (scratch.capacity() > keep_bytes) scratch = byte_buffer();
   }
 
@@ -119,7 +119,7 @@ class worker_frame final : public frame_context {
       encoded = false;
     }
     if (encoded) return put_scratch(record_kind::error, item, {});
-    channel_->results().put(record_kind::error, item, worker_->shortage.view(), {});
+    channel_->results.put(record_kind::error, item, worker_->shortage.view(), {});
   }
 
   void encode_exception(const callable_label& callable) {
