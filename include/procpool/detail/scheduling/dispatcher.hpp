@@ -19,7 +19,6 @@
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/scheduling/pool_task.hpp>
 #include <procpool/detail/scheduling/scheduler.hpp>
-#include <procpool/detail/scheduling/task_queue.hpp>
 #include <procpool/detail/scheduling/worker_table.hpp>
 
 namespace procpool::detail {

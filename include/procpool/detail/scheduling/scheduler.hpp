@@ -29,9 +29,51 @@
 #include <vector>
 
 #include <procpool/detail/scheduling/scheduling_rules.hpp>
-#include <procpool/detail/scheduling/task_queue.hpp>
+#include <procpool/detail/scheduling/worker_offers.hpp>
 
 namespace procpool::detail {
+
+/// The scheduler's part of a task, the base of the pool's task. In one queue at a time.
+struct scheduled_task {
+  scheduled_task* previous = nullptr;
+  scheduled_task* next = nullptr;
+  std::uint32_t worker = no_worker;  ///< its worker; no_worker while pending
+};
+
+/// An intrusive queue of tasks.
+class task_queue {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] scheduled_task* front() const noexcept { return first_; }
+  [[nodiscard]] scheduled_task* back() const noexcept { return last_; }
+
+  void push_back(scheduled_task& task) noexcept {
+    task.previous = last_;
+    task.next = nullptr;
+    (last_ != nullptr ? last_->next : first_) = &task;
+    last_ = &task;
+    ++size_;
+  }
+  void push_front(scheduled_task& task) noexcept {
+    task.next = first_;
+    task.previous = nullptr;
+    (first_ != nullptr ? first_->previous : last_) = &task;
+    first_ = &task;
+    ++size_;
+  }
+  void remove(scheduled_task& task) noexcept {
+    (task.previous != nullptr ? task.previous->next : first_) = task.next;
+    (task.next != nullptr ? task.next->previous : last_) = task.previous;
+    task.previous = task.next = nullptr;
+    --size_;
+  }
+
+ private:
+  scheduled_task* first_ = nullptr;
+  scheduled_task* last_ = nullptr;
+  std::size_t size_ = 0;
+};
 
 /// Which worker next() prefers: an awake one even if it has a few tasks, or an idle one even if it
 /// has to be woken.
@@ -51,8 +93,9 @@ struct relocation {
 
 class scheduler {
  public:
-  explicit scheduler(const scheduling_rules& rules) : rules_(rules) {}
-  scheduler(const scheduler&) = delete;  // slots point to the lists
+  explicit scheduler(const scheduling_rules& rules)
+      : rules_(rules), offers_(rules.spinning_workers) {}
+  scheduler(const scheduler&) = delete;  // tasks point to each other
   scheduler& operator=(const scheduler&) = delete;
 
   // ---- workers -------------------------------------------------------------------------------
@@ -60,6 +103,7 @@ class scheduler {
   /// Reserves slots, so that no later call for their workers allocates.
   void reserve(std::uint32_t slots) {
     workers_.reserve(slots);
+    offers_.reserve(slots);
     leaving_.reserve(slots);
   }
   /// A worker has been started in this slot, which is new or vacant.
@@ -68,7 +112,9 @@ class scheduler {
     if (worker >= workers_.size()) {
       reserve(worker + 1);
       workers_.resize(worker + 1);
+      offers_.grow(worker + 1);
     }
+    offers_.remove(worker);
     slot& at = workers_[worker];
     at = slot{};
     at.state = worker_state::up;
@@ -76,7 +122,7 @@ class scheduler {
     at.wake_depth = rules_.min_wake_depth;
     at.max_frames = max_tasks.value_or(rules_.maxtasksperchild);
     ++present_;
-    offer(worker);
+    offer_again(worker);
   }
 
   /// The worker has died or left. Calls @p each(task) for its tasks, oldest first. They are in no
@@ -86,7 +132,7 @@ class scheduler {
     slot& at = workers_[worker];
     at.state = worker_state::vacant;
     --present_;
-    withdraw_offer(worker);
+    offers_.remove(worker);
     while (!at.tasks.empty()) {
       scheduled_task& task = *at.tasks.front();
       unassign(task);
@@ -124,7 +170,7 @@ class scheduler {
     slot& at = workers_[worker];
     unassign(*at.tasks.front());
     at.refused = false;
-    offer(worker);
+    offer_again(worker);
   }
 
   /// Adapts how many tasks the worker gets at a time, from the time that it takes for one, at most.
@@ -139,7 +185,7 @@ class scheduler {
     const auto tasks_per_wake_up = wake_up / std::max(task, std::chrono::nanoseconds{1});
     const auto max_frames = std::min<std::int64_t>(tasks_per_wake_up, rules_.max_depth);
     at.wake_depth = std::max(rules_.min_wake_depth, static_cast<std::uint32_t>(max_frames));
-    offer(worker);
+    offer_again(worker);
   }
 
   /// Removes a pending task, for example when it is cancelled. Precondition: task.worker ==
@@ -187,7 +233,7 @@ class scheduler {
     --at.received;
     at.refused = true;
     if (at.state == worker_state::retiring) undo_retirement(assigned.worker);
-    withdraw_offer(assigned.worker);
+    offers_.remove(assigned.worker);
     pending_.push_front(*assigned.task);
   }
 
@@ -195,32 +241,31 @@ class scheduler {
   void resume(std::uint32_t worker) {
     if (vacant(worker)) return;
     workers_[worker].refused = false;
-    offer(worker);
+    offer_again(worker);
   }
 
   /// Whether a task would go to a worker that may have to be woken, because the spinning workers
   /// have enough tasks.
   [[nodiscard]] bool spinners_busy() const noexcept {
-    return working_ > 0 && lightly_loaded_.empty() &&
-           (idle_.last == no_worker || idle_.last >= rules_.spinning_workers);
+    return working_ > 0 && !offers_.any_lightly_loaded() && !offers_.spinner_idle();
   }
   /// Whether any worker is idle.
-  [[nodiscard]] bool any_idle() const noexcept { return !idle_.empty(); }
+  [[nodiscard]] bool any_idle() const noexcept { return offers_.any_idle(); }
 
   /// Whether there are tasks that further workers could begin with at once.
   [[nodiscard]] bool work_for_more() const noexcept {
-    return !pending_.empty() || (multiply_loaded_ > 0 && idle_.empty());
+    return !pending_.empty() || (multiply_loaded_ > 0 && !offers_.any_idle());
   }
 
   /// The worker is unresponsive or being killed: it gets nothing before resume().
   void quarantine(std::uint32_t worker) noexcept {
     workers_[worker].refused = true;
-    withdraw_offer(worker);
+    offers_.remove(worker);
   }
 
   /// From which worker to take tasks, when none is pending and a worker is idle.
   [[nodiscard]] std::optional<relocation> rebalance() const {
-    if (!pending_.empty() || idle_.empty() || multiply_loaded_ == 0) return std::nullopt;
+    if (!pending_.empty() || !offers_.any_idle() || multiply_loaded_ == 0) return std::nullopt;
     const slot* fullest = nullptr;
     for (const slot& at : workers_) {
       if (at.tasks.size() < 2) continue;  // retiring workers give, too
@@ -240,7 +285,7 @@ class scheduler {
     at.refused = false;  // it may have nothing left to finish; the next attempt decides
     const std::uint32_t worker = task.worker;
     unassign(task);
-    offer(worker);
+    offer_again(worker);
     pending_.push_front(task);
   }
 
@@ -250,7 +295,7 @@ class scheduler {
     --workers_[worker].received;
     workers_[worker].refused = false;  // as above
     unassign(task);
-    offer(worker);
+    offer_again(worker);
   }
 
   /// Tells a worker to leave after its tasks.
@@ -265,44 +310,14 @@ class scheduler {
  private:
   enum class worker_state : std::uint8_t { vacant, up, retiring };
 
-  struct worker_list;
-
   struct slot {
     worker_state state = worker_state::vacant;
-    bool refused = false;               ///< its ring is full
-    std::uint32_t depth = 0;            ///< frames it may have in flight
-    std::uint32_t wake_depth = 0;       ///< frames it gets before another worker is woken
-    std::uint32_t received = 0;         ///< frames sent to it in its life
-    std::uint32_t max_frames = 0;       ///< frames after which it leaves; 0: never
-    worker_list* offered_in = nullptr;  ///< idle_, lightly_loaded_ or busy_; null: gets nothing now
-    std::uint32_t previous = no_worker;  ///< neighbours in that list
-    std::uint32_t next = no_worker;
+    bool refused = false;          ///< its ring is full
+    std::uint32_t depth = 0;       ///< frames it may have in flight
+    std::uint32_t wake_depth = 0;  ///< frames it gets before another worker is woken
+    std::uint32_t received = 0;    ///< frames sent to it in its life
+    std::uint32_t max_frames = 0;  ///< frames after which it leaves; 0: never
     task_queue tasks;
-  };
-
-  // A list of workers, linked through their slots.
-  struct worker_list {
-    std::uint32_t first = no_worker;
-    std::uint32_t last = no_worker;
-
-    [[nodiscard]] bool empty() const noexcept { return first == no_worker; }
-    void push_back(std::vector<slot>& slots, std::uint32_t worker) noexcept {
-      slots[worker].previous = last;
-      slots[worker].next = no_worker;
-      (last != no_worker ? slots[last].next : first) = worker;
-      last = worker;
-    }
-    void push_front(std::vector<slot>& slots, std::uint32_t worker) noexcept {
-      slots[worker].next = first;
-      slots[worker].previous = no_worker;
-      (first != no_worker ? slots[first].previous : last) = worker;
-      first = worker;
-    }
-    void remove(std::vector<slot>& slots, std::uint32_t worker) noexcept {
-      const slot& at = slots[worker];
-      (at.previous != no_worker ? slots[at.previous].next : first) = at.next;
-      (at.next != no_worker ? slots[at.next].previous : last) = at.previous;
-    }
   };
 
   [[nodiscard]] bool wants_more(const slot& at) const noexcept {
@@ -311,38 +326,20 @@ class scheduler {
 
   // First awake and idle workers; then lightly loaded or sleeping ones; then busy ones.
   [[nodiscard]] std::uint32_t best_offer(preference preferred) const noexcept {
-    const bool spinner_idle = idle_.last != no_worker && idle_.last < rules_.spinning_workers;
-    const bool awake =
-        preferred == preference::awake && (!lightly_loaded_.empty() || working_ >= rules_.parallel);
-    if (!idle_.empty() && (spinner_idle || !awake)) return idle_.last;
-    return lightly_loaded_.empty() ? busy_.first : lightly_loaded_.first;
+    const bool awake = preferred == preference::awake &&
+                       (offers_.any_lightly_loaded() || working_ >= rules_.parallel);
+    return offers_.best(awake);
   }
 
-  // Puts a worker that may get a task into one of three lists.
-  void offer(std::uint32_t worker) noexcept {
-    slot& at = workers_[worker];
-    const bool spins = worker < rules_.spinning_workers;
-    worker_list* list = list_for(at, spins);
-    if (list == at.offered_in && (list == nullptr || list->last == worker)) return;  // unchanged
-    withdraw_offer(worker);
-    at.offered_in = list;
-    if (list == nullptr) return;
-    if (at.offered_in == &idle_ && !spins) {
-      idle_.push_front(workers_, worker);
-    } else {
-      at.offered_in->push_back(workers_, worker);
-    }
-  }
+  // Offers the worker again after a change of its tasks or its room.
+  void offer_again(std::uint32_t worker) noexcept { offers_.put(worker, offer_of(worker)); }
 
-  [[nodiscard]] worker_list* list_for(const slot& at, bool spins) noexcept {
-    if (!wants_more(at)) return nullptr;
-    if (at.tasks.empty()) return &idle_;
-    return spins && at.tasks.size() < at.wake_depth ? &lightly_loaded_ : &busy_;
-  }
-
-  void withdraw_offer(std::uint32_t worker) noexcept {
-    slot& at = workers_[worker];
-    if (at.offered_in != nullptr) std::exchange(at.offered_in, nullptr)->remove(workers_, worker);
+  [[nodiscard]] offer offer_of(std::uint32_t worker) const noexcept {
+    const slot& at = workers_[worker];
+    if (!wants_more(at)) return offer::none;
+    if (at.tasks.empty()) return offer::idle;
+    const bool light = offers_.spins(worker) && at.tasks.size() < at.wake_depth;
+    return light ? offer::lightly_loaded : offer::busy;
   }
 
   void assign(std::uint32_t worker, scheduled_task& task) {
@@ -354,12 +351,12 @@ class scheduler {
     if (at.tasks.size() == 1) ++working_;
     if (at.tasks.size() == 2) ++multiply_loaded_;
     if (at.received == at.max_frames) begin_retirement(worker);
-    offer(worker);
+    offer_again(worker);
   }
 
   void begin_retirement(std::uint32_t worker) {
     workers_[worker].state = worker_state::retiring;
-    withdraw_offer(worker);
+    offers_.remove(worker);
     leaving_.push_back(worker);
   }
 
@@ -385,9 +382,7 @@ class scheduler {
 
   scheduling_rules rules_;
   std::vector<slot> workers_;
-  worker_list idle_;                    ///< no tasks; served first, from the back
-  worker_list lightly_loaded_;          ///< spinning_workers with few tasks; served in turn
-  worker_list busy_;                    ///< with room for more; served in turn
+  worker_offers offers_;
   std::vector<std::uint32_t> leaving_;  ///< to be told to retire; reserved for all
   task_queue pending_;
   std::size_t assigned_ = 0;
