@@ -93,8 +93,7 @@ struct relocation {
 
 class scheduler {
  public:
-  explicit scheduler(const scheduling_rules& rules)
-      : rules_(rules), offers_(rules.spinning_workers) {}
+  explicit scheduler(const scheduling_rules& rules) : rules_(rules) {}
   scheduler(const scheduler&) = delete;  // tasks point to each other
   scheduler& operator=(const scheduler&) = delete;
 
@@ -122,7 +121,7 @@ class scheduler {
     at.wake_depth = rules_.min_wake_depth;
     at.max_frames = max_tasks.value_or(rules_.maxtasksperchild);
     ++present_;
-    offer_again(worker);
+    offer(worker);
   }
 
   /// The worker has died or left. Calls @p each(task) for its tasks, oldest first. They are in no
@@ -170,7 +169,7 @@ class scheduler {
     slot& at = workers_[worker];
     unassign(*at.tasks.front());
     at.refused = false;
-    offer_again(worker);
+    offer(worker);
   }
 
   /// Adapts how many tasks the worker gets at a time, from the time that it takes for one, at most.
@@ -185,7 +184,7 @@ class scheduler {
     const auto tasks_per_wake_up = wake_up / std::max(task, std::chrono::nanoseconds{1});
     const auto max_frames = std::min<std::int64_t>(tasks_per_wake_up, rules_.max_depth);
     at.wake_depth = std::max(rules_.min_wake_depth, static_cast<std::uint32_t>(max_frames));
-    offer_again(worker);
+    offer(worker);
   }
 
   /// Removes a pending task, for example when it is cancelled. Precondition: task.worker ==
@@ -241,20 +240,20 @@ class scheduler {
   void resume(std::uint32_t worker) {
     if (vacant(worker)) return;
     workers_[worker].refused = false;
-    offer_again(worker);
+    offer(worker);
   }
 
   /// Whether a task would go to a worker that may have to be woken, because the spinning workers
   /// have enough tasks.
   [[nodiscard]] bool spinners_busy() const noexcept {
-    return working_ > 0 && !offers_.any_lightly_loaded() && !offers_.spinner_idle();
+    return working_ > 0 && offers_.lightly_loaded.first == no_worker && !spins(offers_.idle.last);
   }
   /// Whether any worker is idle.
-  [[nodiscard]] bool any_idle() const noexcept { return offers_.any_idle(); }
+  [[nodiscard]] bool any_idle() const noexcept { return offers_.idle.last != no_worker; }
 
   /// Whether there are tasks that further workers could begin with at once.
   [[nodiscard]] bool work_for_more() const noexcept {
-    return !pending_.empty() || (multiply_loaded_ > 0 && !offers_.any_idle());
+    return !pending_.empty() || (multiply_loaded_ > 0 && !any_idle());
   }
 
   /// The worker is unresponsive or being killed: it gets nothing before resume().
@@ -265,7 +264,7 @@ class scheduler {
 
   /// From which worker to take tasks, when none is pending and a worker is idle.
   [[nodiscard]] std::optional<relocation> rebalance() const {
-    if (!pending_.empty() || !offers_.any_idle() || multiply_loaded_ == 0) return std::nullopt;
+    if (!pending_.empty() || !any_idle() || multiply_loaded_ == 0) return std::nullopt;
     const slot* fullest = nullptr;
     for (const slot& at : workers_) {
       if (at.tasks.size() < 2) continue;  // retiring workers give, too
@@ -285,7 +284,7 @@ class scheduler {
     at.refused = false;  // it may have nothing left to finish; the next attempt decides
     const std::uint32_t worker = task.worker;
     unassign(task);
-    offer_again(worker);
+    offer(worker);
     pending_.push_front(task);
   }
 
@@ -295,7 +294,7 @@ class scheduler {
     --workers_[worker].received;
     workers_[worker].refused = false;  // as above
     unassign(task);
-    offer_again(worker);
+    offer(worker);
   }
 
   /// Tells a worker to leave after its tasks.
@@ -326,20 +325,24 @@ class scheduler {
 
   // First awake and idle workers; then lightly loaded or sleeping ones; then busy ones.
   [[nodiscard]] std::uint32_t best_offer(preference preferred) const noexcept {
-    const bool awake = preferred == preference::awake &&
-                       (offers_.any_lightly_loaded() || working_ >= rules_.parallel);
-    return offers_.best(awake);
+    const bool light = offers_.lightly_loaded.first != no_worker;
+    const bool awake = preferred == preference::awake && (light || working_ >= rules_.parallel);
+    if (any_idle() && (spins(offers_.idle.last) || !awake)) return offers_.idle.last;
+    return light ? offers_.lightly_loaded.first : offers_.busy.first;
   }
 
   // Offers the worker again after a change of its tasks or its room.
-  void offer_again(std::uint32_t worker) noexcept { offers_.put(worker, offer_of(worker)); }
-
-  [[nodiscard]] offer offer_of(std::uint32_t worker) const noexcept {
+  void offer(std::uint32_t worker) noexcept {
     const slot& at = workers_[worker];
-    if (!wants_more(at)) return offer::none;
-    if (at.tasks.empty()) return offer::idle;
-    const bool light = offers_.spins(worker) && at.tasks.size() < at.wake_depth;
-    return light ? offer::lightly_loaded : offer::busy;
+    if (!wants_more(at)) return offers_.remove(worker);
+    if (at.tasks.empty()) return offers_.put(worker, offers_.idle, !spins(worker));
+    const bool light = spins(worker) && at.tasks.size() < at.wake_depth;
+    offers_.put(worker, light ? offers_.lightly_loaded : offers_.busy, false);
+  }
+
+  // Whether the worker needs no wake-up; false for no_worker.
+  [[nodiscard]] bool spins(std::uint32_t worker) const noexcept {
+    return worker < rules_.spinning_workers;
   }
 
   void assign(std::uint32_t worker, scheduled_task& task) {
@@ -351,7 +354,7 @@ class scheduler {
     if (at.tasks.size() == 1) ++working_;
     if (at.tasks.size() == 2) ++multiply_loaded_;
     if (at.received == at.max_frames) begin_retirement(worker);
-    offer_again(worker);
+    offer(worker);
   }
 
   void begin_retirement(std::uint32_t worker) {

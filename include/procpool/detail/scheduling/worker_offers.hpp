@@ -13,97 +13,55 @@ namespace procpool::detail {
 
 inline constexpr std::uint32_t no_worker = std::numeric_limits<std::uint32_t>::max();
 
-/// How a worker can get a task.
-enum class offer : std::uint8_t {
-  none,            ///< it gets nothing now
-  idle,            ///< it has no task; served first, from the back
-  lightly_loaded,  ///< it spins and has few tasks; served in turn
-  busy,            ///< it has room for more; served in turn
+/// A list of workers. Each worker is in one list at most.
+struct worker_list {
+  std::uint32_t first = no_worker;
+  std::uint32_t last = no_worker;
 };
 
-/// Lists of workers, linked by index. Only reserve() and add() allocate.
+/// Lists linked by the numbers of workers. Only reserve() and grow() allocate.
 class worker_offers {
  public:
-  /// @param spinning the first workers, which spin while they wait
-  explicit worker_offers(std::uint32_t spinning) : spinning_(spinning) {}
+  worker_offers() = default;
+  worker_offers(const worker_offers&) = delete;  // entries point to the lists
+  worker_offers& operator=(const worker_offers&) = delete;
+
+  worker_list idle;            ///< no task; served first, from the back
+  worker_list lightly_loaded;  ///< spinning workers with few tasks; served in turn
+  worker_list busy;            ///< with room for more; served in turn
 
   void reserve(std::uint32_t workers) { entries_.reserve(workers); }
-  /// There are this many workers; the new ones have no offer.
+  /// There are this many workers; the new ones are in no list.
   void grow(std::uint32_t workers) { entries_.resize(workers); }
 
-  [[nodiscard]] bool spins(std::uint32_t worker) const noexcept { return worker < spinning_; }
-
-  /// Makes the worker the last in this list; a sleeping idle one becomes the first.
-  void put(std::uint32_t worker, offer as) noexcept {
-    if (as == entries_[worker].as && (as == offer::none || list(as).last == worker)) return;
+  /// Moves the worker to one end of a list, from where it is. The last of a list stays there.
+  void put(std::uint32_t worker, worker_list& list, bool at_front) noexcept {
+    entry& at = entries_[worker];
+    if (at.list == &list && list.last == worker) return;
     remove(worker);
-    if (as == offer::none) return;
-    entries_[worker].as = as;
-    if (as == offer::idle && !spins(worker)) {
-      push_front(list(as), worker);
-    } else {
-      push_back(list(as), worker);
-    }
+    at.list = &list;
+    at.previous = at_front ? no_worker : list.last;
+    at.next = at_front ? list.first : no_worker;
+    (at.previous != no_worker ? entries_[at.previous].next : list.first) = worker;
+    (at.next != no_worker ? entries_[at.next].previous : list.last) = worker;
   }
   /// The worker gets nothing now.
   void remove(std::uint32_t worker) noexcept {
     entry& at = entries_[worker];
-    if (at.as == offer::none) return;
-    worker_list& from = list(at.as);
-    at.as = offer::none;
-    (at.previous != no_worker ? entries_[at.previous].next : from.first) = at.next;
-    (at.next != no_worker ? entries_[at.next].previous : from.last) = at.previous;
-  }
-
-  [[nodiscard]] bool any_idle() const noexcept { return list(offer::idle).last != no_worker; }
-  [[nodiscard]] bool any_lightly_loaded() const noexcept {
-    return list(offer::lightly_loaded).first != no_worker;
-  }
-  /// Whether an idle worker spins: it needs no wake-up.
-  [[nodiscard]] bool spinner_idle() const noexcept {
-    const std::uint32_t last = list(offer::idle).last;
-    return last != no_worker && spins(last);
-  }
-
-  /// The worker to serve next; no_worker: there is none.
-  /// @param awake rather one that is awake than an idle one that has to be woken
-  [[nodiscard]] std::uint32_t best(bool awake) const noexcept {
-    if (any_idle() && (spinner_idle() || !awake)) return list(offer::idle).last;
-    return any_lightly_loaded() ? list(offer::lightly_loaded).first : list(offer::busy).first;
+    if (at.list == nullptr) return;
+    (at.previous != no_worker ? entries_[at.previous].next : at.list->first) = at.next;
+    (at.next != no_worker ? entries_[at.next].previous : at.list->last) = at.previous;
+    at.list = nullptr;
   }
 
  private:
   struct entry {
-    offer as = offer::none;
-    std::uint32_t previous = no_worker;  ///< neighbours in its list
+    worker_list* list = nullptr;
+    std::uint32_t previous = no_worker;  ///< neighbours in that list
     std::uint32_t next = no_worker;
   };
-  struct worker_list {
-    std::uint32_t first = no_worker;
-    std::uint32_t last = no_worker;
-  };
 
-  [[nodiscard]] worker_list& list(offer as) noexcept { return lists_[static_cast<int>(as)]; }
-  [[nodiscard]] const worker_list& list(offer as) const noexcept {
-    return lists_[static_cast<int>(as)];
-  }
-
-  void push_back(worker_list& to, std::uint32_t worker) noexcept {
-    entries_[worker].previous = to.last;
-    entries_[worker].next = no_worker;
-    (to.last != no_worker ? entries_[to.last].next : to.first) = worker;
-    to.last = worker;
-  }
-  void push_front(worker_list& to, std::uint32_t worker) noexcept {
-    entries_[worker].next = to.first;
-    entries_[worker].previous = no_worker;
-    (to.first != no_worker ? entries_[to.first].previous : to.last) = worker;
-    to.first = worker;
-  }
-
-  const std::uint32_t spinning_;
   std::vector<entry> entries_;
-  worker_list lists_[4];  ///< by offer; that of `none` stays empty
 };
 
 }  // namespace procpool::detail

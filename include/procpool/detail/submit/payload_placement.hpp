@@ -139,16 +139,4 @@ inline void submit_body(pool_interface& pool, intrusive_ptr<job> owner, frame_he
   }
 }
 
-/// Submits a frame of one item with an in-line body, which is copied.
-inline void submit_small(pool_interface& pool, intrusive_ptr<job> owner, frame_head& head,
-                         std::span<const std::byte> body,
-                         intrusive_ptr<const frame_keeper> keeper = {}) {
-  head.kind = frame_kind::run;
-  head.body_size = body.size();
-  task_body payload;
-  payload.callable = std::move(keeper);
-  payload.bytes = body;
-  pool.submit(std::move(owner), head, 0, std::move(payload));
-}
-
 }  // namespace procpool::detail

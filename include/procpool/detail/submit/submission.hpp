@@ -60,6 +60,18 @@ constexpr std::size_t known_call_size(type_list<S...>) {
   }
 }
 
+/// Submits a frame of one item with an in-line body, which is copied.
+inline void submit_small(pool_interface& pool, intrusive_ptr<job> owner, frame_head& head,
+                         std::span<const std::byte> body,
+                         intrusive_ptr<const frame_keeper> keeper = {}) {
+  head.kind = frame_kind::run;
+  head.body_size = body.size();
+  task_body payload;
+  payload.callable = std::move(keeper);
+  payload.bytes = body;
+  pool.submit(std::move(owner), head, 0, std::move(payload));
+}
+
 /// Submits one call; item 0 of @p owner gets its outcome.
 template <class F, class... A>
 void submit_call(pool_interface& pool, intrusive_ptr<job> owner, const F& function,

@@ -112,8 +112,7 @@ class worker_channel {
   /// Called when all items of the frame have their outcome.
   void done(const frame_head& head) {
     tasks_.pass(head);
-    if (streamed_.capacity() > keep_bytes) streamed_ = byte_buffer();
-    large_.reset();
+    if (head.place != body_place::in_line) release_copy();
     results.end_frame();
     if (!tasks_.anything() || waker_.armed() || !may_hold_back()) flush();
   }
@@ -200,7 +199,12 @@ class worker_channel {
     return {streamed_.data(), streamed_.size()};
   }
 
-  static constexpr std::size_t keep_bytes = std::size_t{64} << 20;
+  // The body of the frame is not used any more.
+  void release_copy() noexcept {
+    constexpr std::size_t keep_bytes = std::size_t{64} << 20;
+    if (streamed_.capacity() > keep_bytes) streamed_ = byte_buffer();
+    large_.reset();
+  }
 
   worker_memory memory_;
   worker_parking parking_;
