@@ -7,8 +7,8 @@
 /// allocates before it changes anything. All other functions make progress for whichever thread
 /// waits, or for the service thread, which cannot report an error. They use memory reserved with
 /// the pool and intrusive lists, and do without optional memory (see supervisor and dispatcher). If
-/// one throws all the same, or_break() breaks the pool: every job ends with BrokenPool, and nothing
-/// is half done.
+/// one throws all the same, break_on_throw() breaks the pool: every job ends with BrokenPool, and
+/// nothing is half done.
 ///
 /// Its parts, and which part may call which (never backwards):
 ///
