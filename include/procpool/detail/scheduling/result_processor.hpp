@@ -170,7 +170,7 @@ class result_processor {
     }
 
     // Allows only the byte that says that the initializer has returned, or its exception.
-    void check_initialized(const record_head& head) const {
+    [[gnu::noinline]] void check_initialized(const record_head& head) const {  // rare
       const bool returned = head.kind == record_kind::run &&
                             (head.length == 1 || head.length == open_length);  // died writing it
       const bool repeated = state_.init_error != nullptr;
@@ -180,7 +180,7 @@ class result_processor {
       }
     }
 
-    void initialized(const record_head& head, std::span<const std::byte> bytes) {
+    [[gnu::noinline]] void initialized(const record_head& head, std::span<const std::byte> bytes) {
       if (head.kind == record_kind::error) {
         state_.init_error = pool_.results.received(bytes);
         return;  // the worker exits now, which is reported
