@@ -30,6 +30,12 @@ namespace procpool {
 
 namespace detail {
 
+/// Whether the header that defines T is included.
+template <class T>
+concept is_defined = requires {
+  sizeof(T);
+};
+
 /// Defined in <procpool/pickle.hpp>.
 template <class T>
 struct pickle_format;
@@ -144,19 +150,17 @@ class Connection {
   /// <procpool/pickle.hpp>, which says what can be sent.
   template <class T>
   void send_pickle(const T& value) {
-    static_assert(
-        requires { sizeof(detail::pickle_format<T>); },
-        "procpool: send_pickle() needs #include <procpool/pickle.hpp>");
-    send_bytes(detail::pickle_format<T>::dumps(value));
+    constexpr bool included = detail::is_defined<detail::pickle_format<T>>;
+    static_assert(included, "procpool: send_pickle() needs #include <procpool/pickle.hpp>");
+    if constexpr (included) send_bytes(detail::pickle_format<T>::dumps(value));
   }
   /// Receives a value that a Python process has sent with Connection.send. Needs
   /// <procpool/pickle.hpp>.
   template <class T>
   [[nodiscard]] T recv_pickle() {
-    static_assert(
-        requires { sizeof(detail::pickle_format<T>); },
-        "procpool: recv_pickle() needs #include <procpool/pickle.hpp>");
-    return detail::pickle_format<T>::loads(state().receive());
+    constexpr bool included = detail::is_defined<detail::pickle_format<T>>;
+    static_assert(included, "procpool: recv_pickle() needs #include <procpool/pickle.hpp>");
+    if constexpr (included) return detail::pickle_format<T>::loads(state().receive());
   }
 
   /// Sends a copy of a descriptor; sockets only. Python: multiprocessing.reduction.send_handle.

@@ -35,25 +35,23 @@ class authentication_key {
   authentication_key() = default;  ///< no key: peers are not authenticated
 
   /// @throws std::invalid_argument for an empty key
-  template <class Key>
-    requires std::convertible_to<const Key&, std::string_view> authentication_key(
-        const Key& key)  // NOLINT(google-explicit-constructor): in options
-        : text_(std::string_view(key)) {
-      static_assert(
-          requires { sizeof(detail::authentication<Key>); },
-          "procpool: an authkey needs #include <procpool/authentication.hpp>");
-      if (text_.empty()) throw std::invalid_argument("an empty authkey");
-      mac_ = detail::authentication<Key>::mac;
-    }
+  template <std::convertible_to<std::string_view> Key>
+  authentication_key(const Key& key)  // NOLINT(google-explicit-constructor): in options
+      : text_(std::string_view(key)) {
+    constexpr bool included = detail::is_defined<detail::authentication<Key>>;
+    static_assert(included, "procpool: an authkey needs #include <procpool/authentication.hpp>");
+    if (text_.empty()) throw std::invalid_argument("an empty authkey");
+    if constexpr (included) mac_ = detail::authentication<Key>::mac;
+  }
 
-    /// For Listener and Client.
-    [[nodiscard]] detail::credentials with(bool allow_md5) && {
-      return {std::move(text_), mac_, allow_md5};
-    }
+  /// For Listener and Client.
+  [[nodiscard]] detail::credentials with(bool allow_md5) && {
+    return {std::move(text_), mac_, allow_md5};
+  }
 
-   private:
-    std::string text_;
-    detail::mac_function* mac_ = nullptr;
+ private:
+  std::string text_;
+  detail::mac_function* mac_ = nullptr;
 };
 
 struct listener_options {
@@ -97,7 +95,7 @@ class Listener {
   /// The address, for Client. Python: Listener.address.
   [[nodiscard]] const std::string& address() const { return state().address(); }
   /// The address of the client that was accepted last; empty, unless the client gave its socket a
-  /// name. Python: Listener.last_accepted.
+  /// name. Not while another thread accepts. Python: Listener.last_accepted.
   [[nodiscard]] std::string last_accepted() const { return state().last_accepted(); }
   /// A descriptor that is readable when a client waits. @throws std::logic_error after close()
   [[nodiscard]] int fileno() const { return state().number(); }

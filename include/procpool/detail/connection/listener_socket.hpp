@@ -15,7 +15,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -168,7 +167,6 @@ PROCPOOL_FUNCTION int listener_state::accept() {
     deliver_challenge(authenticated, own_);
     answer_challenge(authenticated, own_);
   }
-  const std::lock_guard lock(mutex_);
   last_accepted_ = text_of_address(from);
   return authenticated.release();
 }

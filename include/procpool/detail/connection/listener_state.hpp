@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <string>
 
 #include <procpool/detail/connection/handshake.hpp>
@@ -24,10 +23,7 @@ class listener_state {
   [[nodiscard]] int accept();
   [[nodiscard]] int number() const;
   [[nodiscard]] const std::string& address() const noexcept { return address_; }
-  [[nodiscard]] std::string last_accepted() const {
-    const std::lock_guard lock(mutex_);
-    return last_accepted_;
-  }
+  [[nodiscard]] const std::string& last_accepted() const noexcept { return last_accepted_; }
   void close() noexcept;
 
  private:
@@ -39,7 +35,6 @@ class listener_state {
   std::atomic<int> number_{-1};
   std::uint32_t generation_;  ///< of the process that made it, which removes the file
   bool has_file_ = false;
-  mutable std::mutex mutex_;  ///< for the member below
   std::string last_accepted_;
 };
 
