@@ -63,6 +63,25 @@ class PoolClosed : public Error {
   using Error::Error;
 };
 
+/// A bounded Queue has no room, also not within the time given. Python: queue.Full.
+class Full : public Error {
+ public:
+  using Error::Error;
+};
+
+/// A Queue has no item, also not within the time given. Python: queue.Empty.
+class Empty : public Error {
+ public:
+  using Error::Error;
+};
+
+/// An item was put into a Queue that is closed, or was to be taken from one that is closed and
+/// empty. Python: ValueError in multiprocessing, queue.ShutDown in the queues of threads.
+class QueueClosed : public Error {
+ public:
+  using Error::Error;
+};
+
 /// The operating system refused a resource: a process, memory, a descriptor. what() names the
 /// system call and the reason; code() holds errno. Python: OSError.
 class ProcessError : public Error {

@@ -34,6 +34,10 @@
 #include <procpool/detail/os/process_objects.hpp>
 #include <procpool/detail/pool/start_pool.hpp>
 #include <procpool/detail/process/process_start.hpp>
+#include <procpool/detail/queue/get_turn.hpp>
+#include <procpool/detail/queue/put_turn.hpp>
+#include <procpool/detail/queue/queue_errors.hpp>
+#include <procpool/detail/queue/unfinished_access.hpp>
 #include <procpool/detail/result/mixed_wait.hpp>
 #include <procpool/detail/result/wait_set.hpp>
 #include <procpool/detail/sync/lock_access.hpp>

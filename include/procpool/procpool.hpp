@@ -33,8 +33,10 @@
 #include <procpool/managed.hpp>
 #include <procpool/manager.hpp>
 #include <procpool/proxy.hpp>
-// Locks that processes share.
+
+// Locks and queues that processes share.
 #include <procpool/lock.hpp>
+#include <procpool/queue.hpp>
 
 // Memory that processes share.
 #include <procpool/shared_array.hpp>

@@ -158,12 +158,16 @@ struct object_record {
   /// Words on which processes sleep until another process acts. If has_sleepers is set when a
   /// holder dies, its reaper wakes them, and they look who has died.
   std::array<std::atomic<std::uint32_t>, 4> wait_words;
-  std::array<std::byte, 80> reserved;
+  std::array<std::byte, 16> reserved;
+  /// More such words, on another cache line: objects with two ends do not disturb each other's.
+  alignas(64) std::array<std::atomic<std::uint32_t>, 4> far_wait_words;
+  std::array<std::byte, 48> reserved_too;
   alignas(64) std::array<std::byte, object_body_size> body;  ///< of the object's kind
 };
 static_assert(sizeof(object_record) == 512);
 static_assert(offsetof(object_record, holders) == 32);
 static_assert(offsetof(object_record, wait_words) == 160);
+static_assert(offsetof(object_record, far_wait_words) == 192);
 static_assert(offsetof(object_record, body) == 256);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);

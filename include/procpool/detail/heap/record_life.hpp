@@ -72,6 +72,7 @@ inline void clear(object_record& record, object_kind kind, std::uint64_t type) n
   record.kind.store(static_cast<std::uint32_t>(kind), std::memory_order_relaxed);
   record.in_transit.store(0, std::memory_order_relaxed);
   for (auto& word : record.wait_words) word.store(0, std::memory_order_relaxed);
+  for (auto& word : record.far_wait_words) word.store(0, std::memory_order_relaxed);
   std::memset(record.body.data(), 0, record.body.size());
 }
 

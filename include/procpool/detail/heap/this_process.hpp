@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -240,16 +241,21 @@ class heap_process final : public fork_handler {
     }
   }
 
+  static void wake_sleepers(std::array<std::atomic<std::uint32_t>, 4>& words) noexcept {
+    for (auto& word : words) {
+      const auto value = word.load(std::memory_order_relaxed);  // the sleeper has set it long ago
+      if ((value & has_sleepers) != 0) wake_all(word);
+    }
+  }
+
   static void wake_those_who_wait_for(shared_heap& heap, std::size_t slot) noexcept {
     for (std::uint32_t number = 0; number < heap.record_end(); ++number) {
       object_record* const record = heap.find_record(number);
       if (record == nullptr) return;
       const auto bits = record->holders[slot / 64].load(std::memory_order_relaxed);  // a slice else
       if ((bits >> slot % 64 & 1U) == 0) continue;
-      for (auto& word : record->wait_words) {
-        const auto value = word.load(std::memory_order_relaxed);  // the sleeper has set it long ago
-        if ((value & has_sleepers) != 0) wake_all(word);
-      }
+      wake_sleepers(record->wait_words);
+      wake_sleepers(record->far_wait_words);
     }
   }
 
