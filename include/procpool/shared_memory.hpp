@@ -26,6 +26,7 @@
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/base/exact_number.hpp>
+#include <procpool/detail/fork/process_generation.hpp>
 #include <procpool/detail/named/list_layout.hpp>
 #include <procpool/detail/named/named_memory.hpp>
 
@@ -240,6 +241,53 @@ class ShareableList {
 
   detail::list_layout layout_;
   SharedMemory memory_;
+};
+
+/// Makes memory and lists with random names, and removes the names at its end (Python:
+/// multiprocessing.managers.SharedMemoryManager, which needs a process for that). If this process
+/// is killed the names stay. One thread at a time; forked children leave the names alone.
+class SharedMemoryManager {
+ public:
+  SharedMemoryManager() = default;
+  SharedMemoryManager(const SharedMemoryManager&) = delete;
+  SharedMemoryManager& operator=(const SharedMemoryManager&) = delete;
+  /// As shutdown().
+  ~SharedMemoryManager() { shutdown(); }
+
+  /// New memory of @p size bytes. @throws as the constructor; std::logic_error after shutdown()
+  [[nodiscard]] procpool::SharedMemory SharedMemory(detail::number<std::int64_t> size) {
+    return keep(procpool::SharedMemory({.create = true, .size = size}));
+  }
+  /// A new list. @throws as the constructor; std::logic_error after shutdown()
+  [[nodiscard]] procpool::ShareableList ShareableList(
+      std::initializer_list<shareable_value> values) {
+    procpool::ShareableList list(values);
+    static_cast<void>(keep(list.shm()));
+    return list;
+  }
+
+  /// Removes all names. Who has the memory mapped keeps it. May be called again.
+  void shutdown() noexcept {
+    if (detail::process_generation() != generation_) return;
+    for (const std::string& name : std::exchange(names_, {})) detail::forget_named_memory(name);
+    open_ = false;
+  }
+
+ private:
+  procpool::SharedMemory keep(procpool::SharedMemory memory) {
+    try {
+      if (!open_) throw std::logic_error("the SharedMemoryManager is shut down");
+      names_.push_back(memory.name());
+    } catch (...) {
+      detail::forget_named_memory(memory.name());
+      throw;
+    }
+    return memory;
+  }
+
+  std::vector<std::string> names_;
+  std::uint32_t generation_ = detail::process_generation();
+  bool open_ = true;
 };
 
 /// Travels by name. Decoding throws ProcessError with ENOENT if the name was unlinked meanwhile.

@@ -203,6 +203,59 @@ TEST_CASE(
   CHECK(got(memory, 5) == "world");
 }
 
+TEST_CASE(
+    "_TestSharedMemory.test_shared_memory_SharedMemoryManager_basics: what it made is gone "
+    "after shutdown",
+    "[conformance][shared_memory]") {
+  support::need_named_memory();
+  std::string left;
+  {
+    procpool::SharedMemoryManager manager;
+    auto memory = manager.SharedMemory(32);
+    const auto list = manager.ShareableList({1L, 2L, 3L});
+    CHECK(memory.size() == 32);
+    CHECK(list.get<int>(2) == 3);
+    CHECK(memory_exists(memory.name()));
+    CHECK(memory_exists(list.shm().name()));
+    memory.unlink();  // by hand: no error later
+    manager.shutdown();
+    manager.shutdown();
+    CHECK_FALSE(memory_exists(memory.name()));
+    CHECK_FALSE(memory_exists(list.shm().name()));
+    CHECK(list.get<int>(0) == 1);
+    CHECK_THROWS_AS(manager.SharedMemory(32), std::logic_error);
+
+    procpool::SharedMemoryManager another;
+    left = another.SharedMemory(8).name();
+    CHECK(support::run_child([&] {
+            another.shutdown();  // does nothing here
+            return 0;
+          }) == 0);
+    CHECK(memory_exists(left));
+  }
+  CHECK_FALSE(memory_exists(left));
+}
+
+TEST_CASE(
+    "_TestSharedMemory.test_shared_memory_untracking: a process that only attached leaves the "
+    "memory",
+    "[conformance][shared_memory]") {
+  support::need_named_memory();
+  const SharedMemory memory{{.name = memory_name("untracked"), .create = true, .size = 10}};
+  const unlinked guard{memory.name()};
+  CHECK(support::run_child([&] {
+          SharedMemory attached{{.name = memory.name()}};
+          attached.close();
+          return 0;
+        }) == 0);
+  CHECK(memory_exists(memory.name()));
+  procpool::Process killed(write_by_name, memory.name(), std::string("x"));
+  killed.start();
+  killed.kill();
+  killed.join();
+  CHECK(memory_exists(memory.name()));
+}
+
 TEST_CASE("_TestSharedMemory.test_shared_memory_ShareableList_basics: items of all types",
           "[conformance][shared_memory]") {
   support::need_named_memory();

@@ -452,11 +452,11 @@ TEST_CASE("a Process, its child and threads use an array", "[shared_array][pool]
 TEST_CASE("many arrays come and go", "[shared_array][pool]") {
   procpool::Pool pool{2};
   const std::uint64_t before = memory_in_use();
-  for (int i = 0; i < 300; ++i) {
+  for (std::size_t i = 0; i < 300; ++i) {
     SharedArray<double> data(20'000);
-    data[i] = i;
-    CHECK(pool.apply(sum_of, data) == i);
-    CHECK(pool.apply(make_in_worker, 1000)[i] == i);
+    data[i] = 7;
+    CHECK(pool.apply(sum_of, data) == 7);
+    CHECK(pool.apply(make_in_worker, std::size_t{1000})[i] == static_cast<long>(i));
   }
   CHECK(memory_in_use() <= before + (1 << 20));
 }

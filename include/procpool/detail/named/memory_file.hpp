@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -23,6 +24,7 @@
 
 #include <procpool/config.hpp>
 #include <procpool/detail/base/concat.hpp>
+#include <procpool/detail/machine/memory_room.hpp>
 #include <procpool/detail/named/named_memory.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/memory.hpp>
@@ -88,6 +90,11 @@ inline named_memory_ptr fill_memory(const os::fd& file, const std::string& name,
   constexpr const char* problem = "cannot create shared memory";
   // Asked first: the kernel would take all the room there is before it fails.
   if (!has_room_for(size)) memory_failed(problem, name, "fallocate", ENOSPC, room_for_memory());
+  constexpr std::size_t small = std::size_t{1} << 20U;  // not worth reading two files
+  if (const auto room = size > small ? os::memory_room() : size; size > room) {
+    memory_failed(problem, name, "fallocate", ENOMEM,
+                  concat({": ", room, " bytes of memory are available"}));
+  }
   if (os::set_size(file, size) != 0) memory_failed(problem, name, "ftruncate", errno);
   if (os::reserve_pages(file, size) != 0) {
     const int error = errno;
@@ -181,6 +188,13 @@ PROCPOOL_FUNCTION named_memory_ptr attach_named_memory(const std::string& name) 
 PROCPOOL_FUNCTION void unlink_named_memory(const std::string& name) {
   if (PROCPOOL_SYSTEM(unlink(path_of_memory(name).c_str())) == 0) return;
   memory_failed("cannot unlink shared memory", name, "unlink", errno);
+}
+
+PROCPOOL_FUNCTION void forget_named_memory(const std::string& name) noexcept {
+  try {
+    PROCPOOL_SYSTEM(unlink(path_of_memory(name).c_str()));
+  } catch (const std::bad_alloc&) {  // the name stays
+  }
 }
 
 }  // namespace procpool::detail

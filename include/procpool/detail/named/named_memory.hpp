@@ -62,5 +62,7 @@ using named_memory_ptr = std::shared_ptr<const named_memory>;
 
 /// Removes the name. @param name checked @throws ProcessError: there is none (ENOENT)
 void unlink_named_memory(const std::string& name);
+/// The same, whether there is one or not.
+void forget_named_memory(const std::string& name) noexcept;
 
 }  // namespace procpool::detail
