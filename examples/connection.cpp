@@ -21,7 +21,7 @@ struct Order {
   std::optional<int> count;
 };
 
-// A child that answers orders until its peer closes.
+// A task that answers orders until its peer closes.
 void serve(procpool::Connection orders) {
   while (true) {
     try {
@@ -38,10 +38,13 @@ void count_to(procpool::Connection out, int last) {
 }
 
 int main() {
-  // Two ends. The child has a copy of `theirs`; this process closes its own, and then only the
-  // child holds it.
-  auto [ours, theirs] = procpool::Pipe();
+  // Before any Pipe: a forked process has copies of all ends that there are, and while there is a
+  // copy an end is open.
   procpool::Pool pool{3};
+
+  // Two ends. The worker gets a copy of `theirs`; this process closes its own, and then only the
+  // worker holds it.
+  auto [ours, theirs] = procpool::Pipe();
   auto served = pool.apply_async(serve, theirs);
   theirs.close();
   ours.send(Order{"bolts", 20});

@@ -37,6 +37,7 @@
 #include <procpool/codec/path.hpp>
 #include <procpool/codec/vocabulary.hpp>
 #include <procpool/fmt.hpp>
+#include <procpool/pickle.hpp>
 #include <procpool/procpool.hpp>
 #include <procpool/random.hpp>
 
@@ -201,6 +202,18 @@ void results(Pool& pool) {
   }
 }
 
+void messages() {
+  auto [ours, theirs] = procpool::Pipe();
+  ours.send(record{});
+  ours.send(theirs);
+  ours.send_pickle(std::map<std::string, std::variant<long, double, std::string>>{});
+  fmt::print("{}\n", theirs.recv<record>().name);
+  static_cast<void>(theirs.recv_pickle<std::tuple<std::vector<int>, std::optional<double>>>());
+  procpool::Listener listener{{.backlog = 2}};
+  procpool::Connection client = procpool::Client({.address = listener.address()});
+  fmt::print("{}\n", procpool::wait({listener, ours, client}, 1s).size());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -224,5 +237,6 @@ int main(int argc, char** argv) {
   auto context = procpool::get_context(procpool::start_method::fork);
   auto made = context.Pool({.processes = 1});
   fmt::print("{} {}\n", made.apply(square, 2), procpool::version.minor_part);
+  if (argc > 99) messages();
   return process.exitcode().value_or(1);
 }

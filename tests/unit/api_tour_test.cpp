@@ -2,8 +2,12 @@
 // The tour of the API: what user code looks like, as a program that compiles and runs.
 #include <catch2/catch_test_macros.hpp>
 
+#include <unistd.h>
+
+#include <chrono>
 #include <cmath>
 #include <csignal>
+#include <cstddef>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -15,6 +19,7 @@
 
 #include <fmt/format.h>
 
+#include <procpool/pickle.hpp>
 #include <procpool/procpool.hpp>
 
 using namespace std::chrono_literals;
@@ -163,6 +168,37 @@ TEST_CASE("tour: options of a pool", "[tour]") {
   CHECK(opened.empty());
   procpool::Pool usual;
   CHECK(usual.apply(square, 2) == 4);
+}
+
+void print_nothing() {}
+
+TEST_CASE("tour: Pipe, Connection, Listener and Client", "[tour]") {
+  procpool::Process process(print_nothing);
+  process.start();
+  const std::vector<std::byte> bytes(3);
+  auto [ours, theirs] = procpool::Pipe();
+  theirs.send(std::string("hello"));
+  auto text = ours.recv<std::string>();
+  CHECK(text == "hello");
+  theirs.send_bytes(bytes);
+  CHECK(ours.poll(1s));
+  CHECK(ours.recv_bytes() == bytes);
+  ours.send_bytes(bytes);
+  CHECK(ours.fileno() >= 0);
+  process.join();
+  auto ready = procpool::wait({ours, process.sentinel()}, 1s);
+  CHECK(ready.size() == 1);
+  ours.close();
+  auto [reader, writer] = procpool::Pipe({.duplex = false});
+  CHECK(writer.writable());
+  procpool::Listener listener{
+      {.address = std::string("\0procpool-tour-", 15) + std::to_string(getpid())}};
+  procpool::Connection client = procpool::Client({.address = listener.address()});
+  procpool::Connection peer = listener.accept();
+  const std::vector<long> value{1, 2};
+  client.send_pickle(value);
+  auto list = peer.recv_pickle<std::vector<long>>();
+  CHECK(list == value);
 }
 
 }  // namespace

@@ -428,6 +428,32 @@ TEST_CASE("a byte without descriptor where one is expected is ProcessError", "[c
   CHECK_THROWS_AS(ours.recv_handle(), ProcessError);
 }
 
+TEST_CASE("without a free descriptor there is no Pipe, and a message still ends", "[connection]") {
+  CHECK(support::run_child([] {
+          auto [ours, theirs] = Pipe();
+          theirs.send(std::vector<Connection>(3, theirs));
+          theirs.send(7);
+          const int next = dup(0);  // the lowest free number
+          close(next);
+          const rlimit none{static_cast<rlim_t>(next), static_cast<rlim_t>(next)};
+          CHILD_REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+          try {
+            static_cast<void>(Pipe());
+            return 1;
+          } catch (const ProcessError& error) {
+            CHILD_REQUIRE(error.code().value() == EMFILE);
+          }
+          try {
+            static_cast<void>(ours.recv<std::vector<Connection>>());
+            return 2;
+          } catch (const DecodeError& error) {
+            CHILD_REQUIRE(std::string_view(error.what()).find("are too many") !=
+                          std::string_view::npos);
+          }
+          return ours.recv<int>() == 7 ? 0 : 3;
+        }) == 0);
+}
+
 TEST_CASE("one thread sends while another one receives", "[connection]") {
   auto [ours, theirs] = Pipe();
   constexpr int times = 20'000;

@@ -61,7 +61,7 @@ inline constexpr std::uint64_t no_heap = 0;
   if (wire.heap == no_heap) {
     auto* const carrier = descriptor_carrier::current().get();
     os::fd found = carrier != nullptr ? carrier->take(wire.ticket) : os::fd();
-    if (!found) in.fail("a descriptor that did not come along");
+    if (!found) in.fail("a descriptor that did not come along (are too many open here?)");
     return found;
   }
   try {

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include <procpool/detail/codec/handles.hpp>
 #include <procpool/detail/connection/connection_state.hpp>
 #include <procpool/detail/connection/descriptor_carrier.hpp>
+#include <procpool/detail/heap/heap.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/stdio.hpp>
 
@@ -44,21 +46,30 @@ class received_descriptors final : public descriptor_carrier {
   std::vector<os::fd> all_;
 };
 
+/// Objects whose handles the value contains are in transit until it is decoded.
 template <class T>
 void send_value(connection_state& connection, const T& value) {
   byte_buffer& out = connection.new_message();
-  sent_descriptors along;
-  {
-    const carrier_scope scope(along);
+  if constexpr (may_carry_handles_v<T>) {
+    sent_descriptors along;
+    handle_scope objects(handle_delivery::once);
+    {
+      const carrier_scope scope(along);
+      encoder(out).put(value);
+    }
+    objects.commit();
+    connection.send_message(along.numbers());
+  } else {
     encoder(out).put(value);
+    connection.send_message({});
   }
-  connection.send_message(along.numbers());
 }
 
 template <class T>
 T receive_value(connection_state& connection) {
   received_descriptors along;  // closed in any case
-  const carrier_scope scope(along);
+  std::optional<carrier_scope> scope;
+  if constexpr (may_carry_handles_v<T>) scope.emplace(along);
   decoder in(connection.receive(connection_state::no_limit,
                                 may_carry_handles_v<T> ? &along.all() : nullptr));
   T value = in.get<T>();
