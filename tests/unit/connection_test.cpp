@@ -401,6 +401,20 @@ TEST_CASE("Connections and descriptors go through a Connection", "[connection]")
   CHECK(copy.fileno() != theirs.fileno());
 }
 
+TEST_CASE("handles of shared objects go through a Connection", "[connection]") {
+  auto [ours, theirs] = Pipe();
+  {
+    const procpool::SimpleQueue<int> queue;
+    theirs.send(std::pair(queue, theirs));
+    theirs.send(queue);
+  }
+  auto [queue, end] = ours.recv<std::pair<procpool::SimpleQueue<int>, Connection>>();
+  queue.put(4);
+  CHECK(ours.recv<procpool::SimpleQueue<int>>().get() == 4);
+  end.send(5);
+  CHECK(ours.recv<int>() == 5);
+}
+
 TEST_CASE("descriptors of a message that cannot be decoded are closed", "[connection]") {
   auto [ours, theirs] = Pipe();
   auto [first, second] = Pipe();
