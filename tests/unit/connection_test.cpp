@@ -403,11 +403,9 @@ TEST_CASE("Connections and descriptors go through a Connection", "[connection]")
 
 TEST_CASE("handles of shared objects go through a Connection", "[connection]") {
   auto [ours, theirs] = Pipe();
-  {
-    const procpool::SimpleQueue<int> queue;
-    theirs.send(std::pair(queue, theirs));
-    theirs.send(queue);
-  }
+  const procpool::SimpleQueue<int> made;
+  theirs.send(std::pair(made, theirs));
+  theirs.send(made);
   auto [queue, end] = ours.recv<std::pair<procpool::SimpleQueue<int>, Connection>>();
   queue.put(4);
   CHECK(ours.recv<procpool::SimpleQueue<int>>().get() == 4);
