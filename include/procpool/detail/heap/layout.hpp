@@ -100,8 +100,9 @@ static_assert(sizeof(heap_header) <= 8192);
 static_assert(offsetof(heap_header, tickets) == 64);
 
 struct heap_control {
-  alignas(4096) heap_header header;
-  alignas(8192) std::array<process_slot, max_processes> processes;
+  alignas(4096) heap_header header;  // no more than mmap(2) gives
+  std::array<std::byte, 8192 - sizeof(heap_header)> unused;
+  std::array<process_slot, max_processes> processes;
 };
 static_assert(offsetof(heap_control, processes) == 8192);
 

@@ -43,6 +43,13 @@ consteval bool callable_may_carry_handles() {
   }
 }
 
+/// The same, for a type that may be void: no callable. Not a member of kept_handles, whose
+/// functions are not defined yet where clang 14 needs this.
+template <class F>
+inline constexpr bool callable_may_carry_handles_v = callable_may_carry_handles<F>();
+template <>
+inline constexpr bool callable_may_carry_handles_v<void> = false;
+
 /// Collects the handles that are encoded on this thread while it exists. Costs nothing if neither
 /// the callable nor the arguments may contain one. @tparam F void: no callable
 template <class F, class... T>
@@ -57,11 +64,8 @@ class kept_handles {
   }
 
  private:
-  static consteval bool in_callable() {
-    if constexpr (std::is_void_v<F>) return false;
-    if constexpr (!std::is_void_v<F>) return callable_may_carry_handles<F>();
-  }
-  static constexpr bool possible = (in_callable() || ... || may_carry_handles_v<T>);
+  static constexpr bool possible =
+      (callable_may_carry_handles_v<F> || ... || may_carry_handles_v<T>);
   struct nothing {};
   struct repeated_scope : handle_scope {
     repeated_scope() noexcept : handle_scope(handle_delivery::repeated) {}
