@@ -29,6 +29,7 @@
 #include <utility>
 #include <vector>
 
+#include <procpool/detail/connection/message_head.hpp>
 #include <procpool/procpool.hpp>
 
 #include "support/child.hpp"

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -401,5 +402,66 @@ TEST_CASE("a process that scribbles over the heap harms nobody's life") {
           }
           number.reset();
           return 0;
+        }) == 0);
+}
+
+TEST_CASE("a descriptor that is not taken for long does not keep others from leaving the store") {
+  const shared_number keeps_the_heap;
+  handle_scope scope(handle_delivery::repeated);
+  const descriptor_wire first = send_descriptor(1);
+  const auto kept = scope.take();
+  {
+    const handle_scope others(handle_delivery::once);
+    for (int i = 0; i < 2000; ++i) {
+      REQUIRE(receive_descriptor(send_descriptor(1)));
+    }
+  }
+  CHECK(receive_descriptor(first));
+}
+
+TEST_CASE("a stale handle does not keep another object alive") {
+  auto old = std::make_unique<shared_number>(1);
+  const auto heap = old->object()->heap();
+  object_wire stale = send_object(old->object());
+  stale.counted = 0;
+  object_record& record = old->object()->record();
+  record.in_transit = 0;
+  old.reset();
+  std::atomic<bool> stop{false};
+  std::thread receiver([&] {
+    while (!stop) static_cast<void>(receive_object(stale, object_kind::value, 77));
+  });
+  int left = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const std::uint32_t number = shared_number(2).object()->number();
+    left += is_free(heap->record(number)) ? 0 : 1;
+  }
+  stop = true;
+  receiver.join();
+  CHECK(left < 20'000);
+  CHECK(is_free(record));
+}
+
+TEST_CASE("forks that the system refuses leave no entry reserved") {
+  const shared_number number;
+  const auto& heap = number.object()->heap();
+  const auto reserved = [&] {
+    std::size_t count = 0;
+    for (std::size_t slot = first_slot; slot < max_processes; ++slot) {
+      count += slot_access(heap->control(), slot).state().phase == slot_phase::reserved ? 1U : 0U;
+    }
+    return count;
+  };
+  CHECK(in_child([&] {
+          rlimit none{0, 0};
+          if (::setrlimit(RLIMIT_NPROC, &none) != 0 || ::setuid(65534) != 0) return 0;
+          for (int i = 0; i < 50; ++i) {
+            try {
+              fork_process();
+              return 2;
+            } catch (const procpool::ProcessError&) {
+            }
+          }
+          return reserved() == 0 ? 0 : 1;
         }) == 0);
 }

@@ -174,6 +174,7 @@ class fork_server {
       const pid_t pid = PROCPOOL_SYSTEM(fork());
       if (pid == 0) become_worker(request, descriptors, std::move(startup), server);
       error = errno;
+      if (pid == -1) fork_registry::instance().fork_failed();
       if (pid == -1) return -1;
       startup.keep_server_end();
       children_.push_back({pid, request.worker, request.incarnation, std::move(startup)});

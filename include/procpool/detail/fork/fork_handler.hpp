@@ -21,6 +21,8 @@ struct fork_handler {
   virtual void lock_for_fork() {}
   /// After every fork, in parent and child, on the same thread: releases those locks.
   virtual void release_locks() noexcept {}
+  /// Parent, after one of our forks that the system refused. Must not throw.
+  virtual void fork_failed() noexcept {}
   /// Child, after every fork, also the user's: closes descriptors, unmaps memory, drops state of
   /// the parent. The process has one thread. Not called again in children of this child.
   virtual void abandon() noexcept {}

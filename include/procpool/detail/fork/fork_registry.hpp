@@ -180,6 +180,11 @@ class fork_registry {
     return !installed_.exchange(true, std::memory_order_relaxed);  // modules load one at a time
   }
 
+  /// Needs no lock either.
+  void fork_failed() noexcept {
+    for (auto* node = first_; node != nullptr; node = node->next_) node->handler_.fork_failed();
+  }
+
   // The three handlers of pthread_atfork.
   void before_fork() noexcept {
     mutex_.lock();
@@ -384,6 +389,7 @@ inline pid_t fork_process() {
     error = errno;
   }
   if (pid == 0) return 0;
+  if (pid < 0) registry.fork_failed();
   registry.restart_threads();
   if (pid < 0) os::throw_errno("cannot start a process (fork)", error);
   return pid;

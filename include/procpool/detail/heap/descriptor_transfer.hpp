@@ -16,6 +16,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
@@ -44,6 +45,7 @@ class descriptor_store {
       if (send(ticket, descriptor)) return ticket;
       const lock_guard lock(*this);
       drop_taken();
+      bring_taken_to_front();
     }
     os::throw_errno("too many descriptors are on their way to other processes", EAGAIN);
   }
@@ -64,7 +66,10 @@ class descriptor_store {
       offset += static_cast<int>(sizeof ticket);
     }
     if (found && last) note_taken(ticket);
-    drop_taken();
+    try {
+      drop_taken();
+    } catch (const ProcessError&) {  // no descriptor is free: another one drops it
+    }
     return found;
   }
 
@@ -85,8 +90,12 @@ class descriptor_store {
 
   class lock_guard {
    public:
+    // The limit: another process may be stopped while it has the lock.
     explicit lock_guard(descriptor_store& of) : word_(of.table_.lock) {
-      static_cast<void>(acquire_owner_word(word_, this_owner()));
+      const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+      if (acquire_owner_word(word_, this_owner(), limit) == acquired::no) {
+        os::throw_errno("descriptors on their way to other processes are locked", ETIMEDOUT);
+      }
     }
     lock_guard(const lock_guard&) = delete;
     lock_guard& operator=(const lock_guard&) = delete;
@@ -151,14 +160,14 @@ class descriptor_store {
     } else if (size == sizeof got.ticket) {  // no number was free
       os::throw_errno("cannot receive a descriptor from another process", EMFILE);
     }
-    if (size != sizeof got.ticket) got.ticket = ~std::uint64_t{0};  // not ours: dropped
+    if (size != sizeof got.ticket) got.ticket = not_ours;
     return got;
   }
 
   // The functions below change the table under its lock. Relaxed: the lock orders them.
   void note_taken(std::uint64_t ticket) noexcept {
-    const std::uint32_t count = taken_count();
-    if (count == max_taken_tickets) return;
+    std::uint32_t count = taken_count();
+    if (count == max_taken_tickets) count = 0;  // of tickets whose messages are gone
     table_.taken[count].store(ticket, std::memory_order_relaxed);
     table_.count.store(count + 1, std::memory_order_relaxed);
   }
@@ -167,28 +176,51 @@ class descriptor_store {
     return std::min<std::uint32_t>(table_.count.load(std::memory_order_relaxed), max_taken_tickets);
   }
 
-  // Removes messages at the front whose tickets are taken.
+  // A message that is not taken for long keeps those behind it. It goes to the back: its copy is
+  // put there before it is removed, or after, if the socket is full.
+  void bring_taken_to_front() {
+    for (std::size_t moved = 0; moved < max_taken_tickets && taken_count() != 0; ++moved) {
+      const message first = receive(0, MSG_PEEK);
+      if (first.ticket == 0) return;
+      const bool sent = send(first.ticket, first.descriptor.get());
+      static_cast<void>(receive(0, 0));
+      if (!sent && !send(first.ticket, first.descriptor.get())) return;
+      drop_taken();
+    }
+  }
+
+  // Removes messages at the front whose tickets are taken. First the message: a note that is left
+  // does no harm, a message that nobody takes would stay.
   void drop_taken() {
     if (!heap_.store_out().intact()) return;
     while (true) {
       const message first = receive(0, MSG_PEEK);
-      if (first.ticket == 0 || !forget_taken(first.ticket)) return;
+      if (first.ticket == 0 || !is_taken(first.ticket)) return;
       static_cast<void>(receive(0, 0));
+      forget_taken(first.ticket);
     }
   }
 
-  bool forget_taken(std::uint64_t ticket) noexcept {
-    if (ticket == ~std::uint64_t{0}) return true;
+  // @returns its place in the table; taken_count(): it is not there
+  [[nodiscard]] std::uint32_t place_of(std::uint64_t ticket) const noexcept {
     const std::uint32_t count = taken_count();
-    for (std::uint32_t i = 0; i < count; ++i) {
-      if (table_.taken[i].load(std::memory_order_relaxed) != ticket) continue;
-      table_.taken[i].store(table_.taken[count - 1].load(std::memory_order_relaxed),
-                            std::memory_order_relaxed);
-      table_.count.store(count - 1, std::memory_order_relaxed);
-      return true;
-    }
-    return false;
+    std::uint32_t place = 0;
+    while (place < count && table_.taken[place].load(std::memory_order_relaxed) != ticket) ++place;
+    return place;
   }
+  [[nodiscard]] bool is_taken(std::uint64_t ticket) const noexcept {
+    return ticket == not_ours || place_of(ticket) < taken_count();
+  }
+  void forget_taken(std::uint64_t ticket) noexcept {
+    const std::uint32_t count = taken_count();
+    const std::uint32_t place = place_of(ticket);
+    if (place >= count) return;
+    table_.taken[place].store(table_.taken[count - 1].load(std::memory_order_relaxed),
+                              std::memory_order_relaxed);
+    table_.count.store(count - 1, std::memory_order_relaxed);
+  }
+
+  static constexpr std::uint64_t not_ours = ~std::uint64_t{0};
 
   shared_heap& heap_;
   ticket_table& table_;

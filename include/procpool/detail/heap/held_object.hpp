@@ -98,7 +98,8 @@ enum class handle_delivery : std::uint8_t {
 /// a handle that is encoded is in transit at once. Scopes nest.
 class handle_scope {
  public:
-  explicit handle_scope(handle_delivery how) noexcept : how_(how) { open(); }
+  /// @throws std::bad_alloc
+  explicit handle_scope(handle_delivery how) : how_(how) { open(); }
   handle_scope(const handle_scope&) = delete;
   handle_scope& operator=(const handle_scope&) = delete;
   /// Without commit(), a message that is received once was not sent: nothing is in transit.
@@ -116,7 +117,7 @@ class handle_scope {
   struct contents;
   struct deposit;
 
-  void open() noexcept;
+  void open();
   static handle_scope* innermost() noexcept;
   contents& kept();
 

@@ -19,8 +19,10 @@
 
 namespace procpool::detail {
 
-/// The processes that can use the shared objects of one heap at the same time.
+/// Entries in the table of processes. Entry 0 is no process's: it stands for one that has no entry
+/// because the table is full.
 inline constexpr std::size_t max_processes = 1024;
+inline constexpr std::size_t first_slot = 1;
 
 /// Names a process in the heap: its number in the table of processes and the generation of that
 /// entry, in 31 bits. 0: none. A process that gets the entry later has another identity.

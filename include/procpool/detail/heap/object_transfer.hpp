@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <procpool/config.hpp>
+#include <procpool/detail/fork/process_generation.hpp>
 #include <procpool/detail/heap/descriptor_transfer.hpp>
 #include <procpool/detail/heap/heap_of_program.hpp>
 #include <procpool/detail/heap/held_object.hpp>
@@ -94,13 +95,15 @@ struct handle_scope::deposit {
   std::shared_ptr<shared_heap> heap;
   std::uint64_t ticket = 0;
   bool stays = false;  ///< until it is received
+  std::uint32_t process = process_generation();
 
   deposit(std::shared_ptr<shared_heap> in, std::uint64_t number) noexcept
       : heap(std::move(in)), ticket(number) {}
   deposit(deposit&&) noexcept = default;
   deposit& operator=(deposit&&) = delete;
   ~deposit() {
-    if (heap != nullptr && !stays) discard_descriptor(*heap, ticket);
+    if (heap != nullptr && !stays && process == process_generation())
+      discard_descriptor(*heap, ticket);
   }
 };
 
@@ -117,7 +120,7 @@ inline os::per_thread_pointer<handle_scope>& open_scope() {
 /// The key exists before main, so that no later use can fail.
 inline const bool open_scope_prepared = open_scope().prepare();
 
-PROCPOOL_FUNCTION void handle_scope::open() noexcept {
+PROCPOOL_FUNCTION void handle_scope::open() {
   outer_ = open_scope().exchange(this);
 }
 PROCPOOL_FUNCTION handle_scope* handle_scope::innermost() noexcept {

@@ -84,7 +84,7 @@ inline void release_owner_word(std::atomic<std::uint32_t>& word) noexcept {
 void process_was_reaped(std::int32_t pid) noexcept;
 
 /// Removes the name of ended processes from all records, and frees objects that nobody holds any
-/// more. Call it when all that they had sent has been received.
-void collect_dead_processes() noexcept;
+/// more. @param look whether to ask the system about processes that nobody has reported
+void collect_dead_processes(bool look = true) noexcept;
 
 }  // namespace procpool::detail

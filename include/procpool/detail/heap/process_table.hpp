@@ -6,9 +6,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -43,6 +45,10 @@ namespace procpool::detail {
 
 /// When a process started, in ns since the machine started; nullopt if /proc does not tell.
 [[nodiscard]] inline std::optional<std::uint64_t> start_of(pid_t pid) {
+  std::array<char, 32> self{};  // another pid namespace's /proc shows another number here
+  const auto size = PROCPOOL_SYSTEM(readlink("/proc/self", self.data(), self.size()));
+  const auto length = static_cast<std::size_t>(size < 0 ? 0 : size);
+  if (os::leading_number({self.data(), length}) != PROCPOOL_SYSTEM(getpid())) return std::nullopt;
   const std::string text = os::read_small_file(concat({"/proc/", pid, "/stat"}));
   const auto name_end = text.rfind(')');  // the name may contain anything
   if (name_end == std::string::npos) return std::nullopt;
@@ -59,19 +65,18 @@ namespace procpool::detail {
 /// zombie does not. True when the system does not tell.
 [[nodiscard]] inline bool process_runs(pid_t pid, std::uint64_t since) noexcept {
   if (pid <= 0) return false;
+  const os::fd process(static_cast<int>(PROCPOOL_SYSTEM(syscall(SYS_pidfd_open, pid, 0U))));
+  // EINVAL, ENOENT: the number is that of a thread by now, so the process has ended.
+  if (!process && (errno == ESRCH || errno == EINVAL || errno == ENOENT)) return false;
+  if (!process && PROCPOOL_SYSTEM(kill(pid, 0)) != 0 && errno == ESRCH) return false;
   try {
-    const os::fd process = os::find_process_if_possible(pid);
-    if (!process) {
-      if (PROCPOOL_SYSTEM(kill(pid, 0)) != 0 && errno == ESRCH) return false;
-    } else if (os::wait_readable(process.get(), std::chrono::steady_clock::now())) {
-      return false;
-    }
+    if (process && os::wait_readable(process.get(), std::chrono::steady_clock::now())) return false;
     // Another process may have the number by now. It started after the entry was made.
     constexpr std::uint64_t tolerance = 50'000'000;  // ns; /proc counts in 10 ms
     const auto start = start_of(pid);
     return !start || *start < since + tolerance;
-  } catch (...) {  // no descriptor, no memory
-    return PROCPOOL_SYSTEM(kill(pid, 0)) == 0 || errno != ESRCH;
+  } catch (...) {  // no memory
+    return true;
   }
 }
 
@@ -136,6 +141,7 @@ class slot_access {
 
   /// Frees an entry that this process collects.
   void free(slot_state collected) noexcept {
+    slot_->since.store(0, std::memory_order_relaxed);  // before state: its next owner sets it late
     change(collected, {slot_phase::free, collected.generation, 0, 0});
   }
 

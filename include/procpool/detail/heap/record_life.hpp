@@ -44,7 +44,8 @@ inline void raise_to(std::atomic<std::uint32_t>& word, std::uint32_t to) noexcep
 inline std::uint32_t take_free_record(shared_heap& heap, std::size_t self) {
   heap_header& header = heap.control().header;
   // Relaxed: a hint, which is wrong when another process takes the record.
-  std::uint32_t number = header.first_free.load(std::memory_order_relaxed);
+  std::uint32_t hint = header.first_free.load(std::memory_order_relaxed);
+  std::uint32_t number = hint;
   for (int lap = 0; lap < 2; ++lap, number = 0) {
     for (; number < heap_places::max_records; ++number) {
       object_record& record = heap.record(number);
@@ -56,7 +57,8 @@ inline std::uint32_t take_free_record(shared_heap& heap, std::size_t self) {
       if (!record.state.compare_exchange_strong(word, building.word(),
                                                 std::memory_order_seq_cst))  // take it
         continue;
-      header.first_free.store(number + 1, std::memory_order_relaxed);  // a hint
+      // A hint. Not if another process has freed one meanwhile, and lowered it.
+      header.first_free.compare_exchange_strong(hint, number + 1, std::memory_order_relaxed);
       raise_to(header.record_end, number + 1);
       return number;
     }
@@ -88,9 +90,11 @@ inline void clear_holder(object_record& record, owner_id owner) noexcept {
 }
 inline bool is_held(const object_record& record) noexcept {
   if (record.in_transit.load(std::memory_order_seq_cst) != 0) return true;  // as above
-  return std::ranges::any_of(record.holders, [](const auto& word) {
+  const bool held = std::ranges::any_of(record.holders, [](const auto& word) {
     return word.load(std::memory_order_seq_cst) != 0;  // as above
   });
+  // Again: a holder may have sent the object and given it up between the two.
+  return held || record.in_transit.load(std::memory_order_seq_cst) != 0;
 }
 
 /// Marks an object that nobody holds as `freeing` by this process.
@@ -125,7 +129,7 @@ inline void finish_freeing(shared_heap& heap, std::uint32_t number) noexcept {
 
 /// Waits for a process that is about to free the object, and finds that it is still held.
 inline bool is_alive(shared_heap& heap, object_record& record, std::uint32_t generation) {
-  constexpr int max_looks = 20'000;  // 1 s
+  constexpr int max_looks = 4000;  // 0.2 s and more
   for (int look = 0; look < max_looks; ++look) {
     std::uint64_t word = record.state.load(std::memory_order_seq_cst);  // after the bit: see @file
     const record_state state = record_state::of(word);
@@ -133,7 +137,8 @@ inline bool is_alive(shared_heap& heap, object_record& record, std::uint32_t gen
     if (state.phase == record_phase::live) return true;
     if (state.phase != record_phase::freeing) return false;
     const auto by = slot_access(heap.control(), state.by).state();
-    if (by.phase != slot_phase::live) {  // it died while it freed the object
+    if (state.by >= first_slot &&
+        by.phase != slot_phase::live) {  // it died while it freed the object
       record.state.compare_exchange_strong(word,
                                            record_state{record_phase::live, 0, generation}.word(),
                                            std::memory_order_seq_cst);  // take it back

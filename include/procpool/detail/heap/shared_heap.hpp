@@ -106,7 +106,7 @@ class shared_heap {
     struct stat about {};
     os::check(PROCPOOL_SYSTEM(fstat(file_.get(), &about)), "cannot read the shared heap (fstat)");
     file_bytes_ = static_cast<std::uint64_t>(about.st_size);
-    if (file_bytes_ < heap_places::extent_bytes / 2) {
+    if (file_bytes_ < heap_places::records_at + heap_places::window_bytes) {
       os::throw_errno("the shared heap is too small", EINVAL);
     }
     control_ =
@@ -155,18 +155,14 @@ class shared_heap {
   [[nodiscard]] object_record* find_record(std::uint32_t number) noexcept {
     try {
       return &record(number);
-    } catch (const ProcessError&) {
+    } catch (...) {  // ProcessError; bad_alloc for its text
       return nullptr;
     }
   }
 
   /// Maps a part of the file. Forked children inherit the mapping. @throws ProcessError
   [[nodiscard]] std::byte* map(std::uint64_t offset, std::size_t size, int protection) const {
-    require_file();
-    if (offset > file_bytes_ || size > file_bytes_ - offset) {
-      os::throw_errno("the shared heap is too small, because of a limit on file sizes (ulimit -f)",
-                      EFBIG);
-    }
+    require_range(offset, size);
     void* const at = PROCPOOL_SYSTEM(
         mmap(nullptr, size, protection, MAP_SHARED, file_.get(), static_cast<off_t>(offset)));
     if (at == MAP_FAILED)
@@ -179,7 +175,7 @@ class shared_heap {
 
   /// Allocates pages. @throws ProcessError: nothing is allocated then
   void reserve(std::uint64_t offset, std::uint64_t size) const {
-    require_file();
+    require_range(offset, size);
     const int result = os::retry([&] {
       return PROCPOOL_SYSTEM(
           fallocate(file_.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(size)));
@@ -215,9 +211,13 @@ class shared_heap {
         name, limit.rlim_cur / heap_places::window_bytes * heap_places::window_bytes);
   }
 
-  void require_file() const {
+  void require_range(std::uint64_t offset, std::uint64_t size) const {
     if (!file_.intact()) {
       os::throw_errno("the descriptor of the shared heap has been closed by other code", EBADF);
+    }
+    if (offset > file_bytes_ || size > file_bytes_ - offset) {
+      os::throw_errno("the shared heap is too small, because of a limit on file sizes (ulimit -f)",
+                      EFBIG);
     }
   }
 

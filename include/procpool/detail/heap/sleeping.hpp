@@ -124,8 +124,8 @@ PROCPOOL_FUNCTION void process_was_reaped(std::int32_t pid) noexcept {
   heap_process::instance().reaped(pid);
 }
 
-PROCPOOL_FUNCTION void collect_dead_processes() noexcept {
-  heap_process::instance().collect();
+PROCPOOL_FUNCTION void collect_dead_processes(bool look) noexcept {
+  heap_process::instance().collect(look);
 }
 
 }  // namespace procpool::detail

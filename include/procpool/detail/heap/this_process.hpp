@@ -22,6 +22,7 @@
 
 #include <procpool/config.hpp>
 #include <procpool/detail/fork/fork_registry.hpp>
+#include <procpool/detail/heap/collection.hpp>
 #include <procpool/detail/heap/heap_of_program.hpp>
 #include <procpool/detail/heap/held_object.hpp>
 #include <procpool/detail/heap/layout.hpp>
@@ -101,33 +102,31 @@ class heap_process final : public fork_handler {
       const auto entry = holdings_.find(object.number());
       if (entry == holdings_.end() || --entry->second.count != 0) return;
       holdings_.erase(entry);
+      if (owner_.load(std::memory_order_relaxed) == 0) return;  // a child without an entry
       clear_holder(object.record(), owner_.load(std::memory_order_relaxed));  // under the mutex
       last = begin_freeing(object.record(), owner_.load(std::memory_order_relaxed));
     }
     if (last) finish_freeing(*object.heap(), object.number());
   }
 
-  void collect() noexcept {
-    try {
-      const std::lock_guard lock(mutex_);
-      const auto heap = heap_.lock();
-      if (heap != nullptr && owner_locked() != 0) collect_locked(*heap, true);
-    } catch (...) {  // the table is full: another process collects
-    }
+  void collect(bool look) noexcept {
+    const auto heap = heap_if_any();
+    if (heap == nullptr) return;
+    const std::lock_guard lock(mutex_);
+    collection(*heap, owner_.load(std::memory_order_relaxed)).run(look);  // under the mutex
   }
 
   void reaped(pid_t pid) noexcept {
     const auto heap = heap_if_any();
     if (heap == nullptr) return;
-    for (std::size_t slot = 0; slot < max_processes; ++slot) {
+    for (std::size_t slot = first_slot; slot < max_processes; ++slot) {
       slot_access access(heap->control(), slot);
       const slot_state now = access.state();
-      if (now.phase != slot_phase::live || now.pid != static_cast<std::uint32_t>(pid) ||
-          !access.in_this_namespace()) {
-        continue;
+      if (now.phase != slot_phase::live || now.pid != static_cast<std::uint32_t>(pid)) continue;
+      // The number may be another process's by now.
+      if (access.has_ended(make_owner_id(slot, now.generation))) {
+        wake_those_who_wait_for(*heap, slot);
       }
-      access.change(now, {slot_phase::dead, now.generation, now.pid, 0});
-      wake_those_who_wait_for(*heap, slot);
     }
   }
 
@@ -142,8 +141,27 @@ class heap_process final : public fork_handler {
     child_owner_ = reserve_slot(*heap);  // 0: the child enters when there is room again
     if (child_owner_ != 0) mark_holdings(*heap, child_owner_);
   }
-  void release_locks() noexcept override { mutex_.unlock(); }
-  void abandon() noexcept override {             // in the child: one thread
+  void release_locks() noexcept override {
+    if (PROCPOOL_SYSTEM(getpid()) != forker_) enter_child();
+    mutex_.unlock();
+  }
+  void fork_failed() noexcept override {
+    const std::lock_guard lock(mutex_);
+    const auto heap = heap_.lock();
+    if (heap == nullptr || child_owner_ == 0) return;
+    slot_access access(heap->control(), slot_of(child_owner_));
+    const slot_state reserved = access.state();
+    if (reserved.phase == slot_phase::reserved &&
+        reserved.generation == generation_of(child_owner_)) {
+      access.change(reserved, {slot_phase::dead, reserved.generation, 0, 0});
+    }
+    child_owner_ = 0;
+    collection(*heap, owner_.load(std::memory_order_relaxed)).run(false);  // under the mutex
+  }
+
+ private:
+  // In the child, before any other handler gives up objects. One thread.
+  void enter_child() noexcept {
     pinned_ = heap_.lock();                      // the children of a program stay in its heap
     owner_.store(0, std::memory_order_relaxed);  // one thread
     if (pinned_ == nullptr || child_owner_ == 0) return;
@@ -153,10 +171,10 @@ class heap_process final : public fork_handler {
     }
   }
 
- private:
   struct holding {
     std::weak_ptr<held_object> object;
     unsigned count = 0;  ///< held_objects that exist, also those about to be destroyed
+    std::uint32_t generation = 0;
   };
 
   heap_process() = default;
@@ -188,38 +206,56 @@ class heap_process final : public fork_handler {
   owner_id reserve_slot(shared_heap& heap) noexcept {
     const pid_t self = PROCPOOL_SYSTEM(getpid());
     for (int attempt = 0; attempt < 2; ++attempt) {
-      for (std::size_t slot = 0; slot < max_processes; ++slot) {
+      for (std::size_t slot = first_slot; slot < max_processes; ++slot) {
         if (const owner_id taken = slot_access(heap.control(), slot).reserve(self)) return taken;
       }
-      collect_locked(heap, true);
+      collection(heap, owner_.load(std::memory_order_relaxed)).run(true);  // under the mutex
     }
     return 0;
   }
 
   void mark_holdings(shared_heap& heap, owner_id owner) noexcept {
     for (const auto& [number, each] : holdings_) {
-      if (object_record* const record = heap.find_record(number)) set_holder(*record, owner);
+      object_record* const record = heap.find_record(number);
+      // Another object may be there if nobody knew that this process held the old one.
+      const auto now =
+          record == nullptr
+              ? record_state{}
+              : record_state::of(record->state.load(std::memory_order_seq_cst));  // before the bit
+      if (now.generation == each.generation) set_holder(*record, owner);
     }
   }
 
   object_ref find_or_hold(const object_wire& wire) {
-    const std::lock_guard lock(mutex_);
-    auto heap = heap_.lock();
+    object_ref object;  // before the lock: its destructor takes the mutex
+    auto heap = heap_if_any();
     if (heap == nullptr || heap->id() != wire.heap || wire.record >= heap_places::max_records) {
       throw std::invalid_argument("the handle received is of a shared object of another program");
     }
-    const owner_id self = owner_locked();
-    if (const auto known = holdings_.find(wire.record); known != holdings_.end()) {
-      auto object = known->second.object.lock();
-      if (object != nullptr && object->generation() == wire.generation) return object;
-    }
     object_record& record = heap->record(wire.record);
-    set_holder(record, self);
-    if (is_alive(*heap, record, wire.generation)) {
-      return hold(std::move(heap), record, wire.record, wire.generation);
+    bool last = false;
+    {
+      const std::lock_guard lock(mutex_);
+      const owner_id self = owner_locked();
+      if (const auto known = holdings_.find(wire.record); known != holdings_.end()) {
+        object = known->second.object.lock();
+        if (object != nullptr && object->generation() == wire.generation) return object;
+      }
+      set_holder(record, self);
+      if (is_alive(*heap, record, wire.generation)) {
+        return hold(std::move(heap), record, wire.record, wire.generation);
+      }
+      if (!holdings_.contains(wire.record)) last = take_back(record);
     }
-    if (!holdings_.contains(wire.record)) clear_holder(record, self);
+    if (last) finish_freeing(*heap, wire.record);
     return nullptr;
+  }
+
+  // Clears this process's bit, which may have hidden the end of the object's last holder.
+  bool take_back(object_record& record) noexcept {
+    const owner_id self = owner_.load(std::memory_order_relaxed);  // under the mutex
+    clear_holder(record, self);
+    return begin_freeing(record, self);
   }
 
   // This process has set its bit.
@@ -227,15 +263,16 @@ class heap_process final : public fork_handler {
                   std::uint32_t generation) {
     try {
       holding& entry = holdings_[number];
-      auto object = std::make_shared<held_object>(std::move(heap), record, number, generation);
+      auto object = std::make_shared<held_object>(heap, record, number, generation);
       entry.object = object;
+      entry.generation = generation;
       ++entry.count;
       return object;
     } catch (...) {
       const auto entry = holdings_.find(number);
       if (entry == holdings_.end() || entry->second.count == 0) {
         holdings_.erase(number);
-        clear_holder(record, owner_.load(std::memory_order_relaxed));  // under the mutex
+        if (take_back(record)) finish_freeing(*heap, number);
       }
       throw;
     }
@@ -256,66 +293,6 @@ class heap_process final : public fork_handler {
       if ((bits >> slot % 64 & 1U) == 0) continue;
       wake_sleepers(record->wait_words);
       wake_sleepers(record->far_wait_words);
-    }
-  }
-
-  // @param look whether to ask the system about entries that are not known to be dead
-  void collect_locked(shared_heap& heap, bool look) noexcept {
-    const owner_id self = owner_.load(std::memory_order_relaxed);  // under the mutex
-    for (std::size_t slot = 0; slot < max_processes; ++slot) {
-      slot_access access(heap.control(), slot);
-      slot_state now = access.state();
-      if (look && now.phase == slot_phase::live && make_owner_id(slot, now.generation) != self) {
-        static_cast<void>(access.has_ended(make_owner_id(slot, now.generation)));
-        now = access.state();
-      }
-      if (!may_collect(heap, access, now)) continue;
-      const slot_state mine{slot_phase::collecting, now.generation, now.pid,
-                            static_cast<std::uint32_t>(slot_of(self))};
-      if (!access.change(now, mine)) continue;
-      forget(heap, slot);
-      access.free(mine);
-    }
-  }
-
-  // Reserved entries of children that never came, after a minute.
-  static bool may_collect(shared_heap& heap, const slot_access& access,
-                          const slot_state& now) noexcept {
-    if (now.phase == slot_phase::dead) return true;
-    if (now.phase == slot_phase::reserved) {
-      constexpr std::uint64_t patience = 60'000'000'000;  // ns
-      return access.since() != 0 && boot_time() > access.since() + patience;
-    }
-    if (now.phase != slot_phase::collecting) return false;
-    return slot_access(heap.control(), now.collector).state().phase != slot_phase::live;
-  }
-
-  void forget(shared_heap& heap, std::size_t slot) noexcept {
-    const owner_id self = owner_.load(std::memory_order_relaxed);  // under the mutex
-    for (std::uint32_t number = 0; number < heap.record_end(); ++number) {
-      object_record* const record = heap.find_record(number);
-      if (record == nullptr) return;
-      std::uint64_t word = record->state.load(std::memory_order_seq_cst);  // see @file
-      const record_state state = record_state::of(word);
-      if (state.by == slot && state.phase == record_phase::building) {
-        take_over(heap, *record, number, word, self);
-      } else if (state.by == slot && state.phase == record_phase::freeing) {
-        record->state.compare_exchange_strong(
-            word, record_state{record_phase::live, 0, state.generation}.word(),
-            std::memory_order_seq_cst);  // it is freed below
-      }
-      clear_holder(*record, static_cast<owner_id>(slot));
-      if (begin_freeing(*record, self)) finish_freeing(heap, number);
-    }
-  }
-
-  static void take_over(shared_heap& heap, object_record& record, std::uint32_t number,
-                        std::uint64_t word, owner_id self) noexcept {
-    const record_state state = record_state::of(word);
-    const record_state mine{record_phase::freeing, static_cast<std::uint16_t>(slot_of(self)),
-                            state.generation};
-    if (record.state.compare_exchange_strong(word, mine.word(), std::memory_order_seq_cst)) {
-      finish_freeing(heap, number);
     }
   }
 

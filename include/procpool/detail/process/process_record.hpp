@@ -250,7 +250,7 @@ inline bool process_record::collect() {
 inline void process_record::tell_heap() noexcept {
   if (heap_knows_.exchange(true, std::memory_order_relaxed)) return;  // once is enough
   process_was_reaped(pid_);
-  collect_dead_processes();
+  collect_dead_processes(false);
 }
 
 inline bool process_record::is_alive() {
@@ -315,16 +315,21 @@ inline void process_record::send_signal(int number, const char* call) {
 inline void process_record::close() {
   std::shared_ptr<shared_heap> heap;  // these have locks of their own: destroyed without ours
   std::shared_ptr<void> handles;
-  const auto held = acquire();
-  if (stage_ == stage::closed) return;
-  require_own();
-  if (stage_ == stage::starting || (stage_ == stage::started && !collect())) {
-    throw_misuse("close() while it is running; join() or kill() it first");
+  bool ended = false;
+  {
+    const auto held = acquire();
+    if (stage_ == stage::closed) return;
+    require_own();
+    if (stage_ == stage::starting || (stage_ == stage::started && !collect())) {
+      throw_misuse("close() while it is running; join() or kill() it first");
+    }
+    ended = stage_ == stage::started;
+    stage_ = stage::closed;
+    heap.swap(heap_);
+    handles.swap(handles_);
+    close_descriptors();
   }
-  stage_ = stage::closed;
-  heap.swap(heap_);
-  handles.swap(handles_);
-  close_descriptors();
+  if (ended) tell_heap();
 }
 
 inline int process_record::sentinel() const {

@@ -303,7 +303,7 @@ class supervisor {
     const std::uint32_t worker = report.worker;
     if (pool_.schedule.vacant(worker)) return pool_.backend->free_slot(worker);  // broken before
     if (pool_.workers[worker].kill != killing::violation) receiving_.drain_last(worker);
-    collect_dead_processes();  // shared objects that nobody else holds
+    collect_dead_processes(false);  // shared objects that nobody else holds
     const bool began_nothing = pool_.workers[worker].finished == 0 &&
                                !pool_.backend->channel(worker).tasks.anything_claimed();
     worker_death death{.pid = report.pid, .exitcode = report.status};

@@ -68,7 +68,7 @@ class kept_handles {
       (callable_may_carry_handles_v<F> || ... || may_carry_handles_v<T>);
   struct nothing {};
   struct repeated_scope : handle_scope {
-    repeated_scope() noexcept : handle_scope(handle_delivery::repeated) {}
+    repeated_scope() : handle_scope(handle_delivery::repeated) {}
   };
   [[no_unique_address]] std::conditional_t<possible, repeated_scope, nothing> scope_;
 };
