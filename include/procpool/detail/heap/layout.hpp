@@ -35,7 +35,7 @@ inline constexpr std::uint32_t has_sleepers = 1U << 31U;
   return id % max_processes;
 }
 [[nodiscard]] constexpr std::uint32_t generation_of(owner_id id) noexcept {
-  return (id & ~has_sleepers) / max_processes;
+  return static_cast<std::uint32_t>((id & ~has_sleepers) / max_processes);
 }
 [[nodiscard]] constexpr owner_id make_owner_id(std::size_t slot,
                                                std::uint32_t generation) noexcept {

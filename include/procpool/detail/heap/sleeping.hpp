@@ -103,8 +103,7 @@ PROCPOOL_FUNCTION acquired wait_for_owner_word(std::atomic<std::uint32_t>& word,
 inline bool may_ask_system() noexcept {
   static std::atomic<std::int64_t> next{0};  // ns of the steady clock
   constexpr std::int64_t pause = 1'000'000;
-  const std::int64_t now =
-      std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+  const std::int64_t now = os::time_point::clock::now().time_since_epoch().count();
   if (now < next.load(std::memory_order_relaxed)) return false;  // a hint
   next.store(now + pause, std::memory_order_relaxed);            // likewise
   return true;

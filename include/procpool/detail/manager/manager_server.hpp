@@ -54,8 +54,9 @@ class manager_server final : public fork_handler {
     // Acquire: nothing else is read after these.
     while (body_.ended.load(std::memory_order_acquire) == 0) {
       const auto heard = bell_.load(std::memory_order_acquire);  // before the doors are looked at
-      const bool busy = answer_doors() | drop_objects();
-      const auto until = std::chrono::steady_clock::now() + (busy ? soon : later);
+      const bool answered = answer_doors();
+      const bool dropped = drop_objects();
+      const auto until = std::chrono::steady_clock::now() + (answered || dropped ? soon : later);
       os::futex_wait(bell_, heard, until);
     }
     return disconnect_all();

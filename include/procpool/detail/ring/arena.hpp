@@ -102,7 +102,7 @@ class arena {
   static constexpr std::size_t lists = 64 * 8;
   /// The list for blocks of this size: by the position of the highest bit and the three bits below.
   static std::size_t list_of(std::uint64_t size) noexcept {
-    const auto highest = static_cast<std::size_t>(std::bit_width(size) - 1);
+    const auto highest = static_cast<std::size_t>(63 - std::countl_zero(size));
     return highest * 8 + ((size >> (highest - 3)) & 7);
   }
 
