@@ -19,8 +19,10 @@
 
 #include <procpool/detail/manager/managed_invocation.hpp>
 #include <procpool/detail/manager/manager_process.hpp>
+#include <procpool/lock.hpp>
 #include <procpool/managed.hpp>
 #include <procpool/proxy.hpp>
+#include <procpool/queue.hpp>
 #include <procpool/start_method.hpp>
 
 namespace procpool {
@@ -80,6 +82,21 @@ class Manager {
   [[nodiscard]] BasicNamespaceProxy<Stored> Namespace() const {
     return BasicNamespaceProxy<Stored>(make<Stored>());
   }
+
+  // Python's managers have these, too. Here they are the objects themselves, which live in memory
+  // that all processes share: no call goes through the manager, and they outlive it.
+
+  /// @throws ProcessError when the system refuses memory
+  template <class T>
+  [[nodiscard]] static procpool::Queue<T> Queue(queue_options options = {}) {
+    return procpool::Queue<T>(options);
+  }
+  template <class T>
+  [[nodiscard]] static procpool::JoinableQueue<T> JoinableQueue(queue_options options = {}) {
+    return procpool::JoinableQueue<T>(options);
+  }
+  [[nodiscard]] static procpool::Lock Lock() { return procpool::Lock(); }
+  [[nodiscard]] static procpool::RLock RLock() { return procpool::RLock(); }
 
   /// Ends the manager's process and all its objects. Gives calls that go on a second, then kills
   /// it. A second call does nothing. Python: BaseManager.shutdown.

@@ -73,8 +73,7 @@ class Proxy {
   /// a lambda without captures or with plain ones. Nobody else uses the object meanwhile, so this
   /// is how to read, change and write: `scores.call([](auto& all) { all["a"] += 1; })`.
   /// @returns a copy of the result
-  /// @throws what f throws. Do not call the same object through a proxy from within f: that waits
-  /// for itself.
+  /// @throws what f throws; std::logic_error if f calls the same object through a proxy
   template <class F, class... A>
   auto call(F f, A&&... arguments) const {
     if (parts_.anchor == nullptr) throw std::logic_error("the proxy was moved from");

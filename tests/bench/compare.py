@@ -93,6 +93,7 @@ def all_groups():
         Group("connection", [ours("connection", "connection_8", most_rounds=3),
                              ours("connection", "connection_1024", most_rounds=3),
                              ours("connection", "connection_65536", most_rounds=3)]),
+        Group("manager", [ours("manager", "manager_call", most_rounds=3)]),
         Group("start", [ours("lives", "start_small"), python("start_small")]),
         Group("start_1_gib", [ours("lives", "start_1_gib")]),
         Group("death", [ours("lives", "death")]),

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <catch2/catch_test_macros.hpp>
@@ -97,6 +100,16 @@ std::shared_ptr<procpool::detail::manager_link> link_of(const P& proxy) {
   procpool::decoder in(bytes.view());
   static_cast<void>(in.get<object_wire>());
   return manager_link::of(get_object(in, object_kind::manager));
+}
+
+/// A child that procpool does not know of: its fork handlers do not run.
+pid_t vfork_like(void (*body)()) {
+  const auto pid = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, 0));
+  if (pid == 0) {
+    body();
+    _exit(0);
+  }
+  return pid;
 }
 
 // ---- objects whose lives are seen from outside
@@ -525,6 +538,15 @@ TEST_CASE("A client that sends nonsense is disconnected, and nothing else happen
   CHECK(list.size() == 1);
 }
 
+TEST_CASE("Code that uses an object of a manager cannot call it through its proxy") {
+  Manager manager;
+  const auto list = manager.list<int>({1});
+  const auto other = manager.list<int>({1, 2});
+  const auto call = [](std::vector<int>&, const ListProxy<int>& proxy) { return proxy.size(); };
+  CHECK(list.call(call, other) == 2);
+  CHECK_THROWS_AS(list.call(call, list), std::logic_error);
+}
+
 TEST_CASE("Large values, and Connections, are kept by a manager") {
   Manager manager;
   const auto list = manager.list<std::vector<int>>();
@@ -557,6 +579,70 @@ TEST_CASE("A proxy is not decoded as one of another type or from other bytes") {
     procpool::decoder noisy(noise);
     CHECK_THROWS_AS(noisy.get<ListProxy<int>>(), procpool::DecodeError);
   }
+}
+
+TEST_CASE("A manager without descriptors refuses connections, and goes on with those that it has") {
+  Manager manager;
+  const auto object = manager.make<point>(1, 2);
+  const auto limit = [](point&, rlim_t most) {
+    rlimit now{};
+    getrlimit(RLIMIT_NOFILE, &now);
+    now.rlim_cur = std::min(most, now.rlim_max);
+    return setrlimit(RLIMIT_NOFILE, &now);
+  };
+  CHECK(object.call(limit, 0) == 0);
+  const auto in_child = [&] {
+    return support::run_child([&] {
+      try {
+        return object.call(&point::y);
+      } catch (const procpool::ProcessError&) {
+        return 7;
+      }
+    });
+  };
+  CHECK(in_child() == 7);
+  CHECK(object.call(limit, 256) == 0);
+  CHECK(in_child() == 2);
+}
+
+TEST_CASE("Clients get EOFError though a child of the manager's process lives on") {
+  Manager manager;
+  support::shared<std::atomic<pid_t>> child;
+  living = reinterpret_cast<std::atomic<int>*>(child.get());
+  const auto object = manager.make<point>(1, 2);
+  std::thread waiting([&] {
+    CHECK_THROWS_AS(object.call([](point&) {
+      *living.get() = vfork_like([] { pause(); });
+      std::this_thread::sleep_for(1h);
+    }),
+                    EOFError);
+  });
+  CHECK(eventually([&] { return *child != 0; }));
+  kill(manager.pid(), SIGKILL);
+  waiting.join();
+  kill(*child, SIGKILL);
+}
+
+TEST_CASE("Many connections of killed clients leave nothing behind") {
+  Manager manager;
+  const auto list = manager.list<int>({1});
+  // More than the store of descriptors has room for.
+  for (int round = 0; round < 400; ++round) {
+    const pid_t child = support::start_child([&] {
+      std::vector<std::thread> threads;
+      for (int t = 0; t < 4; ++t) threads.emplace_back([&] { static_cast<void>(list.size()); });
+      for (auto& each : threads) each.join();
+      while (true) pause();
+      return 0;
+    });
+    std::this_thread::sleep_for(std::chrono::microseconds(round * 7));
+    kill(child, SIGKILL);
+    CHECK(support::wait_child(child) == -SIGKILL);
+  }
+  CHECK(support::run_child([&] { return static_cast<int>(list.size()); }) == 1);
+  CHECK(eventually([&] {
+    return support::names_in("/proc/" + std::to_string(manager.pid()) + "/task").size() <= 3;
+  }));
 }
 
 TEST_CASE("The objects of a manager can have processes and pools") {

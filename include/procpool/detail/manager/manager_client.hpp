@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -210,9 +211,21 @@ PROCPOOL_FUNCTION void manager_link::give_back(std::unique_ptr<connection_state>
 
 // ------------------------------------------------------------------------------- requests
 
+inline void reject_call_within(const held_object& object) {
+  const served_object* const current = served_object::current();
+  if (current != nullptr && current->record == object.number() &&
+      current->generation == object.generation()) {
+    throw std::logic_error(
+        "an object of a manager is called through its proxy by code that is already using it: the "
+        "call would wait for itself");
+  }
+}
+
 PROCPOOL_FUNCTION manager_exchange::manager_exchange(manager_link& link, const held_object& object,
                                                      code_ref code)
-    : link_(link), connection_(link.take()) {
+    : link_(link) {
+  reject_call_within(object);
+  connection_ = link.take();
   try {
     request_ = &connection_->new_message();
     encoder(*request_).put(request_head{managed_op::run, object.number(), object.generation(),
@@ -226,6 +239,17 @@ PROCPOOL_FUNCTION manager_exchange::manager_exchange(manager_link& link, const h
 PROCPOOL_FUNCTION manager_exchange::~manager_exchange() {
   if (in_order_ && has_handles_) acknowledge();
   link_.give_back(std::move(connection_), in_order_);
+}
+
+/// When the server dies, the connection ends: unless a child of the server that it started in its
+/// own way has a copy of its end.
+PROCPOOL_FUNCTION void manager_exchange::wait_for_reply() {
+  constexpr std::chrono::seconds slice{1};
+  const auto& server = body_as<manager_body>(link_.manager()->record()).server;
+  while (!connection_->poll(os::deadline_after(slice))) {
+    if (owner_is_dead(server.load(std::memory_order_relaxed)))
+      throw_manager_ended();  // never changes
+  }
 }
 
 PROCPOOL_FUNCTION void manager_exchange::acknowledge() noexcept {
@@ -243,6 +267,7 @@ PROCPOOL_FUNCTION std::span<const std::byte> manager_exchange::reply(
   in_order_ = false;
   try {
     connection_->send_message(descriptors);
+    wait_for_reply();
     message = connection_->receive(connection_state::no_limit, &along);
   } catch (const BrokenPipeError&) {
     throw_manager_ended();

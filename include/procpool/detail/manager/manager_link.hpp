@@ -18,10 +18,25 @@
 #include <procpool/detail/manager/managed_messages.hpp>
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/os/fd.hpp>
+#include <procpool/detail/os/one_per_process.hpp>
 
 namespace procpool::detail {
 
 class manager_links;
+
+/// An object that a thread of a manager's process is calling.
+struct served_object {
+  std::uint32_t record;
+  std::uint32_t generation;
+
+  /// Null: this thread calls none.
+  static os::per_thread_pointer<const served_object>& current() noexcept {
+    static constinit os::per_thread_pointer<const served_object> object{"served object"};
+    return object;
+  }
+};
+/// The key exists before main, so that no later use can fail.
+inline const bool served_object_prepared = served_object::current().prepare();
 
 /// One in a process for each manager whose proxies it has. Keeps the connections that no call uses.
 /// Any thread.
@@ -72,6 +87,7 @@ class manager_exchange {
                                                  std::vector<os::fd>& along);
 
  private:
+  void wait_for_reply();
   void acknowledge() noexcept;
 
   manager_link& link_;

@@ -78,12 +78,13 @@ class manager_server final : public fork_handler {
  private:
   static constexpr std::chrono::seconds soon{1};
   static constexpr std::chrono::seconds later{60};
-  static constexpr int looks_at_suspects = 20;
+  static constexpr std::chrono::seconds suspicion{20};
+  using time_point = std::chrono::steady_clock::time_point;
 
-  /// A process that has closed its connection: perhaps it has died, and holds objects.
+  /// A process that has closed a connection: perhaps it dies, and holds objects.
   struct suspect {
     owner_id client;
-    int looks;
+    time_point until;  ///< after that it has closed the connection for another reason
   };
 
   void tell_clients() noexcept {
@@ -198,33 +199,46 @@ class manager_server final : public fork_handler {
       {
         const std::lock_guard lock(server.mutex_);
         std::erase(server.connections_, &connection);
-        try {
-          server.suspects_.push_back({client, looks_at_suspects});
-        } catch (...) {  // no memory: another process notices that it has died
-        }
+        server.suspect_death_of(client);
       }
       server.bell_.fetch_add(1, std::memory_order_seq_cst);  // after the suspect was noted
       wake_all(server.bell_);
     }
   };
 
-  /// @returns whether there are objects, or processes that may be dead
-  bool drop_objects() {
-    const bool suspicious = look_at_suspects();
-    collect_dead_processes();
-    objects_.drop_ended();
-    return suspicious | !objects_.empty();
+  /// With the mutex.
+  void suspect_death_of(owner_id client) noexcept {
+    std::erase_if(suspects_, [&](const suspect& each) { return each.client == client; });
+    try {
+      suspects_.push_back({client, std::chrono::steady_clock::now() + suspicion});
+    } catch (...) {  // no memory: another process notices that it has died
+    }
   }
 
-  bool look_at_suspects() {
+  /// @returns whether there are objects, or processes that may be dead
+  bool drop_objects() noexcept {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_look_) return true;  // clients come and go faster than that
+    next_look_ = now + soon;
+    try {
+      const bool suspicious = look_at_suspects(now);
+      collect_dead_processes();
+      objects_.drop_ended();
+      return suspicious || !objects_.empty();
+    } catch (...) {  // no memory: next time
+      return true;
+    }
+  }
+
+  bool look_at_suspects(time_point now) {
     std::vector<suspect> seen;
     {
       const std::lock_guard lock(mutex_);
       seen.swap(suspects_);
     }
-    // The heap notes who is dead.
-    std::erase_if(seen,
-                  [](suspect& each) { return --each.looks < 0 || owner_is_dead(each.client); });
+    std::erase_if(seen, [&](const suspect& each) {
+      return owner_is_dead(each.client) || now > each.until;  // the heap notes who is dead
+    });
     const std::lock_guard lock(mutex_);
     suspects_.insert(suspects_.end(), seen.begin(), seen.end());
     return !suspects_.empty();
@@ -243,6 +257,7 @@ class manager_server final : public fork_handler {
   const object_ref manager_;
   manager_body& body_;
   std::atomic<std::uint32_t>& bell_;
+  time_point next_look_{};  ///< at objects and suspects
   managed_objects objects_;
   std::mutex mutex_;
   std::condition_variable left_;

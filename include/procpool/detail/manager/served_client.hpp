@@ -30,6 +30,7 @@
 #include <procpool/detail/manager/managed_code.hpp>
 #include <procpool/detail/manager/managed_messages.hpp>
 #include <procpool/detail/manager/managed_objects.hpp>
+#include <procpool/detail/manager/manager_link.hpp>
 #include <procpool/detail/os/fd.hpp>
 #include <procpool/detail/os/syscall.hpp>
 
@@ -52,6 +53,21 @@ class returned_descriptors final : public descriptor_carrier {
  private:
   std::vector<os::fd> copies_;
   std::vector<int> numbers_;
+};
+
+/// Notes which object this thread calls.
+class serving {
+ public:
+  explicit serving(const request_head& head)
+      : object_{head.record, head.generation},
+        before_(served_object::current().exchange(&object_)) {}
+  serving(const serving&) = delete;
+  serving& operator=(const serving&) = delete;
+  ~serving() { served_object::current() = before_; }
+
+ private:
+  const served_object object_;
+  const served_object* before_;
 };
 
 /// One request.
@@ -82,6 +98,7 @@ class served_request final : public managed_call {
     auto kind = reply_kind::value;
     try_catch(
         [&] {
+          const serving current(head_);
           find()(*this);
           if (out_ == nullptr) static_cast<void>(begin_result());
         },
