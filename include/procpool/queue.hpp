@@ -52,10 +52,10 @@ class full_queue : public queue_handle<T, Self, joinable> {
     this->put_until(value, os::deadline_after(timeout));
   }
   /// The same without waiting. @throws Full
-  void put_nowait(const T& value) const { this->put_until(value, at_once); }
+  void put_nowait(const T& value) const { this->put_until(value, not_waiting); }
   /// The same without waiting. @returns whether there was room. @throws as put()
   [[nodiscard]] bool try_put(const T& value) const {
-    return put_item(this->queue()->bytes, value, at_once);
+    return put_item(this->queue()->bytes, value, not_waiting);
   }
   /// @returns whether there was room in time. @throws as put()
   template <class Rep, class Period>
@@ -80,9 +80,9 @@ class full_queue : public queue_handle<T, Self, joinable> {
     return this->get_until(os::deadline_after(timeout));
   }
   /// The same without waiting. @throws Empty
-  T get_nowait() const { return this->get_until(at_once); }
+  T get_nowait() const { return this->get_until(not_waiting); }
   /// The same without waiting. @returns nothing: there is none, whether the queue is closed or not
-  [[nodiscard]] std::optional<T> try_get() const { return this->try_get_until(at_once); }
+  [[nodiscard]] std::optional<T> try_get() const { return this->try_get_until(not_waiting); }
   /// @returns nothing: there was none in time, or the queue is closed and empty
   template <class Rep, class Period>
   [[nodiscard]] std::optional<T> try_get(std::chrono::duration<Rep, Period> timeout) const {

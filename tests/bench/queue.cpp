@@ -228,7 +228,7 @@ void queue_stream() {
           {{"two lines", [=] { return ping_pong(items / 4); }},
            {"procpool", [=] { return stream(items); }},
 #ifdef HAS_MESSAGE_QUEUE
-           {"Boost.Interprocess message_queue", [=] { return boost_stream(items / 4); }},
+           {"message_queue", [=] { return boost_stream(items / 4); }},
 #endif
            {"Python", [=] { return python_stream(items / 50); }}});
 }

@@ -473,6 +473,22 @@ TEST_CASE("queues travel through queues, and an object that waits in a queue sta
   CHECK(queues.get().get() == "answer");
 }
 
+TEST_CASE("handles that nobody took end with their queue") {
+  const support::shared_number number(5);
+  procpool::detail::object_record& record = number.object()->record();
+  {
+    const Queue<std::vector<support::shared_number>> queue;
+    queue.put({number, number});
+    queue.put({number});
+    CHECK(record.in_transit == 3);
+    CHECK(queue.get().size() == 2);
+    CHECK(record.in_transit == 1);
+    const auto same = queue;
+  }
+  CHECK(record.in_transit == 0);
+  CHECK(number.object().use_count() == 1);
+}
+
 TEST_CASE("queues are arguments of processes and tasks") {
   const Queue<long> numbers;
   const JoinableQueue<std::string> texts;

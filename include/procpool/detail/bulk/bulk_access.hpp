@@ -36,16 +36,6 @@ struct bulk_body {
   std::atomic<std::uint64_t> bytes;  ///< never changes
 };
 
-/// Whether somebody still holds the object, or holds another one in its place.
-inline bool record_is_live(std::uint64_t heap_id, std::uint32_t number, std::uint32_t generation) {
-  const auto heap = heap_process::instance().heap_if_any();
-  if (heap == nullptr || heap->id() != heap_id) return false;
-  const object_record* const record = heap->find_record(number);
-  if (record == nullptr) return false;
-  const auto now = record_state::of(record->state.load(std::memory_order_relaxed));  // a hint
-  return now.phase == record_phase::live && now.generation == generation;
-}
-
 /// The mappings of arrays in this process. One in a process; any thread.
 class bulk_mappings final : public fork_handler {
  public:

@@ -306,4 +306,14 @@ class heap_process final : public fork_handler {
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
 
+/// Whether somebody still holds the object of a record that this process does not hold.
+inline bool record_is_live(std::uint64_t heap_id, std::uint32_t number, std::uint32_t generation) {
+  const auto heap = heap_process::instance().heap_if_any();
+  if (heap == nullptr || heap->id() != heap_id) return false;
+  const object_record* const record = heap->find_record(number);
+  if (record == nullptr) return false;
+  const auto now = record_state::of(record->state.load(std::memory_order_relaxed));  // a hint
+  return now.phase == record_phase::live && now.generation == generation;
+}
+
 }  // namespace procpool::detail

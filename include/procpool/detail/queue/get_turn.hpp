@@ -53,7 +53,7 @@ PROCPOOL_FUNCTION std::optional<std::span<const std::byte>> get_turn::next() {
   constexpr int most_hops = 3;  // an item follows after one
   for (int hop = 0; hop < most_hops; ++hop) {
     if (!now_.is_valid()) queue_is_damaged(now_.at);
-    const std::byte* const at = queue_.get_window_.of(*queue_.object(), now_.segment) + now_.at;
+    const std::byte* const at = queue_.windows_->get.of(*queue_.object(), now_.segment) + now_.at;
     const item_head head{load<std::uint64_t>(at)};
     const std::uint64_t left = now_.segment.size() - now_.at - sizeof head;
     if (head.kind() == record_head_kind::item) {

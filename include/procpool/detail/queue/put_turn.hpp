@@ -35,7 +35,7 @@ PROCPOOL_FUNCTION put_turn::put_turn(shared_queue& queue, const os::deadline& un
     if (!now_.is_valid()) queue_is_damaged(now_.at);
     get_ = body_.producers.get_place.load();
     reserved_ = body_.producers.reserved.load(std::memory_order_relaxed);
-    base_ = queue_.put_window_.of(*queue_.object(), now_.segment);
+    base_ = queue_.windows_->put.of(*queue_.object(), now_.segment);
   } catch (...) {
     release();
     throw;
@@ -149,7 +149,7 @@ inline void put_turn::go_to_another_segment(std::uint64_t units) {
   body_.producers.reserved.store(0, std::memory_order_relaxed);
   reserved_ = 0;
   now_ = {next, 0, now_.bytes};
-  base_ = queue_.put_window_.of(*queue_.object(), next);
+  base_ = queue_.windows_->put.of(*queue_.object(), next);
   // The other end may have been in `next` before, at another time.
   if (!look_at_other_end()) {
     get_.segment = {};

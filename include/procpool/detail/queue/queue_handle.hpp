@@ -32,6 +32,28 @@ struct open_queue {
   }
 };
 
+/// A queue whose items may contain handles. When its last user goes, it receives and drops what is
+/// left: else the objects that the items refer to would stay until the program ends.
+template <class T>
+struct draining_queue : open_queue {
+  using open_queue::open_queue;
+  draining_queue(const draining_queue&) = delete;
+  draining_queue& operator=(const draining_queue&) = delete;
+  ~draining_queue() {
+    while (!this->bytes.is_empty() && this->bytes.is_last_user()) {
+      try {
+        if (!get_item<T>(this->bytes, nullptr, not_waiting).value) return;
+      } catch (const DecodeError&) {  // that item is gone, too
+      } catch (...) {
+        return;
+      }
+    }
+  }
+};
+template <class T>
+using queue_of =
+    std::conditional_t<may_carry_handles_v<T> && !copied_once_v<T>, draining_queue<T>, open_queue>;
+
 [[noreturn]] void queue_has_no_room();
 [[noreturn]] void queue_has_no_item();
 [[noreturn]] void queue_is_over();
@@ -76,11 +98,11 @@ class queue_handle {
 
  protected:
   explicit queue_handle(queue_limits limits)
-      : queue_(std::make_shared<open_queue>(limits, type_tag<Queue>(), joinable)) {
+      : queue_(std::make_shared<queue_of<T>>(limits, type_tag<Queue>(), joinable)) {
     check();
   }
   explicit queue_handle(object_ref object)
-      : queue_(std::make_shared<open_queue>(std::move(object), joinable)) {
+      : queue_(std::make_shared<queue_of<T>>(std::move(object), joinable)) {
     check();
   }
   // No moves: there is no handle without a queue.

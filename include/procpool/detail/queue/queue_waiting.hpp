@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <climits>
 #include <cstdint>
@@ -25,19 +26,26 @@
 #include <procpool/detail/os/syscall.hpp>
 #include <procpool/detail/queue/segments.hpp>
 #include <procpool/detail/queue/shared_queue.hpp>
+#include <procpool/detail/queue/window_cache.hpp>
 
 namespace procpool::detail {
 
-/// Takes the lock of an end. One that is held for a moment does not make a call fail that does not
-/// wait: it waits for the lock up to a second.
+/// A lock that is held for a moment does not make a call fail that does not wait: it waits for the
+/// lock up to a second.
+[[gnu::noinline]] inline bool wait_for_end(std::atomic<std::uint32_t>& lock, owner_id self,
+                                           const os::deadline& until) {
+  os::deadline patience;
+  if (until.has_value()) {
+    patience = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    if (*until > *patience) patience = until;
+  }
+  return acquire_owner_word(lock, self, patience) != acquired::no;
+}
+
+/// Takes the lock of an end.
 inline bool lock_end(std::atomic<std::uint32_t>& lock, const os::deadline& until) {
   const owner_id self = this_owner();
-  if (try_acquire_owner_word(lock, self)) [[likely]]
-    return true;
-  os::deadline patience = until;
-  if (patience)
-    patience = std::max(*until, std::chrono::steady_clock::now() + std::chrono::seconds(1));
-  return acquire_owner_word(lock, self, patience) != acquired::no;
+  return try_acquire_owner_word(lock, self) || wait_for_end(lock, self, until);
 }
 
 [[gnu::noinline]] inline void wake_found_sleepers(std::atomic<std::uint32_t>& word,
@@ -118,7 +126,7 @@ PROCPOOL_FUNCTION shared_queue::shared_queue(queue_limits limits, std::uint64_t 
   body_->get.places[0].store({first, 0, 0});
 }
 
-PROCPOOL_FUNCTION shared_queue::shared_queue(object_ref object) noexcept
+PROCPOOL_FUNCTION shared_queue::shared_queue(object_ref object)
     : object_(std::move(object)), body_(&body_as<queue_body>(object_->record())) {}
 
 PROCPOOL_FUNCTION std::uint64_t shared_queue::size() const noexcept {
@@ -152,6 +160,18 @@ PROCPOOL_FUNCTION bool shared_queue::is_closed() const noexcept {
   return body_->producers.closed.load(std::memory_order_acquire) != 0;  // with all items
 }
 
+PROCPOOL_FUNCTION bool shared_queue::is_last_user() const noexcept {
+  if (object_.use_count() != 1) return false;
+  const object_record& record = object_->record();
+  // Relaxed: who has it knows it without looking; see there.
+  if (record.in_transit.load(std::memory_order_relaxed) != 0) return false;
+  int holders = 0;
+  for (const auto& word : record.holders) {
+    holders += std::popcount(word.load(std::memory_order_relaxed));  // as above
+  }
+  return holders == 1;
+}
+
 PROCPOOL_FUNCTION void shared_queue::close() {
   if (is_closed()) return;
   if (!lock_end(words().put_lock(), std::nullopt)) return;
@@ -161,8 +181,9 @@ PROCPOOL_FUNCTION void shared_queue::close() {
   wake_all(words().room_word());
 }
 
-PROCPOOL_FUNCTION bool shared_queue::wait_for_item(wait_slices& slices, const os::deadline& until) {
-  if (until && *until == at_once) return false;
+[[gnu::noinline]] PROCPOOL_FUNCTION bool shared_queue::wait_for_item(wait_slices& slices,
+                                                                     const os::deadline& until) {
+  if (until && *until == not_waiting) return false;
   const auto ready = [this] { return !is_empty() || is_closed(); };
   if (spin(item_spin_, ready)) return true;
   constexpr int looks_before_trim = 6;  // 63 ms
@@ -173,9 +194,10 @@ PROCPOOL_FUNCTION bool shared_queue::wait_for_item(wait_slices& slices, const os
   }
 }
 
-PROCPOOL_FUNCTION bool shared_queue::wait_for_room(wait_slices& slices, std::uint64_t length,
-                                                   const os::deadline& until) {
-  if (until && *until == at_once) return false;
+[[gnu::noinline]] PROCPOOL_FUNCTION bool shared_queue::wait_for_room(wait_slices& slices,
+                                                                     std::uint64_t length,
+                                                                     const os::deadline& until) {
+  if (until && *until == not_waiting) return false;
   const auto ready = [&] { return !is_full(length) || is_closed(); };
   if (spin(room_spin_, ready)) return true;
   while (true) {

@@ -21,7 +21,7 @@
 namespace procpool::detail {
 
 /// As a deadline: do not wait.
-inline constexpr os::time_point at_once{};
+inline constexpr os::time_point not_waiting{};
 
 /// What bounds a queue; 0: nothing.
 struct queue_limits {
@@ -55,6 +55,12 @@ class segment_window {
   std::byte* base_ = nullptr;
 };
 
+/// Those of both ends.
+struct queue_windows {
+  segment_window put;
+  segment_window get;
+};
+
 /// How long to poll before a sleep. It halves when polling was in vain: then there are more who
 /// wait than CPUs, or nothing comes soon. Any thread.
 class spin_budget {
@@ -73,8 +79,8 @@ class shared_queue {
  public:
   /// A new queue. @throws ProcessError
   shared_queue(queue_limits limits, std::uint64_t type);
-  /// One that exists.
-  explicit shared_queue(object_ref object) noexcept;
+  /// One that exists. @throws std::bad_alloc
+  explicit shared_queue(object_ref object);
 
   [[nodiscard]] const object_ref& object() const noexcept { return object_; }
 
@@ -86,6 +92,9 @@ class shared_queue {
   /// Whether an item of @p length bytes has to wait. Momentary.
   [[nodiscard]] bool is_full(std::uint64_t length) const noexcept;
   [[nodiscard]] bool is_closed() const noexcept;
+  /// Whether nobody else has it: with this object the queue ends. Another one may have it a moment
+  /// later only if its handle is an item of this queue.
+  [[nodiscard]] bool is_last_user() const noexcept;
   /// No more items will be put. Those who wait are woken. @throws ProcessError
   void close();
 
@@ -105,10 +114,22 @@ class shared_queue {
   void give_memory_back() noexcept;
   void retire(segment_number drained) noexcept;
 
+  // The last handle of a process that is a worker leaves its windows to the next one.
+  class windows_of_queue {
+   public:
+    explicit windows_of_queue(const held_object& object);
+    windows_of_queue(const windows_of_queue&) = delete;
+    windows_of_queue& operator=(const windows_of_queue&) = delete;
+    ~windows_of_queue();
+    [[nodiscard]] queue_windows* operator->() const noexcept { return windows_.get(); }
+
+   private:
+    std::shared_ptr<queue_windows> windows_;
+  };
+
   object_ref object_;
   queue_body* body_;
-  segment_window put_window_;
-  segment_window get_window_;
+  windows_of_queue windows_{*object_};
   spin_budget item_spin_;
   spin_budget room_spin_;
 };
