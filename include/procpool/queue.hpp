@@ -32,11 +32,27 @@ struct queue_options {
   detail::number<std::uint64_t> max_bytes = 0;
 };
 
+/// The options of a JoinableQueue.
+struct joinable_queue_options {
+  detail::number<std::int64_t> maxsize = 0;     ///< as in queue_options
+  detail::number<std::uint64_t> max_bytes = 0;  ///< as in queue_options
+  /// What becomes of values that a process has taken and not finished when it dies. False: they
+  /// count as finished. True: they are put at the end of the queue again, when another process
+  /// looks for a value or joins, also if the queue is full or closed. Then task_done() means the
+  /// oldest value of the process, a value may come twice, and taking one costs a copy more.
+  bool redeliver = false;
+};
+
 namespace detail {
 
+[[nodiscard]] inline queue_limits limits_of(const joinable_queue_options& options) {
+  const std::int64_t items = options.maxsize;
+  return {static_cast<std::uint64_t>(std::max<std::int64_t>(items, 0)), options.max_bytes,
+          options.redeliver};
+}
 [[nodiscard]] inline queue_limits limits_of(const queue_options& options) {
   const std::int64_t items = options.maxsize;
-  return {static_cast<std::uint64_t>(std::max<std::int64_t>(items, 0)), options.max_bytes};
+  return {static_cast<std::uint64_t>(std::max<std::int64_t>(items, 0)), options.max_bytes, false};
 }
 
 /// The functions of Queue and JoinableQueue.
@@ -168,13 +184,14 @@ class Queue : public detail::full_queue<T, Queue<T>, false> {
 };
 
 /// A Queue whose consumers tell when they have finished with a value, so that others can wait for
-/// that. Values that a process had taken and not finished when it died count as finished: join()
-/// never waits for a dead process. Python: multiprocessing.JoinableQueue.
+/// that. Values that a process had taken and not finished when it died count as finished, or go
+/// back
+/// (`.redeliver`): join() never waits for a dead process. Python: multiprocessing.JoinableQueue.
 template <class T>
 class JoinableQueue : public detail::full_queue<T, JoinableQueue<T>, true> {
  public:
   /// @throws ProcessError when the system refuses memory or descriptors
-  explicit JoinableQueue(queue_options options = {})
+  explicit JoinableQueue(joinable_queue_options options = {})
       : detail::full_queue<T, JoinableQueue, true>(detail::limits_of(options)) {}
 
   /// One value that was taken is finished: of this process, or of another one if this process has

@@ -173,6 +173,8 @@ def all_rows():
         Row("queue_stream", "", "Python", most=0.01),
         Row("queue_batches", "the same in batches of 64", "two lines", most=0.27),
         Row("queue_texts", "Queue, strings of 64 KiB", "memcpy", least=0.5),
+        Row("queue_texts", "the same, at most 1 MiB waits", "memcpy", least=0.5,
+            who="procpool, at most 1 MiB"),
         Row("queue_round_trip", "a long there and back, two Queues", "two lines"),
         Row("start_small", "Pool(2) to first result", most=1.5),
         Row("start_small", "", "fork"),

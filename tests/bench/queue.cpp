@@ -112,8 +112,8 @@ double batches(long items) {
 
 /// Bytes in a nanosecond.
 constexpr std::size_t text_size = 64 << 10;
-double texts(long items) {
-  const procpool::Queue<std::string> queue{{.max_bytes = 1 << 20}};
+double texts(long items, std::uint64_t max_bytes) {
+  const procpool::Queue<std::string> queue{{.max_bytes = max_bytes}};
   const child producer([&] {
     const std::string text(text_size, 'x');
     for (long i = 0; i < items; ++i) queue.put(text);
@@ -241,7 +241,9 @@ void queue_batches() {
 void queue_texts() {
   const long items = bench::scaled(20'000L, 200L);
   compare("queue_texts", "GB/s",
-          {{"memcpy", [=] { return copies(items); }}, {"procpool", [=] { return texts(items); }}});
+          {{"memcpy", [=] { return copies(items); }},
+           {"procpool", [=] { return texts(items, 0); }},
+           {"procpool, at most 1 MiB", [=] { return texts(items, 1 << 20); }}});
 }
 void queue_round_trip() {
   const long rounds = bench::scaled(200'000L, 2'000L);

@@ -556,6 +556,54 @@ TEST_CASE("what a dead process has not finished counts as finished") {
   CHECK(queue.join(10s));
 }
 
+TEST_CASE("what a dead process has not finished goes back") {
+  using procpool::detail::object_record;
+  const auto heap = procpool::detail::use_heap();
+  const auto used = [&] {
+    procpool::detail::collect_dead_processes();
+    int count = 0;
+    for (std::uint32_t number = 0; number < heap->record_end(); ++number) {
+      if (!support::is_free(heap->record(number))) ++count;
+    }
+    return count;
+  };
+  const int before = used();
+  {
+    const JoinableQueue<std::string> queue{{.maxsize = 4, .redeliver = true}};
+    queue.put_many(std::vector<std::string>{"a", "b", "c", "d"});
+    const pid_t child = support::start_child([&] {
+      queue.get_many(2);
+      queue.task_done();
+      queue.get();
+      ::raise(SIGKILL);
+      return 0;
+    });
+    CHECK(reap(child) == -SIGKILL);
+    CHECK(queue.get() == "d");
+    CHECK(queue.get() == "b");  // looks for what has not come back
+    CHECK(queue.get_nowait() == "c");
+    CHECK_FALSE(queue.join(20ms));
+    for (int i = 0; i < 3; ++i) queue.task_done();
+    CHECK(queue.join(10s));
+    CHECK_THROWS_AS(queue.task_done(), std::logic_error);
+    // Also what a process has taken that dies after all values were finished.
+    queue.put("e");
+    CHECK(support::run_child([&] {
+            queue.get();
+            queue.task_done();
+            return 0;
+          }) == 0);
+    CHECK(queue.join(10s));
+    queue.put("f");
+    queue.close();
+    CHECK(support::run_child([&] { return queue.get() == "f" ? 0 : 1; }) == 0);
+    std::vector<std::string> rest;
+    for (const std::string& each : queue) rest.push_back(each);
+    CHECK(rest == std::vector<std::string>{"f"});
+  }
+  CHECK(used() == before);
+}
+
 TEST_CASE("one process can finish what another one has taken") {
   const JoinableQueue<int> queue;
   queue.put(1);

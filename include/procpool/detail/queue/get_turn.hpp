@@ -43,8 +43,7 @@ inline bool get_turn::anything() {
     put = passed_word{body_.put.passed.load(std::memory_order_acquire)}.items();
     known.store(put, std::memory_order_relaxed);
   }
-  constexpr std::uint64_t impossible = std::uint64_t{1} << 48U;
-  if (put - items > impossible) queue_is_damaged(now_.at);
+  if (put - items > impossible_count) queue_is_damaged(now_.at);
   return put != items;
 }
 

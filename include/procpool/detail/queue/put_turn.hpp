@@ -23,13 +23,15 @@
 
 namespace procpool::detail {
 
-PROCPOOL_FUNCTION put_turn::put_turn(shared_queue& queue, const os::deadline& until)
-    : queue_(queue), body_(queue.body()) {
+PROCPOOL_FUNCTION put_turn::put_turn(shared_queue& queue, const os::deadline& until, limits which)
+    : queue_(queue), body_(queue.body()), limits_(which) {
   locked_ = lock_end(queue.words().put_lock(), until);
   if (!locked_) return;
   try {
     // Relaxed: the lock orders what is written under it.
-    if (body_.producers.closed.load(std::memory_order_relaxed) != 0) throw_queue_closed();
+    if (which == limits::all && body_.producers.closed.load(std::memory_order_relaxed) != 0) {
+      throw_queue_closed();
+    }
     passed_.word = body_.put.passed.load(std::memory_order_relaxed);
     now_ = body_.put.places[passed_.copy()].load();
     if (!now_.is_valid()) queue_is_damaged(now_.at);
@@ -87,12 +89,13 @@ inline bool put_turn::is_within_limits(std::uint64_t size) {
   // Relaxed: they never change.
   const auto max_items = body_.producers.max_items.load(std::memory_order_relaxed);
   const auto max_bytes = body_.producers.max_bytes.load(std::memory_order_relaxed);
-  if ((max_items | max_bytes) == 0) return true;
+  if ((max_items | max_bytes) == 0 || limits_ == limits::none) return true;
   const std::uint64_t items = passed_.items() + items_;
   const auto within = [&] {
     // Relaxed: under the lock.
     const std::uint64_t waiting = items - body_.put.other_items.load(std::memory_order_relaxed);
     if (waiting == 0) return true;
+    if (waiting > impossible_count) queue_is_damaged(now_.at);
     if (max_items != 0 && waiting >= max_items) return false;
     return max_bytes == 0 || now_.bytes - get_.bytes + size <= max_bytes;
   };

@@ -4,7 +4,8 @@
 ///
 /// Flat values, strings and vectors of flat elements are copied once, between the value and the
 /// shared memory, with the lock of that end held. Codecs of users run without a lock: others are
-/// encoded before and decoded after, in private memory. Only get_many() decodes with the lock.
+/// encoded before and decoded after, in private memory. Only get_many(), and queues that keep
+/// copies of unfinished items, decode with the lock.
 #pragma once
 
 #include <algorithm>
@@ -145,7 +146,7 @@ struct got_item {
 };
 
 inline void take_counted(get_turn& turn, unfinished_items* unfinished) {
-  if (unfinished != nullptr) unfinished->add(turn.count());
+  if (unfinished != nullptr) unfinished->add(turn.count());  // before they are taken
   turn.publish();
 }
 
@@ -153,7 +154,7 @@ inline void take_counted(get_turn& turn, unfinished_items* unfinished) {
 template <class T>
 void take_item(get_turn& turn, std::span<const std::byte> bytes, unfinished_items* unfinished,
                std::optional<T>& value) {
-  if constexpr (copied_once_v<T>) {
+  if (copied_once_v<T> || (unfinished != nullptr && unfinished->keeps())) {
     try {
       decode_item(bytes, value);
     } catch (const DecodeError&) {  // it is nobody's item
@@ -161,6 +162,7 @@ void take_item(get_turn& turn, std::span<const std::byte> bytes, unfinished_item
       turn.publish();
       throw;
     }
+    if (unfinished != nullptr) unfinished->keep(bytes);
     turn.take();
     take_counted(turn, unfinished);
   } else {
@@ -182,7 +184,7 @@ template <class Take>
 [[nodiscard]] bool get_bytes(shared_queue& queue, const os::deadline& until, bool& is_over,
                              Take take) {
   wait_slices slices;
-  do {
+  while (true) {
     {
       get_turn turn(queue, until);
       if (!turn.has_lock()) return false;
@@ -191,12 +193,13 @@ template <class Take>
         return true;
       }
     }
+    if (queue.get_more()) continue;
     if (queue.is_closed() && queue.is_empty()) {
       is_over = true;
       return false;
     }
-  } while (queue.wait_for_item(slices, until));
-  return false;
+    if (!queue.wait_for_item(slices, until)) return false;
+  }
 }
 
 template <class T>
@@ -228,6 +231,7 @@ template <class T>
         turn.publish();
         throw;
       }
+      if (unfinished != nullptr) unfinished->keep(*bytes);
       values.push_back(std::move(*value));
       turn.take();
     } while (turn.count() < most && (bytes = turn.next()));

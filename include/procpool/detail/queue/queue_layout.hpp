@@ -128,6 +128,8 @@ struct queue_body {
   queue_end get;
   struct alignas(64) {
     std::atomic<std::uint64_t> spare;  ///< a segment_number: drained, its pages are still there
+    std::atomic<std::uint32_t>
+        returns_items;  ///< never changes; 1: those of dead consumers go back
   } both;
 };
 static_assert(sizeof(queue_body) == object_body_size);
@@ -173,6 +175,9 @@ struct item_head {
 /// The room that is always left behind the last item.
 inline constexpr std::uint64_t jump_size = 16;
 inline constexpr std::uint64_t max_item_size = std::uint64_t{1} << 38U;
+
+/// More items than this have never waited anywhere.
+inline constexpr std::uint64_t impossible_count = std::uint64_t{1} << 48U;
 
 /// The bytes that an item takes in a segment.
 [[nodiscard]] constexpr std::uint64_t record_size(std::uint64_t length) noexcept {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -112,22 +113,29 @@ bool spin(spin_budget& budget, Ready ready) {
   return done;
 }
 
+/// Whoever waits has just looked: this is no reason to look again.
+inline bool is_over(const os::deadline& until) noexcept {
+  return until && (*until == not_waiting || std::chrono::steady_clock::now() >= *until);
+}
+
 PROCPOOL_FUNCTION shared_queue::shared_queue(queue_limits limits, std::uint64_t type)
-    : object_(make_object(object_kind::queue, type)),
-      body_(&body_as<queue_body>(object_->record())) {
+    : shared_queue(make_object(object_kind::queue, type)) {
   // Relaxed: no other process has a handle yet.
   const auto first =
       segment_number::of(segment_number::first_unit, first_segment_size / segment_number::unit);
   body_->producers.max_items.store(limits.items, std::memory_order_relaxed);
   body_->producers.max_bytes.store(limits.bytes, std::memory_order_relaxed);
   body_->producers.next_unit.store(first.start() + first.units(), std::memory_order_relaxed);
+  body_->both.returns_items.store(limits.returns_items ? 1 : 0, std::memory_order_relaxed);
   body_->producers.get_place.store({first, 0, 0});
   body_->put.places[0].store({first, 0, 0});
   body_->get.places[0].store({first, 0, 0});
 }
 
 PROCPOOL_FUNCTION shared_queue::shared_queue(object_ref object)
-    : object_(std::move(object)), body_(&body_as<queue_body>(object_->record())) {}
+    : windows_(*object),
+      object_(std::move(object)),
+      body_(&body_as<queue_body>(object_->record())) {}
 
 PROCPOOL_FUNCTION std::uint64_t shared_queue::size() const noexcept {
   // The consumers' end first: it cannot overtake the other one. Acquire: in this order, and the
@@ -154,6 +162,10 @@ PROCPOOL_FUNCTION bool shared_queue::is_full(std::uint64_t length) const noexcep
   const queue_end::view put = body_->put.look();
   if (!taken.is_known || !put.is_known) return false;
   return put.place.bytes - taken.place.bytes + record_size(length) > max_bytes;
+}
+
+PROCPOOL_FUNCTION bool shared_queue::returns_items() const noexcept {
+  return body_->both.returns_items.load(std::memory_order_relaxed) == 1;  // never changes
 }
 
 PROCPOOL_FUNCTION bool shared_queue::is_closed() const noexcept {
@@ -183,21 +195,21 @@ PROCPOOL_FUNCTION void shared_queue::close() {
 
 [[gnu::noinline]] PROCPOOL_FUNCTION bool shared_queue::wait_for_item(wait_slices& slices,
                                                                      const os::deadline& until) {
-  if (until && *until == not_waiting) return false;
+  if (is_over(until)) return false;
   const auto ready = [this] { return !is_empty() || is_closed(); };
   if (spin(item_spin_, ready)) return true;
   constexpr int looks_before_trim = 6;  // 63 ms
   for (int looks = 0;; ++looks) {
     if (looks == looks_before_trim) give_memory_back();
     if (!sleep_unless(words().item_word(), slices, until, ready)) return ready();
-    if (ready()) return true;
+    if (ready() || get_more()) return true;
   }
 }
 
 [[gnu::noinline]] PROCPOOL_FUNCTION bool shared_queue::wait_for_room(wait_slices& slices,
                                                                      std::uint64_t length,
                                                                      const os::deadline& until) {
-  if (until && *until == not_waiting) return false;
+  if (is_over(until)) return false;
   const auto ready = [&] { return !is_full(length) || is_closed(); };
   if (spin(room_spin_, ready)) return true;
   while (true) {

@@ -27,6 +27,7 @@ inline constexpr os::time_point not_waiting{};
 struct queue_limits {
   std::uint64_t items = 0;
   std::uint64_t bytes = 0;
+  bool returns_items = false;  ///< those of dead consumers go back, see pending_items.hpp
 };
 
 /// The segment that one end of a queue uses, mapped in this process. Used by who has the lock of
@@ -98,6 +99,16 @@ class shared_queue {
   /// No more items will be put. Those who wait are woken. @throws ProcessError
   void close();
 
+  [[nodiscard]] bool returns_items() const noexcept;
+  /// To be called now and then by who waits for an item in vain, with @p about. @returns whether it
+  /// has put one. Before other threads use this object
+  void call_when_idle(bool (*function)(void* about), void* about) noexcept {
+    idle_ = function;
+    idle_about_ = about;
+  }
+  /// Whether that has put an item.
+  [[nodiscard]] bool get_more() { return idle_ != nullptr && idle_(idle_about_); }
+
   /// Sleeps until there may be an item, or it is closed. @returns false: @p until has passed
   [[nodiscard]] bool wait_for_item(wait_slices& slices, const os::deadline& until);
   /// Sleeps until there may be room for an item of @p length bytes, or it is closed.
@@ -127,18 +138,23 @@ class shared_queue {
     std::shared_ptr<queue_windows> windows_;
   };
 
+  windows_of_queue windows_;  // before the object: they are not kept when that has ended
   object_ref object_;
   queue_body* body_;
-  windows_of_queue windows_{*object_};
   spin_budget item_spin_;
   spin_budget room_spin_;
+  bool (*idle_)(void*) = nullptr;
+  void* idle_about_ = nullptr;
 };
 
 /// Once the lock of the producers' end. Items that are added exist from publish() on, all at once.
 class put_turn {
  public:
+  /// Whether the bounds of the queue count, and whether it is closed.
+  enum class limits : std::uint8_t { all, none };
+
   /// Waits for the lock. @throws QueueClosed; ProcessError
-  put_turn(shared_queue& queue, const os::deadline& until);
+  put_turn(shared_queue& queue, const os::deadline& until, limits which = limits::all);
   put_turn(const put_turn&) = delete;
   put_turn& operator=(const put_turn&) = delete;
   /// Without publish() nothing was put.
@@ -169,6 +185,7 @@ class put_turn {
 
   shared_queue& queue_;
   queue_body& body_;
+  limits limits_;
   bool locked_ = false;
   passed_word passed_;
   queue_place now_;
