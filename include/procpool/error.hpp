@@ -133,6 +133,13 @@ class AuthenticationError : public Error {
   using Error::Error;
 };
 
+/// A Barrier is broken: one of those who had to meet there has given up, has died while it waited,
+/// or has called abort() or reset(). Python: threading.BrokenBarrierError.
+class BrokenBarrier : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Received bytes are not an encoding of the expected type. Python: pickle.UnpicklingError.
 class DecodeError : public Error {
  public:

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// fmt formatters of the library's errors, outcomes and states: `fmt::print("{}\n", error)` writes
-/// the text of what(), for a WorkerDied a report of several lines. procpool.hpp does not include
-/// this header, and no other header of the library needs fmt.
+/// fmt formatters of the library's errors, outcomes, states and shared objects: `fmt::print("{}\n",
+/// error)` writes the text of what(), for a WorkerDied a report of several lines; for a Lock its
+/// owner. procpool.hpp does not include this header, and no other header of the library needs fmt.
 #pragma once
 
 #include <procpool/config.hpp>  // first, for its errors
 
 #include <fmt/format.h>
 
+#include <sys/types.h>
+
+#include <concepts>
 #include <exception>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <type_traits>
 
@@ -17,6 +22,9 @@
 #include <procpool/error.hpp>
 #include <procpool/outcome.hpp>
 #include <procpool/pool.hpp>
+#include <procpool/process.hpp>
+#include <procpool/synchronize.hpp>
+#include <procpool/value.hpp>
 
 namespace procpool::detail {
 
@@ -64,6 +72,9 @@ template <>
 struct fmt::formatter<procpool::AuthenticationError>
     : procpool::detail::error_formatter<procpool::AuthenticationError> {};
 template <>
+struct fmt::formatter<procpool::BrokenBarrier>
+    : procpool::detail::error_formatter<procpool::BrokenBarrier> {};
+template <>
 struct fmt::formatter<procpool::DecodeError>
     : procpool::detail::error_formatter<procpool::DecodeError> {};
 template <>
@@ -102,5 +113,84 @@ struct fmt::formatter<procpool::Outcome<T>> : fmt::formatter<T> {
     } catch (...) {
       return fmt::format_to(context.out(), "[an exception that is no std::exception]");
     }
+  }
+};
+
+namespace procpool::detail {
+
+/// The name of a process: as Python's repr() of a lock has it.
+inline std::string name_of_owner(std::optional<pid_t> owner) {
+  if (!owner) return "None";
+  if (*owner == current_process().pid()) return current_process().name();
+  for (const Process& each : active_children()) {
+    if (each.pid() == *owner) return each.name();
+  }
+  return fmt::format("process {}", *owner);
+}
+inline std::string describe(const Lock& lock) {
+  return fmt::format("Lock(owner={})", name_of_owner(lock.owner()));
+}
+inline std::string describe(const RLock& lock) {
+  const auto owner = lock.owner();
+  const auto thread = lock.owner_thread();
+  std::string name = name_of_owner(owner);
+  if (owner && thread && *thread != *owner) name += fmt::format("|thread {}", *thread);
+  return fmt::format("RLock(owner={}, count={})", name, owner ? lock.depth() : 0);
+}
+inline std::string describe(const Semaphore& semaphore) {
+  return fmt::format("Semaphore(value={})", semaphore.get_value());
+}
+inline std::string describe(const BoundedSemaphore& semaphore) {
+  return fmt::format("BoundedSemaphore(value={}, maxvalue={})", semaphore.get_value(),
+                     semaphore.max_value());
+}
+inline std::string describe(const Event& event) {
+  return event.is_set() ? "Event(set)" : "Event(unset)";
+}
+inline std::string describe(const Condition& condition) {
+  return fmt::format("Condition(owner={}, waiting={})", name_of_owner(condition.owner()),
+                     condition.waiting());
+}
+inline std::string describe(const Barrier& barrier) {
+  return fmt::format("Barrier(parties={}, waiting={}{})", barrier.parties(), barrier.n_waiting(),
+                     barrier.broken() ? ", broken" : "");
+}
+template <class T, class L>
+std::string describe(const Value<T, L>& value) {
+  const std::string owner = name_of_owner(value.get_lock().owner());
+  if constexpr (fmt::is_formattable<T>::value) {
+    return fmt::format("Value({}, owner={})", value.get(), owner);
+  } else {
+    return fmt::format("Value(owner={})", owner);
+  }
+}
+template <class T>
+std::string describe(const RawValue<T>& value) {
+  if constexpr (fmt::is_formattable<T>::value) {
+    return fmt::format("RawValue({})", T(value.value()));
+  } else {
+    return "RawValue()";
+  }
+}
+template <class T, class L>
+std::string describe(const Array<T, L>& array) {
+  return fmt::format("Array(size={}, owner={})", array.size(),
+                     name_of_owner(array.get_lock().owner()));
+}
+
+template <class Handle>
+concept described_handle = std::derived_from<Handle, object_handle> &&
+    requires(const Handle& handle) {
+  describe(handle);
+};
+
+}  // namespace procpool::detail
+
+/// A shared object: its type, its state, and which process has it.
+template <procpool::detail::described_handle Handle>
+struct fmt::formatter<Handle> : fmt::formatter<std::string_view> {
+  template <class Context>
+  auto format(const Handle& handle, Context& context) const {
+    return fmt::formatter<std::string_view>::format(procpool::detail::describe(handle), context);
   }
 };

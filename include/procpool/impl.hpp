@@ -40,6 +40,10 @@
 #include <procpool/detail/queue/unfinished_access.hpp>
 #include <procpool/detail/result/mixed_wait.hpp>
 #include <procpool/detail/result/wait_set.hpp>
+#include <procpool/detail/sync/barrier_access.hpp>
+#include <procpool/detail/sync/condition_access.hpp>
 #include <procpool/detail/sync/lock_access.hpp>
+#include <procpool/detail/sync/semaphore_access.hpp>
+#include <procpool/detail/sync/value_access.hpp>
 #include <procpool/detail/task/closure_check.hpp>
 #include <procpool/procpool.hpp>

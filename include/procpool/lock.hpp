@@ -20,13 +20,14 @@
 
 namespace procpool {
 
-/// What Lock and RLock have in common. Meets the standard's requirements TimedLockable, so that
-/// std::scoped_lock, std::unique_lock and std::lock take it. Any thread of any process may use it.
+/// What Lock, RLock and Condition have in common. Meets the standard's requirements TimedLockable,
+/// so that std::scoped_lock, std::unique_lock and std::lock take it. Any thread of any process may
+/// use it.
 ///
 /// If the process that has the lock dies, however that happens, the next one gets it within a
 /// fraction of a second, and owner_died() says that what the lock guards may be half-done.
-template <detail::lock_kind Kind>
-class basic_lock : public detail::object_handle {
+template <class Handle>
+class basic_lock {
  public:
   /// Waits until the lock is free and takes it. Python: acquire()
   /// @throws ProcessError: more than 1024 processes use the shared objects of this program
@@ -76,8 +77,12 @@ class basic_lock : public detail::object_handle {
   void consistent() { mine().state().owner_died.store(0, std::memory_order_relaxed); }
 
  protected:
-  using object_handle::object_handle;
-  [[nodiscard]] detail::record_lock mine() const noexcept { return {record(), Kind}; }
+  basic_lock() noexcept = default;
+
+ private:
+  [[nodiscard]] detail::record_lock mine() const noexcept {
+    return static_cast<const Handle&>(*this).lock_of_object();
+  }
 };
 
 /// A lock. A value: copies stand for the same lock, and travel: arguments, results, items, members.
@@ -87,41 +92,58 @@ class basic_lock : public detail::object_handle {
 ///
 /// It is not recursive: a thread that has it and takes it again waits for ever. Any process may
 /// release it. Python: multiprocessing.Lock.
-class Lock : public basic_lock<detail::lock_kind::plain> {
+class Lock : public detail::object_handle, public basic_lock<Lock> {
  public:
   /// A new lock, which nobody has. @throws ProcessError when the system refuses memory
-  Lock() : basic_lock(detail::make_object(detail::object_kind::lock)) {}
+  Lock() : object_handle(detail::object_kind::lock) {}
 
   /// Gives the lock back. @throws std::logic_error: it is not locked. Python: ValueError
   void release() {
-    if (!mine().release()) detail::not_locked("a Lock is released that is not locked");
+    if (!lock_of_object().release()) detail::not_locked("a Lock is released that is not locked");
   }
 
  private:
   friend struct detail::object_access;
-  using basic_lock::basic_lock;
+  friend class basic_lock<Lock>;
+  using object_handle::object_handle;
+  [[nodiscard]] detail::record_lock lock_of_object() const noexcept {
+    return {record(), detail::lock_kind::plain};
+  }
 };
 
 /// A lock that its owner, one thread of one process, may take again; it is free when it has been
 /// given back as often. Copies stand for the same lock, and travel. A forked child does not own
 /// what its parent owns. Python: multiprocessing.RLock.
-class RLock : public basic_lock<detail::lock_kind::recursive> {
+class RLock : public detail::object_handle, public basic_lock<RLock> {
  public:
   /// A new lock, which nobody has. @throws ProcessError when the system refuses memory
-  RLock() : basic_lock(detail::make_object(detail::object_kind::rlock)) {}
+  RLock() : object_handle(detail::object_kind::rlock) {}
 
   /// Gives the lock back once. @throws std::logic_error: this thread does not have it. Python:
   /// AssertionError
   void release() {
-    if (!mine().release()) detail::not_locked("an RLock is released by a thread that has it not");
+    if (!lock_of_object().release()) {
+      detail::not_locked("an RLock is released by a thread that does not have it");
+    }
+  }
+
+  /// The thread that has the lock, as gettid(2) names it; empty if nobody has it.
+  [[nodiscard]] std::optional<pid_t> owner_thread() const {
+    if (!locked()) return std::nullopt;
+    return static_cast<pid_t>(lock_of_object().state().thread.load(std::memory_order_relaxed) &
+                              0x7FFFFFFFU);  // a snapshot
   }
 
   /// How often the owner has the lock; 0: nobody has it.
-  [[nodiscard]] std::uint32_t depth() const noexcept { return mine().depth(); }
+  [[nodiscard]] std::uint32_t depth() const noexcept { return lock_of_object().depth(); }
 
  private:
   friend struct detail::object_access;
-  using basic_lock::basic_lock;
+  friend class basic_lock<RLock>;
+  using object_handle::object_handle;
+  [[nodiscard]] detail::record_lock lock_of_object() const noexcept {
+    return {record(), detail::lock_kind::recursive};
+  }
 };
 
 template <>

@@ -34,14 +34,15 @@
 #include <procpool/manager.hpp>
 #include <procpool/proxy.hpp>
 
-// Locks and queues that processes share.
-#include <procpool/lock.hpp>
+// Locks, values and queues that processes share.
 #include <procpool/queue.hpp>
+#include <procpool/synchronize.hpp>
 
 // Memory that processes share.
 #include <procpool/shared_array.hpp>
 #include <procpool/shared_memory.hpp>
 #include <procpool/shared_vector.hpp>
+#include <procpool/value.hpp>
 
 // Pools of workers.
 #include <procpool/async_result.hpp>

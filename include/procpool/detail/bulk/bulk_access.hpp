@@ -125,18 +125,21 @@ PROCPOOL_FUNCTION bulk_memory::~bulk_memory() {
   bulk_mappings::instance().released(mapping_);
 }
 
-[[noreturn, gnu::cold]] inline void no_memory_for(std::uint64_t bytes, std::uint64_t room) {
-  os::throw_errno(concat({"cannot reserve ", bytes, " bytes for a SharedArray: ", room,
-                          " bytes are available"}),
-                  ENOMEM);
+[[noreturn, gnu::cold]] inline void no_memory_for(const char* what, std::uint64_t bytes,
+                                                  std::uint64_t room) {
+  os::throw_errno(
+      concat({"cannot reserve ", bytes, " bytes for ", what, ": ", room, " bytes are available"}),
+      ENOMEM);
 }
 
 /// In steps: a signal that comes again and again undoes one step at most.
-inline void reserve_bulk(const held_object& object, std::uint64_t bytes) {
+PROCPOOL_FUNCTION void reserve_bulk(const held_object& object, std::uint64_t bytes,
+                                    const char* what) {
   constexpr std::uint64_t step = std::uint64_t{16} << 20U;
   constexpr std::uint64_t small = std::uint64_t{1} << 20U;  // not worth reading two files
   if (bytes > small) {
-    if (const std::uint64_t room = os::memory_room(); bytes > room) no_memory_for(bytes, room);
+    if (const std::uint64_t room = os::memory_room(); bytes > room)
+      no_memory_for(what, bytes, room);
   }
   for (std::uint64_t at = 0; at < bytes; at += step) {
     reserve_extent(object, at, std::min(step, bytes - at));
@@ -152,9 +155,14 @@ PROCPOOL_FUNCTION bulk_ptr make_bulk(std::uint64_t count, std::size_t element_si
   }
   const std::uint64_t bytes = count * element_size;
   auto object = make_object(object_kind::shared_array, type);
-  reserve_bulk(*object, bytes);
+  reserve_bulk(*object, bytes, "a SharedArray");
   // Relaxed: no other process has a handle yet.
   body_as<bulk_body>(object->record()).bytes.store(bytes, std::memory_order_relaxed);
+  auto mapping = bulk_mappings::instance().find_or_map(*object, bytes, extent_access::read_write);
+  return std::make_shared<const bulk_memory>(std::move(object), std::move(mapping));
+}
+
+PROCPOOL_FUNCTION bulk_ptr map_bulk(object_ref object, std::uint64_t bytes) {
   auto mapping = bulk_mappings::instance().find_or_map(*object, bytes, extent_access::read_write);
   return std::make_shared<const bulk_memory>(std::move(object), std::move(mapping));
 }

@@ -29,6 +29,7 @@ class bulk_memory {
 
   [[nodiscard]] const object_ref& object() const noexcept { return object_; }
   [[nodiscard]] std::byte* data() const noexcept { return mapping_->bytes().data(); }
+  [[nodiscard]] std::size_t size() const noexcept { return mapping_->bytes().size(); }
 
  private:
   object_ref object_;
@@ -42,6 +43,14 @@ using bulk_ptr = std::shared_ptr<const bulk_memory>;
 /// @throws ProcessError: not enough memory (ENOMEM, what() says how much there is), more than 2 TiB
 /// (EFBIG), and others
 [[nodiscard]] bulk_ptr make_bulk(std::uint64_t count, std::size_t element_size, std::uint64_t type);
+
+/// Reserves the beginning of an object's extent, so that no later write fails. @param what the
+/// object, for the message. @throws ProcessError: not enough memory (ENOMEM)
+void reserve_bulk(const held_object& object, std::uint64_t bytes, const char* what);
+
+/// The beginning of the extent of an object of another kind, mapped to be written.
+/// @throws ProcessError when it cannot be mapped
+[[nodiscard]] bulk_ptr map_bulk(object_ref object, std::uint64_t bytes);
 
 /// A part of an array as it travels, after the handle of the object.
 struct bulk_part {

@@ -42,8 +42,8 @@ class wait_slices {
 
 /// Wakes all that sleep on @p word, in every process.
 void wake_all(std::atomic<std::uint32_t>& word) noexcept;
-/// Wakes up to @p count of them.
-void wake_some(std::atomic<std::uint32_t>& word, int count) noexcept;
+/// Wakes up to @p count of them. @returns how many slept
+int wake_some(std::atomic<std::uint32_t>& word, int count) noexcept;
 
 /// The result of acquiring a lock.
 enum class acquired : std::uint8_t { no, yes, from_dead_owner };

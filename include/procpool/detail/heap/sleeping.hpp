@@ -56,8 +56,9 @@ PROCPOOL_FUNCTION bool wait_slices::sleep(std::atomic<std::uint32_t>& word, std:
   return true;
 }
 
-PROCPOOL_FUNCTION void wake_some(std::atomic<std::uint32_t>& word, int count) noexcept {
-  PROCPOOL_SYSTEM(syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0));
+PROCPOOL_FUNCTION int wake_some(std::atomic<std::uint32_t>& word, int count) noexcept {
+  return static_cast<int>(
+      PROCPOOL_SYSTEM(syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0)));
 }
 PROCPOOL_FUNCTION void wake_all(std::atomic<std::uint32_t>& word) noexcept {
   wake_some(word, INT_MAX);

@@ -17,6 +17,11 @@
 
 namespace procpool::detail {
 
+/// An object for a constructor of its handle. Not object_ref, which 0 converts to.
+struct from_object {
+  object_ref object;
+};
+
 /// A handle: copies stand for the same object.
 class object_handle {
  public:
@@ -26,7 +31,10 @@ class object_handle {
   }
 
  protected:
-  explicit object_handle(object_ref object) noexcept : object_(std::move(object)) {}
+  explicit object_handle(from_object from) noexcept : object_(std::move(from.object)) {}
+  /// A new object. @throws ProcessError
+  explicit object_handle(object_kind kind, std::uint64_t type = 0)
+      : object_(make_object(kind, type)) {}
   [[nodiscard]] object_record& record() const noexcept { return object_->record(); }
 
  private:
@@ -41,7 +49,7 @@ struct object_access {
   }
   template <std::derived_from<object_handle> Handle>
   [[nodiscard]] static Handle make(object_ref object) {
-    return Handle(std::move(object));
+    return Handle(from_object{std::move(object)});
   }
 };
 
