@@ -15,7 +15,6 @@
 #include <procpool/detail/base/exact_number.hpp>
 #include <procpool/detail/heap/held_object.hpp>
 #include <procpool/detail/os/time.hpp>
-#include <procpool/detail/sync/barrier_action.hpp>
 #include <procpool/detail/sync/barrier_state.hpp>
 #include <procpool/detail/sync/object_handle.hpp>
 #include <procpool/error.hpp>

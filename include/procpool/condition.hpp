@@ -58,6 +58,10 @@ class Condition : public detail::object_handle, public basic_lock<Condition> {
     lock_ = detail::object_access::object_of(lock);
   }
 
+  Condition(const Condition&) noexcept = default;  // to move is to copy
+  Condition& operator=(const Condition&) noexcept = default;
+  ~Condition() = default;
+
   /// Gives the lock back, once. @throws std::logic_error: this thread does not have it
   void release() {
     if (!lock_of_object().release()) {

@@ -49,5 +49,5 @@ struct codec<Event> : detail::object_codec<Event, detail::object_kind::event> {}
 }  // namespace procpool
 
 #ifndef PROCPOOL_COMPILED
-#include <procpool/detail/sync/barrier_access.hpp>
+#include <procpool/detail/sync/semaphore_access.hpp>
 #endif

@@ -5,6 +5,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -14,6 +15,7 @@
 #include <random>
 #include <stdexcept>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -531,6 +533,20 @@ TEST_CASE("fmt: the text of a shared object has its state and its owner") {
   CHECK(fmt::format("{}", value) == "Value(5, owner=MainProcess)");
   CHECK(fmt::format("{}", procpool::RawValue<int>{3}) == "RawValue(3)");
   CHECK(fmt::format("{}", procpool::Array<double>(7)) == "Array(size=7, owner=None)");
+}
+
+TEST_CASE("a handle that was moved from still stands for its object") {
+  BoundedSemaphore bounded{100};
+  Condition condition;
+  Barrier barrier{70};
+  procpool::Value<std::array<long, 50>> value;
+  const auto others =
+      std::tuple(std::move(bounded), std::move(condition), std::move(barrier), std::move(value));
+  CHECK(bounded.get_value() == 100);      // NOLINT(bugprone-use-after-move)
+  CHECK(condition.waiting() == 0);        // NOLINT
+  CHECK(barrier.parties() == 70);         // NOLINT
+  CHECK(value.get()[49] == 0);            // NOLINT
+  CHECK(std::get<0>(others) == bounded);  // NOLINT
 }
 
 TEST_CASE("an action that the program does not have is refused") {

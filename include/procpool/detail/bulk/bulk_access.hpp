@@ -122,7 +122,7 @@ class bulk_mappings final : public fork_handler {
 
 PROCPOOL_FUNCTION bulk_memory::~bulk_memory() {
   object_.reset();
-  bulk_mappings::instance().released(mapping_);
+  if (keep_) bulk_mappings::instance().released(mapping_);
 }
 
 [[noreturn, gnu::cold]] inline void no_memory_for(const char* what, std::uint64_t bytes,
@@ -163,8 +163,9 @@ PROCPOOL_FUNCTION bulk_ptr make_bulk(std::uint64_t count, std::size_t element_si
 }
 
 PROCPOOL_FUNCTION bulk_ptr map_bulk(object_ref object, std::uint64_t bytes) {
+  constexpr std::uint64_t large = std::uint64_t{1} << 20U;  // smaller ones are mapped in no time
   auto mapping = bulk_mappings::instance().find_or_map(*object, bytes, extent_access::read_write);
-  return std::make_shared<const bulk_memory>(std::move(object), std::move(mapping));
+  return std::make_shared<const bulk_memory>(std::move(object), std::move(mapping), bytes >= large);
 }
 
 PROCPOOL_FUNCTION void put_bulk(encoder& e, const bulk_ptr& memory, bulk_part part) {

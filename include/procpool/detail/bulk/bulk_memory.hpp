@@ -19,8 +19,10 @@ namespace procpool::detail {
 /// One array as this process has it.
 class bulk_memory {
  public:
-  bulk_memory(object_ref object, std::shared_ptr<const extent_mapping> mapping) noexcept
-      : object_(std::move(object)), mapping_(std::move(mapping)) {}
+  /// @param keep whether the mapping is worth keeping, see the destructor
+  bulk_memory(object_ref object, std::shared_ptr<const extent_mapping> mapping,
+              bool keep = true) noexcept
+      : object_(std::move(object)), mapping_(std::move(mapping)), keep_(keep) {}
   bulk_memory(const bulk_memory&) = delete;
   bulk_memory& operator=(const bulk_memory&) = delete;
   /// Unmaps the memory. But a child, which may be a worker, keeps the mapping for a while if other
@@ -34,6 +36,7 @@ class bulk_memory {
  private:
   object_ref object_;
   std::shared_ptr<const extent_mapping> mapping_;
+  bool keep_;
 };
 
 using bulk_ptr = std::shared_ptr<const bulk_memory>;

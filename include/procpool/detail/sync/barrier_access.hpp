@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Implements barrier_state.hpp and event_state.hpp.
+/// Implements barrier_state.hpp.
 #pragma once
 
 #include <algorithm>
@@ -16,45 +16,11 @@
 #include <procpool/detail/module/code_ref.hpp>
 #include <procpool/detail/module/module_table.hpp>
 #include <procpool/detail/os/one_per_process.hpp>
-#include <procpool/detail/sync/barrier_action.hpp>
 #include <procpool/detail/sync/barrier_state.hpp>
-#include <procpool/detail/sync/event_state.hpp>
 #include <procpool/detail/sync/semaphore_access.hpp>
 #include <procpool/error.hpp>
 
 namespace procpool::detail {
-
-PROCPOOL_FUNCTION void set_event(object_record& record) noexcept {
-  auto& word = record.wait_words[0];
-  std::uint32_t seen = word.load(std::memory_order_relaxed);  // checked by the exchange
-  std::uint32_t now = 0;
-  do {
-    if ((seen & 1U) != 0) return;
-    now = ((seen + 2) | 1U) & ~has_sleepers;                                    // all are woken
-  } while (!word.compare_exchange_weak(seen, now, std::memory_order_seq_cst));  // publishes
-  if ((seen & has_sleepers) != 0) wake_all(word);
-}
-
-PROCPOOL_FUNCTION void clear_event(object_record& record) noexcept {
-  record.wait_words[0].fetch_and(~1U, std::memory_order_seq_cst);  // as set_event
-}
-
-PROCPOOL_FUNCTION bool wait_for_event(object_record& record, const os::deadline& until) {
-  auto& word = record.wait_words[0];
-  constexpr std::uint32_t count_bits = ~(has_sleepers | 1U);
-  // Acquire, here and below: with what was written before set().
-  std::uint32_t seen = word.load(std::memory_order_acquire);
-  const std::uint32_t count = seen & count_bits;
-  wait_slices slices;
-  while ((seen & 1U) == 0 && (seen & count_bits) == count) {
-    const bool announced =
-        (seen & has_sleepers) != 0 ||
-        word.compare_exchange_strong(seen, seen | has_sleepers, std::memory_order_relaxed);
-    if (announced && !slices.sleep(word, seen | has_sleepers, until)) return false;
-    seen = word.load(std::memory_order_acquire);
-  }
-  return true;
-}
 
 /// The list of known actions: one in a process, whatever its modules see of each other.
 struct action_list {
@@ -163,10 +129,11 @@ PROCPOOL_FUNCTION bool barrier_access::arrive(void (*action)(), const os::deadli
   // Some time, even for a wait that is over at once: the lock is free in a moment.
   const guard lock(*this, until ? std::max(*until, in_a_moment()) : until);
   const barrier_word now = state();
-  if (now.broken ||
-      now.count >= parties())  // the latter if it was scribbled over throw BrokenBarrier("the
-                               // Barrier is broken: call reset()");
-    mine = {now.generation, now.count};
+  // Full: only if it was scribbled over.
+  if (now.broken || now.count >= parties()) {
+    throw BrokenBarrier("the Barrier is broken: call reset()");
+  }
+  mine = {now.generation, now.count};
   cells_[now.count].store(this_owner(), std::memory_order_relaxed);  // published by the word
   const bool last = now.count + 1 == parties();
   if (!last || action != nullptr) change({now.count + 1, now.generation, false});

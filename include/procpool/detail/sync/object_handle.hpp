@@ -22,15 +22,20 @@ struct from_object {
   object_ref object;
 };
 
-/// A handle: copies stand for the same object.
+/// A handle: copies stand for the same object. To move one is to copy it: there is no handle
+/// without an object.
 class object_handle {
  public:
+  object_handle(const object_handle&) noexcept = default;
+  object_handle& operator=(const object_handle&) noexcept = default;
+
   /// Whether both stand for the same object.
   friend bool operator==(const object_handle& a, const object_handle& b) noexcept {
     return a.object_ == b.object_;
   }
 
  protected:
+  ~object_handle() = default;
   explicit object_handle(from_object from) noexcept : object_(std::move(from.object)) {}
   /// A new object. @throws ProcessError
   explicit object_handle(object_kind kind, std::uint64_t type = 0)

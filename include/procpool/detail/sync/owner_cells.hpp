@@ -32,6 +32,9 @@ class owner_cells {
  public:
   /// @param bulk keeps the mapping; null: the cells are in the record
   owner_cells(cell_state& state, bulk_ptr bulk) noexcept;
+  owner_cells(const owner_cells&) noexcept = default;  // as handles, to move is to copy
+  owner_cells& operator=(const owner_cells&) noexcept = default;
+  ~owner_cells() = default;
 
   [[nodiscard]] std::span<owner_cell> all() const noexcept { return all_; }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Implements semaphore_state.hpp and owner_cells.hpp.
+/// Implements semaphore_state.hpp, owner_cells.hpp and event_state.hpp.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 #include <procpool/detail/base/concat.hpp>
 #include <procpool/detail/bulk/bulk_access.hpp>
 #include <procpool/detail/heap/sleeping.hpp>
+#include <procpool/detail/sync/event_state.hpp>
 #include <procpool/detail/sync/semaphore_state.hpp>
 
 namespace procpool::detail {
@@ -181,6 +182,38 @@ PROCPOOL_FUNCTION std::uint32_t checked_semaphore_value(std::uint64_t value, std
     throw std::invalid_argument(concat({"the value of a semaphore is at most ", most}));
   }
   return static_cast<std::uint32_t>(value);
+}
+
+PROCPOOL_FUNCTION void set_event(object_record& record) noexcept {
+  auto& word = record.wait_words[0];
+  std::uint32_t seen = word.load(std::memory_order_relaxed);  // checked by the exchange
+  std::uint32_t now = 0;
+  do {
+    if ((seen & 1U) != 0) return;
+    now = ((seen + 2) | 1U) & ~has_sleepers;                                    // all are woken
+  } while (!word.compare_exchange_weak(seen, now, std::memory_order_seq_cst));  // publishes
+  if ((seen & has_sleepers) != 0) wake_all(word);
+}
+
+PROCPOOL_FUNCTION void clear_event(object_record& record) noexcept {
+  record.wait_words[0].fetch_and(~1U, std::memory_order_seq_cst);  // as set_event
+}
+
+PROCPOOL_FUNCTION bool wait_for_event(object_record& record, const os::deadline& until) {
+  auto& word = record.wait_words[0];
+  constexpr std::uint32_t count_bits = ~(has_sleepers | 1U);
+  // Acquire, here and below: with what was written before set().
+  std::uint32_t seen = word.load(std::memory_order_acquire);
+  const std::uint32_t count = seen & count_bits;
+  wait_slices slices;
+  while ((seen & 1U) == 0 && (seen & count_bits) == count) {
+    const bool announced =
+        (seen & has_sleepers) != 0 ||
+        word.compare_exchange_strong(seen, seen | has_sleepers, std::memory_order_relaxed);
+    if (announced && !slices.sleep(word, seen | has_sleepers, until)) return false;
+    seen = word.load(std::memory_order_acquire);
+  }
+  return true;
 }
 
 }  // namespace procpool::detail

@@ -38,6 +38,9 @@ inline constexpr std::size_t data_in_record = 224;
 class object_data {
  public:
   object_data() noexcept = default;
+  object_data(const object_data&) noexcept = default;  // as handles, to move is to copy
+  object_data& operator=(const object_data&) noexcept = default;
+  ~object_data() = default;
   object_data(std::byte* begin, std::uint64_t bytes, bulk_ptr bulk) noexcept
       : begin_(begin), bytes_(bytes), bulk_(std::move(bulk)) {}
 
