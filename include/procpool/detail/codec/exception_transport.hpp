@@ -174,8 +174,8 @@ inline constexpr std::array<exception_entry, sizeof...(E)> exception_entries{
       std::bad_array_new_length, std::bad_cast, std::bad_typeid, std::bad_exception,
       std::bad_function_call, std::bad_weak_ptr, std::bad_optional_access, std::bad_variant_access,
       std::bad_any_cast, Error, TimeoutError, CancelledError, BrokenPool, PoolClosed, ProcessError,
-      EOFError, BrokenPipeError, BufferTooShort, AuthenticationError, BrokenBarrier, DecodeError, RemoteError,
-      RemoteTraceback, WorkerDied, MemoryLimitError>;
+      EOFError, BrokenPipeError, BufferTooShort, AuthenticationError, BrokenBarrier, DecodeError,
+      RemoteError, RemoteTraceback, WorkerDied, MemoryLimitError>;
 }
 
 /// The entry of a type by its mangled name, or null.
