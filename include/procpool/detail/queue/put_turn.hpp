@@ -14,6 +14,8 @@
 
 #include <procpool/config.hpp>
 #include <procpool/detail/base/concat.hpp>
+#include <procpool/detail/base/cpu_relax.hpp>
+#include <procpool/detail/machine/cpu_count.hpp>
 #include <procpool/detail/machine/memory_room.hpp>
 #include <procpool/detail/os/memory.hpp>
 #include <procpool/detail/queue/queue_waiting.hpp>
@@ -116,13 +118,39 @@ inline bool put_turn::fits_at_beginning(std::uint64_t size) const noexcept {
 inline bool put_turn::has_room(std::uint64_t size) {
   if (!fits_at_beginning(size)) {
     if (!look_at_other_end()) return false;
+    if (!fits(size) && !fits_at_beginning(size) && !see_room_coming(size)) return false;
     if (fits(size)) return true;
-    if (!fits_at_beginning(size)) return false;
   }
   reserve(now_.at + jump_size);
   write_head(base_ + now_.at, item_head::of(record_head_kind::wrap));
   now_.at = 0;
   return true;
+}
+
+// The ring is full. If consumers take items as fast as they can be copied, there is room sooner
+// than another segment could be had, whose memory is in no cache. Waits for 16 KiB, so that the
+// ends do not wait for each other at each item, but not for long: a slow consumer holds nobody up.
+inline bool put_turn::see_room_coming(std::uint64_t size) noexcept {
+  static const bool may_spin = os::usable_cpus() > 1;
+  if (!may_spin || get_.segment != now_.segment) return false;
+  constexpr int most_polls = 2000;  // some 20 ns each
+  const int most_idle = 400 + static_cast<int>(std::min<std::uint64_t>(size / 64, most_polls));
+  const std::uint64_t ring = now_.segment.size();
+  const std::uint64_t wanted =
+      std::max<std::uint64_t>(size, std::min<std::uint64_t>(ring / 8, 16 << 10));
+  std::uint64_t seen = body_.get.passed.load(std::memory_order_relaxed);  // a hint
+  for (int poll = 0, idle = 0; poll < most_polls && idle < most_idle; ++poll, ++idle) {
+    cpu_relax();
+    const std::uint64_t passed = body_.get.passed.load(std::memory_order_relaxed);  // a hint
+    if (passed == seen) continue;
+    seen = passed;
+    idle = 0;
+    if (!look_at_other_end()) continue;
+    if (get_.segment != now_.segment) return false;
+    const std::uint64_t room = (get_.at + ring - now_.at) % ring;
+    if ((room == 0 || room >= wanted) && (fits(size) || fits_at_beginning(size))) return true;
+  }
+  return false;
 }
 
 inline bool put_turn::look_at_other_end() noexcept {

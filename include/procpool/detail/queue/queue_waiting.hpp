@@ -172,16 +172,21 @@ PROCPOOL_FUNCTION bool shared_queue::is_closed() const noexcept {
   return body_->producers.closed.load(std::memory_order_acquire) != 0;  // with all items
 }
 
-PROCPOOL_FUNCTION bool shared_queue::is_last_user() const noexcept {
-  if (object_.use_count() != 1) return false;
-  const object_record& record = object_->record();
-  // Relaxed: who has it knows it without looking; see there.
-  if (record.in_transit.load(std::memory_order_relaxed) != 0) return false;
+/// Relaxed: who has the object knows it without looking.
+inline int holders_of(const object_record& record) noexcept {
   int holders = 0;
   for (const auto& word : record.holders) {
     holders += std::popcount(word.load(std::memory_order_relaxed));  // as above
   }
-  return holders == 1;
+  return holders;
+}
+
+PROCPOOL_FUNCTION bool shared_queue::is_last_user() const noexcept {
+  if (object_.use_count() != 1) return false;
+  const object_record& record = object_->record();
+  if (record.in_transit.load(std::memory_order_relaxed) != 0) return false;  // as above
+  if (holders_of(record) > 1) collect_dead_processes();
+  return holders_of(record) == 1;
 }
 
 PROCPOOL_FUNCTION void shared_queue::close() {

@@ -174,6 +174,7 @@ class put_turn {
   [[nodiscard]] bool is_within_limits(std::uint64_t size);
   [[nodiscard]] bool fits(std::uint64_t size) const noexcept;
   [[nodiscard]] bool fits_at_beginning(std::uint64_t size) const noexcept;
+  [[nodiscard]] bool see_room_coming(std::uint64_t size) noexcept;
   [[nodiscard]] bool look_at_other_end() noexcept;
   static void write_head(std::byte* at, item_head head) noexcept;
   void leave_large_segment(std::uint64_t size);
