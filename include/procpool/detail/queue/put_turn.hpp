@@ -15,7 +15,6 @@
 #include <procpool/config.hpp>
 #include <procpool/detail/base/concat.hpp>
 #include <procpool/detail/base/cpu_relax.hpp>
-#include <procpool/detail/machine/cpu_count.hpp>
 #include <procpool/detail/machine/memory_room.hpp>
 #include <procpool/detail/os/memory.hpp>
 #include <procpool/detail/queue/queue_waiting.hpp>
@@ -131,8 +130,7 @@ inline bool put_turn::has_room(std::uint64_t size) {
 // than another segment could be had, whose memory is in no cache. Waits for 16 KiB, so that the
 // ends do not wait for each other at each item, but not for long: a slow consumer holds nobody up.
 inline bool put_turn::see_room_coming(std::uint64_t size) noexcept {
-  static const bool may_spin = os::usable_cpus() > 1;
-  if (!may_spin || get_.segment != now_.segment) return false;
+  if (!may_spin() || get_.segment != now_.segment) return false;
   constexpr int most_polls = 2000;  // some 20 ns each
   const int most_idle = 400 + static_cast<int>(std::min<std::uint64_t>(size / 64, most_polls));
   const std::uint64_t ring = now_.segment.size();

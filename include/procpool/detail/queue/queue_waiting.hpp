@@ -78,10 +78,21 @@ bool sleep_unless(std::atomic<std::uint32_t>& word, wait_slices& slices, const o
   return slices.sleep(word, seen, until);
 }
 
+/// Where one CPU runs everything, nothing changes while somebody polls.
+inline bool may_spin() noexcept {
+  static const bool several_cpus = [] {
+    try {
+      return os::usable_cpus() > 1;
+    } catch (...) {  // PROCPOOL_MAX_CPUS is no number; pools say so
+      return false;
+    }
+  }();
+  return several_cpus;
+}
+
 PROCPOOL_FUNCTION std::chrono::nanoseconds spin_budget::time() const noexcept {
-  static const bool may_spin = os::usable_cpus() > 1;
   // Relaxed: a hint.
-  return std::chrono::nanoseconds(may_spin ? nanoseconds_.load(std::memory_order_relaxed) : 0);
+  return std::chrono::nanoseconds(may_spin() ? nanoseconds_.load(std::memory_order_relaxed) : 0);
 }
 PROCPOOL_FUNCTION void spin_budget::note(bool successful) noexcept {
   const int before = nanoseconds_.load(std::memory_order_relaxed);  // a hint
