@@ -34,6 +34,7 @@ concept hashable = std::equality_comparable<K> && requires(const K& key) {
 
 template <class K>
 concept orderable = requires(const K& key) {
+  // NOLINTNEXTLINE(misc-redundant-expression): asks whether it compiles
   { key < key } -> std::convertible_to<bool>;
 };
 

@@ -85,6 +85,7 @@ class SharedArray {
   template <std::ranges::sized_range Range>
     requires(std::convertible_to<std::ranges::range_reference_t<Range>, value_type> &&
              !std::is_const_v<T> && !std::same_as<std::remove_cvref_t<Range>, SharedArray>)
+  // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): excluded above
   explicit SharedArray(Range&& values)
       : SharedArray(static_cast<std::size_t>(std::ranges::size(values))) {
     std::ranges::copy(values, data_);
@@ -93,9 +94,8 @@ class SharedArray {
   /// The same elements, to be read only.
   template <class U>
     requires(std::is_const_v<T>&& std::same_as<U, value_type>)
-  SharedArray(const SharedArray<U>& other)
-  noexcept  // NOLINT: as for pointers
-      : memory_(other.memory_), data_(other.data_), size_(other.size_) {}
+  SharedArray(const SharedArray<U>& other)  // NOLINT: as for pointers
+  noexcept : memory_(other.memory_), data_(other.data_), size_(other.size_) {}
 
   [[nodiscard]] T* data() const noexcept { return data_; }
   /// @returns the number of elements

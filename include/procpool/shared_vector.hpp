@@ -78,6 +78,7 @@ class shared_vector {
   template <std::ranges::sized_range Range>
     requires(std::convertible_to<std::ranges::range_reference_t<Range>, T> &&
              !std::same_as<std::remove_cvref_t<Range>, shared_vector>)
+  // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): excluded above
   explicit shared_vector(Range&& values) {
     const auto count = static_cast<std::size_t>(std::ranges::size(values));
     reserve(count);

@@ -193,6 +193,7 @@ class Array : public detail::locked_handle<L> {
   template <std::ranges::sized_range Range>
     requires(std::convertible_to<std::ranges::range_reference_t<Range>, T> &&
              !std::same_as<std::remove_cvref_t<Range>, Array>)
+  // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): excluded above
   explicit Array(Range&& values) : Array(static_cast<std::size_t>(std::ranges::size(values))) {
     std::ranges::copy(values, begin());
   }
@@ -226,8 +227,8 @@ class Array : public detail::locked_handle<L> {
     use(detail::make_data(this->object(), detail::bytes_of(size, sizeof(T)), "an Array"));
   }
   [[nodiscard]] bool is_complete() const noexcept { return true; }
-  void use(detail::object_data data) noexcept {
-    data_ = std::move(data);
+  void use(const detail::object_data& data) noexcept {
+    data_ = data;
     size_ = data_.bytes() / sizeof(T);
   }
 

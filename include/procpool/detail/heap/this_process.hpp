@@ -80,7 +80,7 @@ class heap_process final : public fork_handler {
     set_holder(record, self);
     record.state.store(record_state{record_phase::live, 0, building.generation}.word(),
                        std::memory_order_seq_cst);  // publishes the record; after the bit
-    return hold(std::move(heap), record, number, building.generation);
+    return hold(heap, record, number, building.generation);
   }
 
   object_ref receive(const object_wire& wire, object_kind kind, std::uint64_t type) {
@@ -243,7 +243,7 @@ class heap_process final : public fork_handler {
       }
       set_holder(record, self);
       if (is_alive(*heap, record, wire.generation)) {
-        return hold(std::move(heap), record, wire.record, wire.generation);
+        return hold(heap, record, wire.record, wire.generation);
       }
       if (!holdings_.contains(wire.record)) last = take_back(record);
     }
@@ -259,8 +259,8 @@ class heap_process final : public fork_handler {
   }
 
   // This process has set its bit.
-  object_ref hold(std::shared_ptr<shared_heap> heap, object_record& record, std::uint32_t number,
-                  std::uint32_t generation) {
+  object_ref hold(const std::shared_ptr<shared_heap>& heap, object_record& record,
+                  std::uint32_t number, std::uint32_t generation) {
     try {
       holding& entry = holdings_[number];
       auto object = std::make_shared<held_object>(heap, record, number, generation);

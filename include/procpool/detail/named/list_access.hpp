@@ -64,7 +64,7 @@ inline std::string format_of(const list_value& value, std::size_t room) {
 
 /// The room that a new list gives to an item. A text has one byte more than it needs, at least.
 inline std::size_t room_for(const list_value& value) {
-  constexpr std::size_t most = 9'999'999 / 8 * 8;  // "9999992s" has 8 characters
+  constexpr std::size_t most = 9'999'999UL / 8 * 8;  // "9999992s" has 8 characters
   std::size_t size = 0;
   long_bytes(value, size);
   if (size >= most) {

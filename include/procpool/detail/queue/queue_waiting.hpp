@@ -235,7 +235,7 @@ PROCPOOL_FUNCTION void shared_queue::close() {
 }
 
 // Nothing was put for a while: an empty queue needs no large segment.
-PROCPOOL_FUNCTION void shared_queue::give_memory_back() noexcept {
+PROCPOOL_FUNCTION void shared_queue::give_memory_back() {
   // Relaxed: hints.
   const segment_number segment = body_->put.look().place.segment;
   const bool large = segment.is_valid() && segment.size() > first_segment_size;

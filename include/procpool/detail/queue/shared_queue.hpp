@@ -122,7 +122,7 @@ class shared_queue {
 
   [[nodiscard]] queue_body& body() const noexcept { return *body_; }
   [[nodiscard]] queue_words words() const noexcept { return {&object_->record()}; }
-  void give_memory_back() noexcept;
+  void give_memory_back();
   void retire(segment_number drained) noexcept;
 
   // The last handle of a process that is a worker leaves its windows to the next one.

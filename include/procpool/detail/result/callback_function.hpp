@@ -37,7 +37,8 @@ class callback_function {
       : held_(other.held_ != nullptr ? other.held_->copy() : nullptr) {}
   callback_function(callback_function&&) noexcept = default;
   callback_function& operator=(const callback_function& other) {
-    return *this = callback_function(other);
+    *this = callback_function(other);
+    return *this;
   }
   callback_function& operator=(callback_function&&) noexcept = default;
   ~callback_function() = default;

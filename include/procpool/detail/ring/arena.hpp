@@ -99,7 +99,7 @@ class arena {
   static constexpr std::uint64_t unit = sizeof(head);
   static_assert(unit % frame_alignment == 0 && sizeof(free_head) % unit == 0);
 
-  static constexpr std::size_t lists = 64 * 8;
+  static constexpr std::size_t lists = std::size_t{64} * 8;
   /// The list for blocks of this size: by the position of the highest bit and the three bits below.
   static std::size_t list_of(std::uint64_t size) noexcept {
     const auto highest = static_cast<std::size_t>(63 - std::countl_zero(size));

@@ -49,7 +49,12 @@ class locked_handle : public object_handle {
     explicit held_lock(record_lock lock) : lock_(lock) { lock_.acquire(std::nullopt); }
     held_lock(const held_lock&) = delete;
     held_lock& operator=(const held_lock&) = delete;
-    ~held_lock() { static_cast<void>(lock_.release()); }
+    ~held_lock() {
+      try {
+        static_cast<void>(lock_.release());
+      } catch (...) {  // another process has written over the lock
+      }
+    }
 
    private:
     record_lock lock_;
@@ -99,7 +104,7 @@ class value_storage {
       sizeof(T) == 1 || sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8;
 
   value_storage() noexcept = default;
-  explicit value_storage(object_data data) noexcept : data_(std::move(data)) {}
+  explicit value_storage(const object_data& data) noexcept : data_(data) {}
 
   [[nodiscard]] bool is_complete() const noexcept { return data_.bytes() >= bytes; }
 

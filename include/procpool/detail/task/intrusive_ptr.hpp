@@ -34,6 +34,7 @@ class intrusive_ptr {
   // NOLINTEND(google-explicit-constructor)
   intrusive_ptr(const intrusive_ptr& other) : intrusive_ptr(other.target_) {}
   intrusive_ptr(intrusive_ptr&& other) noexcept : target_(other.detach()) {}
+  // NOLINTNEXTLINE(bugprone-unhandled-self-assignment): the copy makes it right
   intrusive_ptr& operator=(const intrusive_ptr& other) {
     intrusive_ptr(other).swap(*this);
     return *this;
