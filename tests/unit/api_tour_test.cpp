@@ -53,6 +53,10 @@ void print_number(int number) {
   fmt::print("Process ID: {} - Number: {}\n", procpool::current_process().pid(), number);
 }
 
+void produce(procpool::Queue<std::string> out, int n) {
+  for (int i = 0; i < n; ++i) out.put(fmt::format("line {}", i));
+}
+
 std::string opened;
 void open_database(const std::string& name) {
   opened = name;
@@ -171,6 +175,42 @@ TEST_CASE("tour: options of a pool", "[tour]") {
 }
 
 void print_nothing() {}
+
+TEST_CASE("tour: queues", "[tour]") {
+  procpool::Queue<std::string> queue;
+  procpool::Process producer(produce, queue, 10);
+  producer.start();
+  procpool::Pool pool{2};
+  const auto produced = pool.apply_async(produce, queue, 10);
+  queue.put("x");
+  queue.put("x", 1s);
+  queue.put_nowait("x");
+  std::string s = queue.get();
+  s = queue.get(1s);
+  s = queue.get_nowait();
+  if (auto item = queue.try_get(1s)) s = *item;
+  const std::vector<std::string> lines{"a", "b"};
+  queue.put_many(lines);
+  std::vector<std::string> some = queue.get_many(64);
+  CHECK((!some.empty() && some.size() <= 64));
+  producer.join();
+  produced.get();
+  queue.close();
+  std::size_t count = 4 + some.size();
+  for (const std::string& line : queue) count += line.empty() ? 0 : 1;
+  CHECK(count == 25);
+
+  procpool::JoinableQueue<int> jobs;
+  jobs.put(1);
+  jobs.get();
+  jobs.task_done();
+  jobs.join();
+  procpool::SimpleQueue<int> simple;
+  CHECK(simple.empty());
+  procpool::Queue<int> bounded{{.maxsize = 100}};
+  CHECK((bounded.qsize() == 0 && bounded.empty() && !bounded.full()));
+  CHECK(bounded.try_put(1));
+}
 
 TEST_CASE("tour: Pipe, Connection, Listener and Client", "[tour]") {
   procpool::Process process(print_nothing);
