@@ -75,7 +75,8 @@ struct person {
   std::string name;
   std::vector<std::string> children;
   std::map<std::string, long> ages;
-  std::optional<point> home;
+  std::optional<long> age;
+  point home;
   bool operator==(const person&) const = default;
 };
 enum class color : std::uint8_t { red, green };
@@ -143,7 +144,7 @@ TEST_CASE("a queue takes values of all kinds") {
   passes(std::optional<long>(3));
   passes(std::tuple(1, std::string("two"), 3.0));
   passes(std::list<int>{4, 5});
-  passes(person{"Ann", {"Bob", "Cy"}, {{"Bob", 3}, {"Cy", 5}}, point{1, 2}});
+  passes(person{"Ann", {"Bob", "Cy"}, {{"Bob", 3}, {"Cy", 5}}, 33, point{1, 2}});
   passes(procpool::detail::int128{5});
   passes(std::vector<procpool::detail::int128>{5, 6});
 }
