@@ -11,6 +11,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,11 +20,12 @@
 
 #include <procpool/detail/manager/managed_invocation.hpp>
 #include <procpool/detail/manager/manager_process.hpp>
-#include <procpool/lock.hpp>
 #include <procpool/managed.hpp>
 #include <procpool/proxy.hpp>
 #include <procpool/queue.hpp>
 #include <procpool/start_method.hpp>
+#include <procpool/synchronize.hpp>
+#include <procpool/value.hpp>
 
 namespace procpool {
 
@@ -97,6 +99,26 @@ class Manager {
   }
   [[nodiscard]] static procpool::Lock Lock() { return procpool::Lock(); }
   [[nodiscard]] static procpool::RLock RLock() { return procpool::RLock(); }
+  [[nodiscard]] static procpool::Event Event() { return procpool::Event(); }
+  [[nodiscard]] static procpool::Condition Condition() { return procpool::Condition(); }
+  [[nodiscard]] static procpool::Semaphore Semaphore(std::uint64_t value = 1) {
+    return procpool::Semaphore(value);
+  }
+  [[nodiscard]] static procpool::BoundedSemaphore BoundedSemaphore(std::uint64_t value = 1) {
+    return procpool::BoundedSemaphore(value);
+  }
+  [[nodiscard]] static procpool::Barrier Barrier(std::uint32_t parties) {
+    return procpool::Barrier(parties);
+  }
+  template <class T>
+  [[nodiscard]] static procpool::Value<T> Value(T initial = {}) {
+    return procpool::Value<T>(initial);
+  }
+  /// @param values the first ones: `manager.Array<int>({1, 2, 3})`
+  template <class T>
+  [[nodiscard]] static procpool::Array<T> Array(const std::vector<T>& values) {
+    return procpool::Array<T>(values);
+  }
 
   /// Ends the manager's process and all its objects. Gives calls that go on a second, then kills
   /// it. A second call does nothing. Python: BaseManager.shutdown.

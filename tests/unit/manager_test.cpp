@@ -320,6 +320,24 @@ TEST_CASE("Objects of a manager contain proxies of others") {
   CHECK(lists.get("a").size() == 3);
 }
 
+TEST_CASE("A manager makes the objects that need none, and keeps handles of them") {
+  Manager manager;
+  const auto numbers = manager.dict<std::string, procpool::Value<int>>();
+  auto number = manager.Value(4);
+  numbers.set("a", number);
+  number.set(5);
+  CHECK(numbers.get("a").get() == 5);
+  CHECK(manager.Array<int>({1, 2, 3}).size() == 3);
+  CHECK(manager.Semaphore(2).acquire(0s));
+  CHECK(manager.BoundedSemaphore().acquire(0s));
+  CHECK_FALSE(manager.Event().is_set());
+  CHECK(manager.Barrier(2).parties() == 2);
+  const auto conditions = manager.list<procpool::Condition>();
+  conditions.append(manager.Condition());
+  manager.shutdown();
+  CHECK(number.get() == 5);
+}
+
 TEST_CASE("An object of a manager lives as long as any process has a proxy") {
   support::shared<std::atomic<int>> number;
   living = number.get();
