@@ -54,9 +54,6 @@ template <class L>
 std::string text_of(L lock) {
   return fmt::format("{}", lock);
 }
-void take_for_good(Lock lock) {
-  lock.acquire();
-}
 template <class L>
 bool is_locked(L lock) {
   return lock.locked();
