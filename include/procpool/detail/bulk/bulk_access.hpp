@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -120,9 +121,19 @@ class bulk_mappings final : public fork_handler {
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
 
+/// Whether another process holds the object, too.
+inline bool is_held_by_others(const held_object& object) noexcept {
+  int holders = 0;
+  for (const auto& word : object.record().holders) {
+    holders += std::popcount(word.load(std::memory_order_relaxed));  // a snapshot
+  }
+  return holders > 1;
+}
+
 PROCPOOL_FUNCTION bulk_memory::~bulk_memory() {
+  const bool keep = keep_ && is_held_by_others(*object_);
   object_.reset();
-  if (keep_) bulk_mappings::instance().released(mapping_);
+  if (keep) bulk_mappings::instance().released(mapping_);
 }
 
 [[noreturn, gnu::cold]] inline void no_memory_for(const char* what, std::uint64_t bytes,
