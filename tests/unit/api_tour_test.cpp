@@ -197,7 +197,7 @@ TEST_CASE("tour: queues", "[tour]") {
   produced.get();
   queue.close();
   std::size_t count = 4 + some.size();
-  for (const std::string& line : queue) count += line.empty() ? 0 : 1;
+  for (const std::string& line : queue) count += line.empty() ? 0U : 1U;
   CHECK(count == 25);
 
   procpool::JoinableQueue<int> jobs;

@@ -19,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <procpool/detail/fork/fork_registry.hpp>
 #include <procpool/detail/heap/heap.hpp>
 #include <procpool/detail/heap/process_table.hpp>
 #include <procpool/detail/heap/shared_heap.hpp>
