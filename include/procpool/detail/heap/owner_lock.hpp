@@ -34,8 +34,7 @@ class wait_slices {
  public:
   /// Sleeps while @p word holds @p expected, for one slice, at most until @p until.
   /// @returns false: @p until has passed
-  [[gnu::noinline]] bool sleep(std::atomic<std::uint32_t>& word, std::uint32_t expected,
-                               const os::deadline& until);
+  bool sleep(std::atomic<std::uint32_t>& word, std::uint32_t expected, const os::deadline& until);
 
  private:
   std::chrono::microseconds next_{1000};
