@@ -37,7 +37,7 @@ procpool::shared_vector<double> make(std::size_t n) {
 
 }  // namespace
 
-TEST_CASE("tour: queues", "[tour]") {
+TEST_CASE("tour of shared objects: queues", "[tour]") {
   procpool::Pool pool{2};
   const std::vector<std::string> lines{"a", "b", "c"};
   procpool::Queue<std::string> queue;
@@ -77,7 +77,7 @@ TEST_CASE("tour: queues", "[tour]") {
   CHECK_FALSE(bounded.full());
 }
 
-TEST_CASE("tour: locks and their kin", "[tour]") {
+TEST_CASE("tour of shared objects: locks and their kin", "[tour]") {
   procpool::Lock lock;
   { std::scoped_lock guard(lock); }
   procpool::RLock recursive;
@@ -113,7 +113,7 @@ TEST_CASE("tour: locks and their kin", "[tour]") {
   CHECK(place == 0);
 }
 
-TEST_CASE("tour: values and arrays", "[tour]") {
+TEST_CASE("tour of shared objects: values and arrays", "[tour]") {
   procpool::Value<long> counter{0};
   {
     std::scoped_lock guard(counter.get_lock());
@@ -132,7 +132,7 @@ TEST_CASE("tour: values and arrays", "[tour]") {
   CHECK(numbers.size() == 3);
 }
 
-TEST_CASE("tour: pipes, connections, listeners", "[tour]") {
+TEST_CASE("tour of shared objects: pipes, connections, listeners", "[tour]") {
   auto [ours, theirs] = procpool::Pipe();
   theirs.send(std::string("hello"));
   const auto text = ours.recv<std::string>();
@@ -166,7 +166,7 @@ TEST_CASE("tour: pipes, connections, listeners", "[tour]") {
   server.join();
 }
 
-TEST_CASE("tour: large arrays", "[tour]") {
+TEST_CASE("tour of shared objects: large arrays", "[tour]") {
   procpool::Pool pool{2};
   procpool::SharedArray<double> data(1 << 16);
   for (double& x : data) x = 1;
@@ -181,7 +181,7 @@ TEST_CASE("tour: large arrays", "[tour]") {
   CHECK(result[999] == 0.5);
 }
 
-TEST_CASE("tour: a manager", "[tour]") {
+TEST_CASE("tour of shared objects: a manager", "[tour]") {
   procpool::Manager manager;
   auto scores = manager.dict<std::string, long>();
   scores.set("a", 1);
