@@ -244,7 +244,7 @@ TEST_CASE("an impossible length is a DecodeError, and nothing is received after 
 
 TEST_CASE("memory grows with what arrives, whatever length a peer announces", "[connection]") {
   CHECK(support::run_child([] {
-          const rlimit little{std::size_t{1} << 30, std::size_t{1} << 30};
+          const rlimit little{std::size_t{4} << 30, std::size_t{4} << 30};
           CHILD_REQUIRE(setrlimit(RLIMIT_AS, &little) == 0);
           auto [ours, theirs] = Pipe();
           const std::string bytes = long_head(1ULL << 60) + std::string(10'000, 'x');

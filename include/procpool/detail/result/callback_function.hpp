@@ -84,8 +84,10 @@ class callback_function {
     if constexpr (fits) {
       static_assert(std::is_copy_constructible_v<function>,
                     "procpool: a callback in options can be copied");
-      if constexpr (std::is_pointer_v<function> || std::is_member_pointer_v<function> ||
-                    like_std_function<function>) {
+      constexpr bool may_be_null = std::is_pointer_v<function> ||
+                                   std::is_member_pointer_v<function> ||
+                                   like_std_function<function>;
+      if constexpr (may_be_null && !std::is_function_v<std::remove_reference_t<F>>) {
         if (call == nullptr) return nullptr;
       }
       return std::make_unique<holder_of<function>>(std::in_place, std::forward<F>(call));
