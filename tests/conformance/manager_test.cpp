@@ -141,15 +141,19 @@ TEST_CASE("_TestContainers.test_dict_proxy_nested: dictionaries in dictionaries"
 }
 
 TEST_CASE("_TestContainers.test_nested_queue: queues in lists and dictionaries", "[fork]") {
-  Manager manager;
-  const auto a = manager.list<procpool::Queue<int>>();
-  a.append(manager.Queue<int>());
-  a.get(0).put(123);
-  CHECK(a.get(0).get() == 123);
-  const auto b = manager.dict<int, procpool::Queue<int>>();
-  b.set(0, manager.Queue<int>());
-  b.get(0).put(456);
-  CHECK(b.get(0).get() == 456);
+  {
+    Manager manager;
+    const auto a = manager.list<procpool::Queue<int>>();
+    a.append(manager.Queue<int>());
+    a.get(0).put(123);
+    CHECK(a.get(0).get() == 123);
+    const auto b = manager.dict<int, procpool::Queue<int>>();
+    b.set(0, manager.Queue<int>());
+    b.get(0).put(456);
+    CHECK(b.get(0).get() == 456);
+  }
+  // A forked process keeps the segments of queues that others hold until it uses another queue.
+  const procpool::Queue<int> another;
 }
 
 TEST_CASE("_TestContainers.test_namespace: values are set, read and removed by name", "[fork]") {

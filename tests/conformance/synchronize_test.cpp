@@ -197,6 +197,9 @@ struct sleepers {
   }
 };
 
+/// How often the action of a Barrier has run.
+support::common<std::atomic<int>*> action_runs;
+
 }  // namespace
 
 // ---- _TestLock ----
@@ -509,10 +512,9 @@ TEST_CASE("_TestBarrier.test_wait_return: one of them is the first", "[workers]"
 }
 
 TEST_CASE("_TestBarrier.test_action: it runs once", "[workers]") {
-  static support::common<std::atomic<int>*> runs;
   const support::shared<std::atomic<int>> memory;
-  runs = memory.get();
-  const Barrier barrier(parties, [] { ++*runs.get(); });
+  action_runs = memory.get();
+  const Barrier barrier(parties, [] { ++*action_runs.get(); });
   in_all(place_of, barrier);
   CHECK(*memory == 1);
 }
