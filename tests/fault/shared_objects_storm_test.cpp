@@ -223,18 +223,21 @@ TEST_CASE("a notification outlives any number of those who were notified", "[lim
   procpool::Condition condition;
   std::mt19937 random(5);
   const support::shared<std::atomic<int>> went_on;
+  const support::shared<std::atomic<std::uint32_t>> came;
   int lost = 0;
   for (int round = 0; round < rounds; ++round) {
     *went_on = 0;
+    *came = 0;
     std::vector<std::unique_ptr<other_process>> all;
     for (std::uint32_t i = 0; i < 3; ++i) {
       all.push_back(std::make_unique<other_process>([&] {
         std::unique_lock held(condition);
+        ++*came;  // it waits when the lock is free again
         condition.wait(held);
         ++*went_on;
         return 0;
       }));
-      CHECK(support::eventually([&] { return condition.waiting() == i + 1; }));
+      CHECK(support::eventually([&] { return *came == i + 1; }));
     }
     {
       const std::scoped_lock held(condition);

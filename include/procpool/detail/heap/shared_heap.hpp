@@ -41,10 +41,9 @@ class guarded_fd {
   guarded_fd() noexcept = default;
   explicit guarded_fd(os::fd file) noexcept : file_(std::move(file)) {
     struct stat about {};
-    if (file_ && PROCPOOL_SYSTEM(fstat(file_.get(), &about)) == 0) {
-      device_ = about.st_dev;
-      inode_ = about.st_ino;
-    }
+    known_ = file_ && PROCPOOL_SYSTEM(fstat(file_.get(), &about)) == 0;
+    device_ = about.st_dev;
+    inode_ = about.st_ino;
   }
   guarded_fd(guarded_fd&&) noexcept = default;
   guarded_fd& operator=(guarded_fd&&) = delete;
@@ -53,14 +52,16 @@ class guarded_fd {
   }
 
   [[nodiscard]] bool intact() const noexcept {
+    if (!file_ || !known_) return static_cast<bool>(file_);
     struct stat about {};
-    return file_ && PROCPOOL_SYSTEM(fstat(file_.get(), &about)) == 0 && about.st_dev == device_ &&
-           about.st_ino == inode_;
+    if (PROCPOOL_SYSTEM(fstat(file_.get(), &about)) != 0) return errno != EBADF;
+    return about.st_dev == device_ && about.st_ino == inode_;
   }
   [[nodiscard]] int get() const noexcept { return file_.get(); }
 
  private:
   os::fd file_;
+  bool known_ = false;  ///< whether the system has said which file it is
   dev_t device_ = 0;
   ino_t inode_ = 0;
 };
