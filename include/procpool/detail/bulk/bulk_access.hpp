@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <bit>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -24,6 +23,7 @@
 #include <procpool/detail/fork/fork_registry.hpp>
 #include <procpool/detail/fork/process_generation.hpp>
 #include <procpool/detail/heap/heap.hpp>
+#include <procpool/detail/heap/record_life.hpp>
 #include <procpool/detail/heap/shared_heap.hpp>
 #include <procpool/detail/heap/this_process.hpp>
 #include <procpool/detail/machine/memory_room.hpp>
@@ -121,17 +121,8 @@ class bulk_mappings final : public fork_handler {
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
 
-/// Whether another process holds the object, too.
-inline bool is_held_by_others(const held_object& object) noexcept {
-  int holders = 0;
-  for (const auto& word : object.record().holders) {
-    holders += std::popcount(word.load(std::memory_order_relaxed));  // a snapshot
-  }
-  return holders > 1;
-}
-
 PROCPOOL_FUNCTION bulk_memory::~bulk_memory() {
-  const bool keep = keep_ && is_held_by_others(*object_);
+  const bool keep = keep_ && holders_of(object_->record()) > 1;
   object_.reset();
   if (keep) bulk_mappings::instance().released(mapping_);
 }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -95,6 +96,15 @@ inline bool is_held(const object_record& record) noexcept {
   });
   // Again: a holder may have sent the object and given it up between the two.
   return held || record.in_transit.load(std::memory_order_seq_cst) != 0;
+}
+
+/// How many processes hold the object now. Relaxed: another one may begin or end to hold it.
+[[nodiscard]] inline int holders_of(const object_record& record) noexcept {
+  int holders = 0;
+  for (const auto& word : record.holders) {
+    holders += std::popcount(word.load(std::memory_order_relaxed));  // as above
+  }
+  return holders;
 }
 
 /// Marks an object that nobody holds as `freeing` by this process.

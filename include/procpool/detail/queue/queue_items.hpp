@@ -24,7 +24,7 @@
 #include <procpool/detail/base/byte_buffer.hpp>
 #include <procpool/detail/codec/containers.hpp>
 #include <procpool/detail/codec/handles.hpp>
-#include <procpool/detail/queue/scratch.hpp>
+#include <procpool/detail/codec/scratch_buffer.hpp>
 #include <procpool/detail/queue/shared_queue.hpp>
 #include <procpool/detail/queue/unfinished.hpp>
 
@@ -77,7 +77,7 @@ template <class T>
     const std::uint64_t length = length_of(value);
     return put_bytes(queue, length, until, [&](std::byte* at) { write_value(at, length, value); });
   } else {
-    queue_scratch scratch;
+    scratch_buffer scratch;
     [[maybe_unused]] std::optional<handle_scope> handles;
     if constexpr (may_carry_handles_v<T>) handles.emplace(handle_delivery::once);
     encoder e(scratch.get());
@@ -166,7 +166,7 @@ void take_item(get_turn& turn, std::span<const std::byte> bytes, unfinished_item
     turn.take();
     take_counted(turn, unfinished);
   } else {
-    queue_scratch scratch;
+    scratch_buffer scratch;
     scratch.get().append(bytes.data(), bytes.size());
     turn.take();
     take_counted(turn, unfinished);

@@ -23,6 +23,7 @@
 
 #include <procpool/config.hpp>
 #include <procpool/detail/base/cpu_relax.hpp>
+#include <procpool/detail/heap/record_life.hpp>
 #include <procpool/detail/machine/cpu_count.hpp>
 #include <procpool/detail/os/syscall.hpp>
 #include <procpool/detail/queue/segments.hpp>
@@ -181,15 +182,6 @@ PROCPOOL_FUNCTION bool shared_queue::returns_items() const noexcept {
 
 PROCPOOL_FUNCTION bool shared_queue::is_closed() const noexcept {
   return body_->producers.closed.load(std::memory_order_acquire) != 0;  // with all items
-}
-
-/// Relaxed: who has the object knows it without looking.
-inline int holders_of(const object_record& record) noexcept {
-  int holders = 0;
-  for (const auto& word : record.holders) {
-    holders += std::popcount(word.load(std::memory_order_relaxed));  // as above
-  }
-  return holders;
 }
 
 PROCPOOL_FUNCTION bool shared_queue::is_last_user() const noexcept {

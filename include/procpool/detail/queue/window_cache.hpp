@@ -28,9 +28,9 @@ class window_cache final : public fork_handler {
   using windows_ptr = std::shared_ptr<queue_windows>;
 
   static window_cache& instance() {
-    static auto& cache = os::one_per_process<window_cache>(
-        "queue windows", []() -> void* { return new window_cache; });
-    return cache;
+    static constinit os::lazily_found<window_cache> only{
+        "queue windows", []() -> void* { return new window_cache; }};
+    return only.get();
   }
 
   windows_ptr find_or_make(const held_object& object) {
@@ -98,9 +98,6 @@ class window_cache final : public fork_handler {
   std::uint64_t clock_ = 0;
   fork_registration registration_{*this, fork_registration::scope::every_process};
 };
-
-/// Made before main, so that no fork copies it half-made.
-inline auto& window_cache_made_early = window_cache::instance();
 
 PROCPOOL_FUNCTION shared_queue::windows_of_queue::windows_of_queue(const held_object& object)
     : windows_(window_cache::instance().find_or_make(object)) {}

@@ -12,6 +12,7 @@
 
 #include <procpool/codec.hpp>
 #include <procpool/detail/base/byte_buffer.hpp>
+#include <procpool/detail/codec/scratch_buffer.hpp>
 #include <procpool/detail/result/job.hpp>
 #include <procpool/detail/ring/layout.hpp>
 #include <procpool/detail/submit/pool_interface.hpp>
@@ -19,39 +20,6 @@
 #include <procpool/detail/task/task_body.hpp>
 
 namespace procpool::detail {
-
-/// An encoding buffer that the thread keeps between submissions. A nested submission, by an encoder
-/// or an input range that uses a pool, gets its own buffer. So does a submission while the thread
-/// ends, when the kept buffer has been destroyed.
-class scratch_buffer {
- public:
-  scratch_buffer() {
-    if (!ended_) buffer_ = std::move(kept());
-    buffer_.clear();
-  }
-  scratch_buffer(const scratch_buffer&) = delete;
-  scratch_buffer& operator=(const scratch_buffer&) = delete;
-  ~scratch_buffer() {
-    if (!ended_ && buffer_.capacity() <= keep_bytes) kept() = std::move(buffer_);
-  }
-
-  [[nodiscard]] byte_buffer& get() noexcept { return buffer_; }
-
- private:
-  struct keeper {
-    byte_buffer buffer;
-    ~keeper() { ended_ = true; }
-  };
-
-  static byte_buffer& kept() {
-    thread_local keeper mine;
-    return mine.buffer;
-  }
-  static constexpr std::size_t keep_bytes = std::size_t{1} << 20;
-  static inline thread_local constinit bool ended_ = false;
-
-  byte_buffer buffer_;
-};
 
 /// A block of the arena, or one of its own pages; empty if there is none: then the body streams.
 inline std::pair<std::span<std::byte>, body_place> allocate_block(pool_interface& pool,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Private memory for one item of a queue.
+/// Private memory of a thread for what it encodes, before that goes to shared memory.
 #pragma once
 
 #include <cstddef>
@@ -11,17 +11,18 @@
 
 namespace procpool::detail {
 
-/// A buffer that the thread keeps for its next item. A codec that itself uses a queue gets another
-/// one. So does a thread that ends, when the kept buffer has been destroyed.
-class queue_scratch {
+/// An encoding buffer that the thread keeps from use to use. A nested use, by an encoder or an
+/// input range that itself submits a task or uses a queue, gets its own buffer. So does a use while
+/// the thread ends, when the kept buffer has been destroyed.
+class scratch_buffer {
  public:
-  queue_scratch() {
+  scratch_buffer() {
     if (!ended_) buffer_ = std::move(kept());
     buffer_.clear();
   }
-  queue_scratch(const queue_scratch&) = delete;
-  queue_scratch& operator=(const queue_scratch&) = delete;
-  ~queue_scratch() {
+  scratch_buffer(const scratch_buffer&) = delete;
+  scratch_buffer& operator=(const scratch_buffer&) = delete;
+  ~scratch_buffer() {
     if (!ended_ && buffer_.capacity() <= keep_bytes) kept() = std::move(buffer_);
   }
 
